@@ -1,0 +1,97 @@
+//! CTR_EL0, the Cache Type Register.
+
+/// A value of CTR_EL0. Arm ARM (DDI 0487) "CTR_EL0, Cache Type Register".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ctr(pub u64);
+
+/// How the level 1 I-cache is indexed and tagged, CTR_EL0.L1Ip.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum L1Ip {
+    /// VMID-aware PIPT; removed from the architecture.
+    Vpipt,
+    /// Reserved (AIVIVT in Armv7).
+    Reserved,
+    /// Virtually indexed: aliasing, so KVM always invalidates all of it.
+    Vipt,
+    /// Physically indexed.
+    Pipt,
+}
+
+impl L1Ip {
+    /// Returns the manual's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Vpipt => "VPIPT",
+            Self::Reserved => "reserved",
+            Self::Vipt => "VIPT",
+            Self::Pipt => "PIPT",
+        }
+    }
+}
+
+impl Ctr {
+    /// Returns the smallest I-cache line in bytes (IminLine).
+    pub const fn imin_line_bytes(self) -> u64 {
+        4 << (self.0 & 0xf)
+    }
+
+    /// Returns the smallest D-cache line in bytes (DminLine).
+    pub const fn dmin_line_bytes(self) -> u64 {
+        4 << ((self.0 >> 16) & 0xf)
+    }
+
+    /// Returns the indexing of the level 1 I-cache.
+    pub const fn l1ip(self) -> L1Ip {
+        match (self.0 >> 14) & 0b11 {
+            0b00 => L1Ip::Vpipt,
+            0b01 => L1Ip::Reserved,
+            0b10 => L1Ip::Vipt,
+            _ => L1Ip::Pipt,
+        }
+    }
+
+    /// Returns whether stores become visible to instruction fetch without cleaning the D-cache (IDC).
+    pub const fn idc(self) -> bool {
+        self.0 & (1 << 28) != 0
+    }
+
+    /// Returns whether stores become visible to instruction fetch without invalidating the I-cache (DIC).
+    pub const fn dic(self) -> bool {
+        self.0 & (1 << 29) != 0
+    }
+}
+
+/// Returns whether CLIDR_EL1 alone makes cleaning to the PoU unnecessary: LoC = 0, or LoUU = LoUIS = 0.
+///
+/// Linux derives IDC the same way (`cache_type_info`, `has_cache_idc` in arch/arm64). Arm ARM "CLIDR_EL1".
+pub const fn clidr_implies_idc(clidr_el1: u64) -> bool {
+    let louis = (clidr_el1 >> 21) & 0b111;
+    let loc = (clidr_el1 >> 24) & 0b111;
+    let louu = (clidr_el1 >> 27) & 0b111;
+    loc == 0 || (louis == 0 && louu == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neoverse_n1_model() {
+        let ctr = Ctr(0x8444_c004);
+        assert_eq!((ctr.imin_line_bytes(), ctr.dmin_line_bytes()), (64, 64));
+        assert_eq!((ctr.l1ip(), ctr.idc(), ctr.dic()), (L1Ip::Pipt, false, false));
+        assert!(Ctr(0x9444_c004).idc());
+    }
+
+    #[test]
+    fn a64fx_is_vipt_with_256_byte_lines() {
+        let ctr = Ctr(0x8668_8006);
+        assert_eq!((ctr.imin_line_bytes(), ctr.l1ip()), (256, L1Ip::Vipt));
+    }
+
+    #[test]
+    fn clidr() {
+        assert!(clidr_implies_idc(0));
+        assert!(!clidr_implies_idc(0x0a20_0023));
+    }
+}

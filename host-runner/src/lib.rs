@@ -1,0 +1,7 @@
+//! The `faultline` command as a library.
+//!
+//! `commands → {plan, lab, report} → {vmm, evidence, verdict, store} → abi`. Only `vmm` sees KVM types, only
+//! `evidence` sees tracefs and the kernel log, and everything that reports sees nothing but the stored result.
+
+pub mod evidence;
+pub mod lab;
