@@ -72,7 +72,7 @@ pub struct Record {
     pub op: u32,
     /// [`crate::Op::tag`].
     pub tag: u32,
-    /// How often this op was run before.
+    /// How many jumps the program's repeats had taken before.
     pub pass: u32,
     /// See [`Kind`].
     pub data: [u64; 6],

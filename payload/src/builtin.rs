@@ -1,0 +1,128 @@
+//! The plan that the guest runs by itself where no host speaks the channel: each CPU writes, maintains, executes and
+//! rewrites code in a piece of memory of its own, and its records are judged here.
+
+use abi::line::{ResultLine, Status};
+use abi::op::{Attr, Barrier, CHECK};
+use abi::{Kind, Op, OpCode, Outcome, Record, slot};
+
+/// Memory one CPU works on, in bytes: one level 2 block.
+pub const BYTES_PER_CPU: u64 = 2 << 20;
+
+/// Ops of the program of one CPU.
+pub const OPS: usize = 28;
+
+/// Records one CPU may write: a summary per op and some mismatches.
+pub const RECORDS: usize = 128;
+
+const PAGE_BYTES: u64 = 4 << 10;
+const CODE_BYTES: u64 = 64 << 10;
+const LINE_BYTES: u64 = 64;
+const UNDEFINED_INSTRUCTION: u64 = 0;
+
+/// A judged op: its tag is its place in this table.
+struct Check {
+    name: &'static str,
+    outcome: Outcome,
+    elements: u64,
+}
+
+const CHECKS: [Check; 6] = [
+    Check { name: "fetch-first", outcome: Outcome::Ok, elements: CODE_BYTES / LINE_BYTES },
+    Check { name: "fetch-rewritten", outcome: Outcome::Ok, elements: CODE_BYTES / LINE_BYTES },
+    Check { name: "fetch-after-rendezvous", outcome: Outcome::Ok, elements: CODE_BYTES / LINE_BYTES },
+    Check { name: "fetch-undefined", outcome: Outcome::Undefined, elements: 1 },
+    Check { name: "load-as-pages", outcome: Outcome::Ok, elements: CODE_BYTES / PAGE_BYTES },
+    Check { name: "fetch-unmapped", outcome: Outcome::InstructionAbort, elements: 1 },
+];
+
+/// Returns the program of one of `cpus` CPUs; `base` is its memory, a level 2 block already mapped.
+pub fn program(base: u64, cpus: u64) -> [Op; OPS] {
+    let code = |op, arg| Op::range(op, base, CODE_BYTES, LINE_BYTES, arg);
+    let checked = |op: Op, check: u32| op.with_flags(CHECK).with_tag(check + 1);
+    let dsb = Op::barrier(Barrier::DsbIsh);
+    let isb = Op::barrier(Barrier::Isb);
+    let clean = Op::range(OpCode::CleanD, base, CODE_BYTES, 0, 0);
+    let inval = Op::range(OpCode::InvalI, base, CODE_BYTES, 0, 0);
+    let data = base + BYTES_PER_CPU / 2;
+    let remap = |attr: Attr, block| Op {
+        args: [attr as u64, block, 0, 0],
+        ..Op::range(OpCode::Remap, base, BYTES_PER_CPU, 0, 0)
+    };
+    [
+        code(OpCode::WriteCode, 1),
+        clean,
+        dsb,
+        inval,
+        dsb,
+        isb,
+        checked(code(OpCode::Fetch, 1), 0),
+        code(OpCode::WriteCode, 2),
+        clean,
+        dsb,
+        inval,
+        dsb,
+        isb,
+        checked(code(OpCode::Fetch, 2), 1),
+        Op::rendezvous(0, cpus),
+        checked(code(OpCode::Fetch, 2), 2),
+        Op::range(OpCode::Store, base, LINE_BYTES, 0, UNDEFINED_INSTRUCTION),
+        clean,
+        dsb,
+        inval,
+        dsb,
+        isb,
+        checked(Op::range(OpCode::Fetch, base, LINE_BYTES, 0, 0), 3),
+        Op::range(OpCode::Store, data, CODE_BYTES, PAGE_BYTES, 0x5aa5),
+        remap(Attr::Cacheable, PAGE_BYTES),
+        checked(Op::range(OpCode::Load, data, CODE_BYTES, PAGE_BYTES, 0x5aa5), 4),
+        checked(Op::range(OpCode::Fetch, BYTES_PER_CPU, slot::BYTES, 0, 0), 5),
+        Op::end(),
+    ]
+}
+
+/// Judges the records of one CPU and reports a line per check; returns whether all passed.
+pub fn judge(cpu: usize, records: &[Record], report: &mut impl FnMut(ResultLine<'_>)) -> bool {
+    let mut all = true;
+    for (check, tag) in CHECKS.iter().zip(1..) {
+        let summary = records.iter().find(|r| r.kind == Kind::Summary as u16 && r.tag == tag);
+        let holds = summary.is_some_and(|r| r.outcome == check.outcome as u16 && r.data[0] == check.elements);
+        let status = if holds { Status::Pass } else { Status::Fail };
+        let value = summary.map_or(0, |r| r.data[3]);
+        report(ResultLine { name: check.name, cpu: Some(cpu), status, value, unit: "ticks" });
+        all &= holds;
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::interpreter::{run, tests::FakeCpu};
+    use abi::channel::State;
+
+    #[test]
+    fn every_check_is_in_the_program_once() {
+        let ops = program(0x8000_0000, 1);
+        for tag in 1..=CHECKS.len() as u32 {
+            assert_eq!(ops.iter().filter(|op| op.tag == tag).count(), 1);
+        }
+        assert_eq!(OpCode::from_raw(ops[OPS - 1].code), Some(OpCode::End));
+    }
+
+    /// The fake CPU neither knows undefined instructions nor unmapped memory: just those two checks fail on it.
+    #[test]
+    fn judged_over_the_fake_cpu() {
+        let mut cpu = FakeCpu::default();
+        let mut records = Vec::new();
+        assert_eq!(run(&mut cpu, &program(0x8000_0000, 1), &mut records), State::Ended);
+        let mut failed = Vec::new();
+        let all = judge(0, &records, &mut |line| {
+            if line.status == Status::Fail {
+                failed.push(line.name.to_owned());
+            }
+        });
+        assert!(!all);
+        assert_eq!(failed, ["fetch-undefined", "fetch-unmapped"]);
+        assert!(!judge(0, &[], &mut |_| ()));
+    }
+}

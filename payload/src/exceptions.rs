@@ -1,0 +1,269 @@
+//! Exception vectors and timed accesses that survive an exception.
+//!
+//! An access arms its CPU's [`PerCpu`] with a place to go on; a synchronous exception taken while that is armed is
+//! noted there and control goes on at that place, on the stack as it was. Any other exception ends the guest.
+
+use core::arch::{asm, naked_asm};
+use core::mem::offset_of;
+
+use abi::channel::MAX_VCPUS;
+use payload::interpreter::Access;
+
+/// What the vectors know of a CPU; TPIDR_EL1 points to it.
+#[repr(C)]
+pub struct PerCpu {
+    recover_pc: u64,
+    recover_sp: u64,
+    esr: u64,
+    far: u64,
+    elr: u64,
+    /// Index of the CPU, in the order of the device tree.
+    pub index: u64,
+}
+
+static mut PER_CPU: [PerCpu; MAX_VCPUS] =
+    [const { PerCpu { recover_pc: 0, recover_sp: 0, esr: 0, far: 0, elr: 0, index: 0 } }; MAX_VCPUS];
+
+const RECOVER_PC: usize = offset_of!(PerCpu, recover_pc);
+const RECOVER_SP: usize = offset_of!(PerCpu, recover_sp);
+const ESR: usize = offset_of!(PerCpu, esr);
+const FAR: usize = offset_of!(PerCpu, far);
+const ELR: usize = offset_of!(PerCpu, elr);
+const _: () = assert!(RECOVER_SP == RECOVER_PC + 8 && FAR == ESR + 8);
+
+/// Makes TPIDR_EL1 of this CPU, number `index`, point to its [`PerCpu`].
+pub fn init(index: usize) {
+    // SAFETY: each CPU takes its own element, and only once, before it can take an exception that uses it.
+    unsafe {
+        let per_cpu = (&raw mut PER_CPU).cast::<PerCpu>().add(index);
+        (*per_cpu).index = index as u64;
+        asm!("msr tpidr_el1, {}", in(reg) per_cpu, options(nostack, preserves_flags));
+    }
+}
+
+/// Returns the index of this CPU, 0 before [`init`].
+pub fn this_cpu() -> usize {
+    let per_cpu: *const PerCpu;
+    // SAFETY: reads a register that boot code or `init` set to null or to this CPU's element.
+    unsafe {
+        asm!("mrs {}, tpidr_el1", out(reg) per_cpu, options(nomem, nostack, preserves_flags));
+        if per_cpu.is_null() { 0 } else { (*per_cpu).index as usize }
+    }
+}
+
+/// The registers that an unexpected exception found, as the vectors stored them.
+#[repr(C)]
+pub struct Frame {
+    /// x0 to x30.
+    pub x: [u64; 31],
+    /// Which vector: offset from VBAR_EL1.
+    pub vector: u64,
+}
+
+/// VBAR_EL1 points here. Arm ARM "Exception vectors".
+#[unsafe(naked)]
+#[unsafe(link_section = ".text.vectors")]
+pub extern "C" fn vectors() {
+    naked_asm!(
+        ".macro other offset",
+        ".balign 0x80",
+        "msr tpidrro_el0, x0",
+        "mov x0, \\offset",
+        "b {unexpected}",
+        ".endm",
+        "other 0x000",
+        "other 0x080",
+        "other 0x100",
+        "other 0x180",
+        // Current EL with SPx, synchronous.
+        ".balign 0x80",
+        "msr tpidrro_el0, x0",
+        "msr tpidr_el0, x1",
+        "mrs x0, tpidr_el1",
+        "cbz x0, 1f",
+        "ldr x1, [x0, #{recover_pc}]",
+        "cbz x1, 1f",
+        "str xzr, [x0, #{recover_pc}]",
+        "mrs x2, esr_el1",
+        "mrs x3, far_el1",
+        "stp x2, x3, [x0, #{esr}]",
+        "mrs x2, elr_el1",
+        "str x2, [x0, #{elr}]",
+        "ldr x2, [x0, #{recover_sp}]",
+        "mov sp, x2",
+        "msr elr_el1, x1",
+        "mov x1, #0x3c5",               // SPSR_EL1: EL1h, DAIF masked, whatever the fetched code did
+        "msr spsr_el1, x1",
+        "eret",
+        "1: mrs x1, tpidr_el0",
+        "mov x0, #0x200",
+        "b {unexpected}",
+        "other 0x280",
+        "other 0x300",
+        "other 0x380",
+        "other 0x400",
+        "other 0x480",
+        "other 0x500",
+        "other 0x580",
+        "other 0x600",
+        "other 0x680",
+        "other 0x700",
+        "other 0x780",
+        ".purgem other",
+        unexpected = sym unexpected,
+        recover_pc = const RECOVER_PC,
+        recover_sp = const RECOVER_SP,
+        esr = const ESR,
+        elr = const ELR,
+    )
+}
+
+/// Stores the registers and leaves for good. x0 is the vector's offset, the interrupted x0 is in TPIDRRO_EL0.
+#[unsafe(naked)]
+extern "C" fn unexpected() {
+    naked_asm!(
+        "sub sp, sp, #256",
+        "stp x2, x3, [sp, #16]",
+        "stp x4, x5, [sp, #32]",
+        "stp x6, x7, [sp, #48]",
+        "stp x8, x9, [sp, #64]",
+        "stp x10, x11, [sp, #80]",
+        "stp x12, x13, [sp, #96]",
+        "stp x14, x15, [sp, #112]",
+        "stp x16, x17, [sp, #128]",
+        "stp x18, x19, [sp, #144]",
+        "stp x20, x21, [sp, #160]",
+        "stp x22, x23, [sp, #176]",
+        "stp x24, x25, [sp, #192]",
+        "stp x26, x27, [sp, #208]",
+        "stp x28, x29, [sp, #224]",
+        "stp x30, x0, [sp, #240]",
+        "mrs x0, tpidrro_el0",
+        "stp x0, x1, [sp]",
+        "mov x0, sp",
+        "b {report}",
+        report = sym crate::guest::unexpected_exception,
+    )
+}
+
+/// Arms recovery at label 9 and reads the counter into x20, as the last steps before a timed access.
+///
+/// x19 holds the result's address. The fence before and after the read is kvm-unit-tests' order: barrier, ISB, read.
+macro_rules! begin_access {
+    () => {
+        "stp x29, x30, [sp, #-96]!
+        stp x19, x20, [sp, #16]
+        stp x21, x22, [sp, #32]
+        stp x23, x24, [sp, #48]
+        stp x25, x26, [sp, #64]
+        stp x27, x28, [sp, #80]
+        mrs x9, tpidr_el1
+        adr x10, 9f
+        mov x11, sp
+        stp x10, x11, [x9]
+        dsb ish
+        isb
+        mrs x20, cntvct_el0
+        isb"
+    };
+}
+
+/// Reads the counter, disarms and stores the result; label 9 is where an exception goes on.
+macro_rules! end_access {
+    () => {
+        "dsb ish
+        isb
+        mrs x21, cntvct_el0
+        isb
+        mrs x9, tpidr_el1
+        str xzr, [x9]
+        ldr x19, [sp, #96]
+        stp x20, x21, [x19]
+        stp x0, xzr, [x19, #16]
+        b 8f
+        9: mrs x9, tpidr_el1
+        ldr x19, [sp, #96]
+        ldp x10, x11, [x9, {esr}]
+        ldr x12, [x9, {elr}]
+        stp xzr, xzr, [x19]
+        stp xzr, x10, [x19, #16]
+        stp x11, x12, [x19, #32]
+        8: ldp x19, x20, [sp, #16]
+        ldp x21, x22, [sp, #32]
+        ldp x23, x24, [sp, #48]
+        ldp x25, x26, [sp, #64]
+        ldp x27, x28, [sp, #80]
+        ldp x29, x30, [sp], #112
+        ret"
+    };
+}
+
+/// Defines an access: `setup` may use x0 to x2, `measured` is what stands between the two counter reads.
+macro_rules! timed_access {
+    ($(#[$doc:meta])* $name:ident($($argument:ident),*), $measured:literal) => {
+        $(#[$doc])*
+        #[unsafe(naked)]
+        unsafe extern "C" fn $name(result: *mut Access, $($argument: u64),*) {
+            naked_asm!(
+                "str x0, [sp, #-16]!",
+                "mov x8, x1",
+                "mov x7, x2",
+                begin_access!(),
+                $measured,
+                end_access!(),
+                esr = const ESR,
+                elr = const ELR,
+            )
+        }
+    };
+}
+
+timed_access! {
+    /// Calls the code at `va`. All registers that AAPCS64 wants kept are kept, whatever the code does.
+    timed_call(va), "blr x8"
+}
+timed_access! {
+    /// Loads the `u64` at `va`.
+    timed_load(va), "ldr x0, [x8]"
+}
+timed_access! {
+    /// Stores `value` at `va`.
+    timed_store(va, value), "str x7, [x8]"
+}
+
+/// Calls the code at `va` and returns what it returned, or the exception it took.
+///
+/// # Safety
+///
+/// If anything is mapped executable at `va`, it must be a code slot, a prefix of one, or instructions that trap: code
+/// that returns with other memory or system registers changed cannot be caught.
+pub unsafe fn fetch(va: u64) -> Access {
+    let mut access = Access::default();
+    // SAFETY: `access` outlives the call; the caller answers for the code.
+    unsafe { timed_call(&mut access, va) };
+    access
+}
+
+/// Loads the `u64` at `va`, or returns the exception that took.
+///
+/// # Safety
+///
+/// If `va` is mapped, it must be memory, not a device that a read changes.
+pub unsafe fn load(va: u64) -> Access {
+    let mut access = Access::default();
+    // SAFETY: as above.
+    unsafe { timed_load(&mut access, va) };
+    access
+}
+
+/// Stores `value` at `va`, or returns the exception that took.
+///
+/// # Safety
+///
+/// If `va` is mapped, it must be memory that Rust does not know of.
+pub unsafe fn store(va: u64, value: u64) -> Access {
+    let mut access = Access::default();
+    // SAFETY: as above.
+    unsafe { timed_store(&mut access, va, value) };
+    access
+}

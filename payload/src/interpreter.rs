@@ -1,0 +1,320 @@
+//! Runs programs: an op at a time, a record per op, a record per element where asked.
+
+use abi::op::{Attr, Barrier, CHECK, EACH, FORCE, MISMATCH_CAP, SLEEP};
+use abi::{Ctr, Kind, Op, OpCode, Outcome, Record, channel::State, slot};
+
+/// The deepest nest of [`OpCode::Repeat`].
+const MAX_REPEATS: usize = 8;
+
+/// What one timed access saw.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Access {
+    /// Counter just before the access.
+    pub began: u64,
+    /// Counter just after it.
+    pub ended: u64,
+    /// What a load or a call returned.
+    pub value: u64,
+    /// ESR_EL1 if the access took an exception, else 0. An exception leaves `ended` as it was.
+    pub esr: u64,
+    /// FAR_EL1 of that exception.
+    pub far: u64,
+    /// ELR_EL1 of that exception.
+    pub elr: u64,
+}
+
+impl Access {
+    fn ticks(&self) -> u64 {
+        self.ended.saturating_sub(self.began)
+    }
+}
+
+/// Which D-cache clean [`Cpu::clean_d`] executes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clean {
+    /// `DC CVAU`, to the PoU.
+    ToPou,
+    /// `DC CVAC`, to the PoC.
+    ToPoc,
+    /// `DC CIVAC`, clean and invalidate to the PoC.
+    AndInvalidate,
+}
+
+/// What the interpreter needs from a CPU. Addresses are IPAs, mapped one to one at stage 1.
+pub trait Cpu {
+    /// Returns CTR_EL0.
+    fn ctr(&self) -> Ctr;
+    /// Returns whether CLIDR_EL1 implies IDC.
+    fn clidr_implies_idc(&self) -> bool;
+    /// Returns the counter, ordered against earlier and later instructions.
+    fn ticks(&mut self) -> u64;
+    /// Calls the code at `ipa`.
+    fn fetch(&mut self, ipa: u64) -> Access;
+    /// Loads the `u64` at `ipa`.
+    fn load(&mut self, ipa: u64) -> Access;
+    /// Stores `value` at `ipa`.
+    fn store(&mut self, ipa: u64, value: u64) -> Access;
+    /// Executes the clean on the line that holds `ipa`.
+    fn clean_d(&mut self, clean: Clean, ipa: u64);
+    /// Executes `IC IVAU` on the line that holds `ipa`.
+    fn inval_i(&mut self, ipa: u64);
+    /// Executes `IC IALLUIS`.
+    fn inval_i_all(&mut self);
+    /// Executes a barrier.
+    fn barrier(&mut self, barrier: Barrier);
+    /// Maps a range anew with break-before-make; returns whether that was possible.
+    fn remap(&mut self, ipa: u64, bytes: u64, attr: Attr, max_block_bytes: u64) -> bool;
+    /// Waits until `vcpus` vCPUs are at rendezvous `number`; `op` is for waiting in the host.
+    fn rendezvous(&mut self, number: u64, vcpus: u64, sleep: bool, op: u32);
+    /// Asks the host for the event of `op`.
+    fn event(&mut self, op: u32);
+    /// Waits.
+    fn wait(&mut self, ticks: u64);
+}
+
+/// Where records and progress go.
+pub trait Sink {
+    /// Says which op runs next.
+    fn at(&mut self, op: u32);
+    /// Takes a record; drops and counts it when there is no room.
+    fn record(&mut self, record: Record);
+}
+
+/// Runs `ops` to the end and returns how it ended.
+pub fn run(cpu: &mut impl Cpu, ops: &[Op], sink: &mut impl Sink) -> State {
+    let mut machine = Machine { repeats: [(u32::MAX, 0); MAX_REPEATS], pass: 0 };
+    let mut index = 0;
+    loop {
+        let Some(op) = ops.get(index as usize) else { return State::BadProgram };
+        sink.at(index);
+        match machine.step(cpu, op, index, sink) {
+            Next::Op => index += 1,
+            Next::Jump(target) => index = target,
+            Next::Stop(state) => return state,
+        }
+    }
+}
+
+enum Next {
+    Op,
+    Jump(u32),
+    Stop(State),
+}
+
+struct Machine {
+    /// Op index and count of each repeat under way.
+    repeats: [(u32, u64); MAX_REPEATS],
+    /// Jumps taken so far.
+    pass: u32,
+}
+
+impl Machine {
+    fn step(&mut self, cpu: &mut impl Cpu, op: &Op, index: u32, sink: &mut impl Sink) -> Next {
+        let Some(code) = OpCode::from_raw(op.code) else { return Next::Stop(State::BadProgram) };
+        let mut tally = Tally::new(op, index, self.pass, cpu.ticks());
+        match code {
+            OpCode::End => return Next::Stop(State::Ended),
+            OpCode::Repeat => return self.repeat(op, index),
+            OpCode::WriteCode => write_code(cpu, op, &mut tally, sink),
+            OpCode::Load => {
+                elements(op, &mut tally, sink, |ipa| (cpu.load(ipa), op.args[0]));
+            }
+            OpCode::Store => {
+                elements(op, &mut tally, sink, |ipa| {
+                    let access = cpu.store(ipa, op.args[0]);
+                    (access, access.value)
+                });
+            }
+            OpCode::Fetch => {
+                elements(op, &mut tally, sink, |ipa| (cpu.fetch(ipa), slot::token(ipa, op.args[0] as u16)));
+            }
+            OpCode::CleanD => clean_d(cpu, op, &mut tally),
+            OpCode::InvalI => inval_i(cpu, op, &mut tally),
+            OpCode::InvalIAll => {
+                cpu.inval_i_all();
+                tally.count = 1;
+            }
+            OpCode::Barrier => match Barrier::from_raw(op.args[0]) {
+                Some(barrier) => cpu.barrier(barrier),
+                None => return Next::Stop(State::BadProgram),
+            },
+            OpCode::Remap => {
+                let Some(attr) = Attr::from_raw(op.args[0]) else { return Next::Stop(State::BadProgram) };
+                if !cpu.remap(op.start, op.bytes, attr, op.args[1]) {
+                    return Next::Stop(State::BadProgram);
+                }
+            }
+            OpCode::Rendezvous => cpu.rendezvous(op.args[0], op.args[1], op.flags & SLEEP != 0, index),
+            OpCode::Event => cpu.event(index),
+            OpCode::Wait => cpu.wait(op.args[0]),
+        }
+        sink.record(tally.summary(cpu));
+        Next::Op
+    }
+
+    /// Jumps back until the op has been reached as often as it says, then forgets the count.
+    fn repeat(&mut self, op: &Op, index: u32) -> Next {
+        let [target, times, ..] = op.args;
+        let Some(entry) = self
+            .repeats
+            .iter()
+            .position(|(at, _)| *at == index)
+            .or_else(|| self.repeats.iter().position(|(at, _)| *at == u32::MAX))
+        else {
+            return Next::Stop(State::BadProgram);
+        };
+        let count = self.repeats[entry].1 + 1;
+        if count >= times || target >= u64::from(index) {
+            self.repeats[entry] = (u32::MAX, 0);
+            return Next::Op;
+        }
+        self.repeats[entry] = (index, count);
+        self.pass = self.pass.wrapping_add(1);
+        Next::Jump(target as u32)
+    }
+}
+
+/// Counts over the elements of one op.
+struct Tally {
+    base: Record,
+    flags: u16,
+    count: u64,
+    mismatches: u64,
+    min: u64,
+    max: u64,
+    sum: u64,
+    began: u64,
+    whole_op: bool,
+}
+
+impl Tally {
+    fn new(op: &Op, index: u32, pass: u32, began: u64) -> Self {
+        let base = Record { op: index, tag: op.tag, pass, ..Record::default() };
+        Self { base, flags: op.flags, count: 0, mismatches: 0, min: u64::MAX, max: 0, sum: 0, began, whole_op: true }
+    }
+
+    #[inline]
+    fn add(&mut self, ipa: u64, access: &Access, expected: u64, sink: &mut impl Sink) {
+        let ticks = access.ticks();
+        self.count += 1;
+        self.sum += ticks;
+        self.min = self.min.min(ticks);
+        self.max = self.max.max(ticks);
+        let wrong = access.esr != 0 || (self.flags & CHECK != 0 && access.value != expected);
+        if self.flags & EACH != 0 {
+            sink.record(Record {
+                kind: Kind::Element as u16,
+                outcome: if wrong { outcome(access) as u16 } else { Outcome::Ok as u16 },
+                data: [ipa, ticks, access.value, access.esr, access.far, access.began],
+                ..self.base
+            });
+        }
+        if wrong {
+            self.mismatch(ipa, access, expected, sink);
+        }
+    }
+
+    #[cold]
+    fn mismatch(&mut self, ipa: u64, access: &Access, expected: u64, sink: &mut impl Sink) {
+        let outcome = outcome(access);
+        self.mismatches += 1;
+        self.base.outcome = self.base.outcome.max(outcome as u16);
+        if self.mismatches <= MISMATCH_CAP {
+            sink.record(Record {
+                kind: Kind::Mismatch as u16,
+                outcome: outcome as u16,
+                data: [ipa, access.value, expected, access.esr, access.far, access.elr],
+                ..self.base
+            });
+        }
+    }
+
+    /// Returns the summary. An op without timed elements counts as one stretch of time.
+    fn summary(&self, cpu: &mut impl Cpu) -> Record {
+        let (min, max, sum) = if self.whole_op {
+            let ticks = cpu.ticks().saturating_sub(self.began);
+            (ticks, ticks, ticks)
+        } else {
+            (if self.count == 0 { 0 } else { self.min }, self.max, self.sum)
+        };
+        Record {
+            kind: Kind::Summary as u16,
+            data: [self.count, self.mismatches, min, max, sum, self.began],
+            ..self.base
+        }
+    }
+}
+
+fn outcome(access: &Access) -> Outcome {
+    if access.esr == 0 { Outcome::Wrong } else { Outcome::from_esr(access.esr) }
+}
+
+/// Visits the op's elements with a timed access, which returns what it saw and what is expected.
+#[inline]
+fn elements(op: &Op, tally: &mut Tally, sink: &mut impl Sink, mut access: impl FnMut(u64) -> (Access, u64)) {
+    tally.whole_op = false;
+    for_each(op, op.stride, |ipa| {
+        let (access, expected) = access(ipa);
+        tally.add(ipa, &access, expected, sink);
+    });
+}
+
+/// Visits `start`, `start + stride`, … below the end of the range; a stride of 0 visits the start alone.
+#[inline]
+fn for_each(op: &Op, stride: u64, mut visit: impl FnMut(u64)) {
+    let end = op.start.saturating_add(op.bytes);
+    let mut ipa = op.start;
+    while ipa < end {
+        visit(ipa);
+        match ipa.checked_add(stride) {
+            Some(next) if stride != 0 => ipa = next,
+            _ => break,
+        }
+    }
+}
+
+/// Writes the slots; the timed access of each is the store of its first two instructions.
+fn write_code(cpu: &mut impl Cpu, op: &Op, tally: &mut Tally, sink: &mut impl Sink) {
+    elements(op, tally, sink, |ipa| {
+        let [a, b, c, d, e] = slot::encode(ipa, op.args[0] as u16).map(u64::from);
+        let access = cpu.store(ipa, a | b << 32);
+        if access.esr == 0 {
+            cpu.store(ipa + 8, c | d << 32);
+            cpu.store(ipa + 16, e);
+        }
+        (access, access.value)
+    });
+}
+
+/// Goes line by line through the range, from the start of its first line.
+fn lines(op: &Op, line_bytes: u64, tally: &mut Tally, mut visit: impl FnMut(u64)) {
+    let stride = if op.stride == 0 { line_bytes } else { op.stride };
+    let start = op.start & !(line_bytes - 1);
+    let aligned = Op { start, bytes: op.bytes.saturating_add(op.start - start), ..*op };
+    for_each(&aligned, stride, |ipa| {
+        visit(ipa);
+        tally.count += 1;
+    });
+}
+
+fn clean_d(cpu: &mut impl Cpu, op: &Op, tally: &mut Tally) {
+    let clean = match op.args[0] {
+        1 => Clean::ToPoc,
+        2 => Clean::AndInvalidate,
+        _ => Clean::ToPou,
+    };
+    let needed = clean != Clean::ToPou || !(cpu.ctr().idc() || cpu.clidr_implies_idc());
+    if needed || op.flags & FORCE != 0 {
+        lines(op, cpu.ctr().dmin_line_bytes(), tally, |ipa| cpu.clean_d(clean, ipa));
+    }
+}
+
+fn inval_i(cpu: &mut impl Cpu, op: &Op, tally: &mut Tally) {
+    if !cpu.ctr().dic() || op.flags & FORCE != 0 {
+        lines(op, cpu.ctr().imin_line_bytes(), tally, |ipa| cpu.inval_i(ipa));
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;
