@@ -200,6 +200,13 @@ impl Op {
         Self::plain(OpCode::Rendezvous, [number, vcpus, 0, 0])
     }
 
+    /// Returns the eight little-endian words that stand for the op in memory.
+    pub const fn to_words(self) -> [u64; 8] {
+        let head = self.code as u64 | (self.flags as u64) << 16 | (self.tag as u64) << 32;
+        let [a, b, c, d] = self.args;
+        [head, self.start, self.bytes, self.stride, a, b, c, d]
+    }
+
     /// Returns the op that ends a program.
     pub const fn end() -> Self {
         Self::plain(OpCode::End, [0; 4])
@@ -209,6 +216,13 @@ impl Op {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn to_words_is_the_memory_layout() {
+        let op = Op { code: 4, flags: 3, tag: 9, start: 1, bytes: 2, stride: 3, args: [4, 5, 6, 7] };
+        // SAFETY: both are 64 bytes of plain integers without padding.
+        assert_eq!(op.to_words(), unsafe { core::mem::transmute::<Op, [u64; 8]>(op) });
+    }
 
     #[test]
     fn every_code_round_trips() {

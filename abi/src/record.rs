@@ -80,6 +80,21 @@ pub struct Record {
 
 const _: () = assert!(size_of::<Record>() == 64);
 
+impl Record {
+    /// Returns the record that stands in memory as these eight little-endian words.
+    pub const fn from_words(words: [u64; 8]) -> Self {
+        let [head, tags, data @ ..] = words;
+        Self {
+            kind: head as u16,
+            outcome: (head >> 16) as u16,
+            op: (head >> 32) as u32,
+            tag: tags as u32,
+            pass: (tags >> 32) as u32,
+            data,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,6 +105,14 @@ mod tests {
         assert_eq!(Outcome::from_esr(0x8600_000d), Outcome::InstructionAbort);
         assert_eq!(Outcome::from_esr(0x9600_0045), Outcome::DataAbort);
         assert_eq!(Outcome::from_esr(0xbe00_0000), Outcome::OtherException);
+    }
+
+    #[test]
+    fn from_words_is_the_memory_layout() {
+        let record = Record { kind: 3, outcome: 2, op: 7, tag: 9, pass: 11, data: [1, 2, 3, 4, 5, 6] };
+        // SAFETY: both are 64 bytes of plain integers without padding.
+        let words = unsafe { core::mem::transmute::<Record, [u64; 8]>(record) };
+        assert_eq!(Record::from_words(words), record);
     }
 
     #[test]

@@ -4,4 +4,9 @@
 //! `evidence` sees tracefs and the kernel log, and everything that reports sees nothing but the stored result.
 
 pub mod evidence;
+pub mod guest;
 pub mod lab;
+pub mod plan;
+pub mod size;
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+pub mod vmm;

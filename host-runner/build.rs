@@ -1,0 +1,30 @@
+//! Puts the payload's image and the commit into the binary.
+//!
+//! The image is built first (`make payload`), for another target; without it the runner still builds, for lints and
+//! unit tests, and says at run time what is missing.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+fn main() {
+    let manifest = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
+    let image = env::var_os("FAULTLINE_PAYLOAD")
+        .map_or_else(|| manifest.join("../target/faultline-payload.img"), PathBuf::from);
+    println!("cargo::rerun-if-env-changed=FAULTLINE_PAYLOAD");
+    println!("cargo::rerun-if-changed={}", image.display());
+    let bytes = fs::read(&image).unwrap_or_default();
+    fs::write(out.join("payload.img"), bytes).expect("cargo's OUT_DIR can be written to");
+    println!("cargo::rustc-env=FAULTLINE_COMMIT={}", commit(&manifest).unwrap_or_else(|| "unknown".into()));
+    println!("cargo::rerun-if-env-changed=FAULTLINE_COMMIT_ID");
+    println!("cargo::rerun-if-changed={}", manifest.join("../.git/HEAD").display());
+}
+
+fn commit(directory: &Path) -> Option<String> {
+    if let Ok(id) = env::var("FAULTLINE_COMMIT_ID") {
+        return Some(id);
+    }
+    let output = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).current_dir(directory).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}

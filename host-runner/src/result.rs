@@ -1,0 +1,293 @@
+//! `result.json`: what a run found, version 1. Everything that reports reads this and nothing else.
+//!
+//! `results/schema/result-v1.json` is generated from these types; a test keeps the two equal.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::evidence::attribution::Attribution;
+use crate::evidence::detector::Detector;
+use crate::evidence::machine::Machine;
+use crate::evidence::message::Event;
+use crate::plan::blocks::Block;
+use crate::plan::relax::Sharing;
+
+/// Version of the format; grows when a reader has to change.
+pub const VERSION: u32 = 1;
+
+/// A whole run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RunResult {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Which run this is and when it was.
+    pub run: RunId,
+    /// The tool that ran.
+    pub tool: Tool,
+    /// Its arguments.
+    pub command: Vec<String>,
+    /// Name of the scenario.
+    pub scenario: String,
+    /// Verdict over all cases.
+    pub verdict: Verdict,
+    /// The machine.
+    pub machine: Machine,
+    /// The kernel's lockup detectors while the run lasted.
+    pub detector: Detector,
+    /// What the guest read of its CPUs.
+    pub vcpus: Vec<VcpuFacts>,
+    /// Which evidence there was.
+    pub evidence: EvidenceState,
+    /// One entry for each kind of block asked for.
+    pub cases: Vec<CaseResult>,
+}
+
+/// Which run, and when. The only part of a result that two equal runs do not share.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RunId {
+    /// Name of the run directory.
+    pub id: String,
+    /// Start, RFC 3339, UTC.
+    pub started: String,
+    /// End, RFC 3339, UTC.
+    pub finished: String,
+}
+
+/// The tool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Tool {
+    /// Version of faultline.
+    pub version: String,
+    /// Commit it was built from.
+    pub commit: String,
+}
+
+/// How a run or a case came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// Held, with evidence that the path was taken.
+    Pass,
+    /// Could not be tried here, or not shown to have been.
+    Skip,
+    /// Did not hold.
+    Fail,
+    /// Still running at the time limit.
+    Timeout,
+    /// The tool, the guest or the evidence failed.
+    Error,
+}
+
+impl Status {
+    /// Returns the process exit code. Those of kselftest, sysexits and timeout(1).
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Pass => 0,
+            Self::Fail => 1,
+            Self::Skip => 4,
+            Self::Error => 70,
+            Self::Timeout => 124,
+        }
+    }
+
+    /// Returns the word used in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Skip => "skip",
+            Self::Fail => "fail",
+            Self::Timeout => "timeout",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// A status and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Verdict {
+    /// How it came out.
+    pub status: Status,
+    /// One line: the evidence of a pass, the cause of anything else.
+    pub reason: String,
+}
+
+impl Verdict {
+    /// Returns a verdict.
+    pub fn new(status: Status, reason: impl Into<String>) -> Self {
+        Self { status, reason: reason.into() }
+    }
+}
+
+/// Identification registers of one vCPU, as its guest read them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct VcpuFacts {
+    /// MIDR_EL1.
+    pub midr_el1: String,
+    /// CTR_EL0.
+    pub ctr_el0: String,
+    /// CLIDR_EL1.
+    pub clidr_el1: String,
+    /// Smallest I-cache line in bytes.
+    pub imin_line_bytes: u64,
+    /// Smallest D-cache line in bytes.
+    pub dmin_line_bytes: u64,
+    /// CTR_EL0.IDC, or what CLIDR_EL1 implies.
+    pub idc: bool,
+    /// CTR_EL0.DIC.
+    pub dic: bool,
+    /// Level 1 I-cache policy.
+    pub l1ip: String,
+    /// Frequency of the counter in Hz.
+    pub cntfrq_hz: u64,
+    /// Smallest step of the counter seen, in ticks.
+    pub resolution_ticks: u64,
+}
+
+/// Which evidence there was, and what is missing from it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct EvidenceState {
+    /// Parts that were not there, each with the reason.
+    pub absent: Vec<String>,
+    /// Kernel log records lost while the run lasted.
+    pub kmsg_lost: u64,
+    /// Trace records lost while the run lasted.
+    pub trace_lost: u64,
+    /// Anything else that a reader should know.
+    pub notes: Vec<String>,
+}
+
+/// One kind of block.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CaseResult {
+    /// What was asked for.
+    pub block: Block,
+    /// How it came out.
+    pub verdict: Verdict,
+    /// Size in bytes of what KVM should map at once; 0 where the host has no such block.
+    pub block_bytes: u64,
+    /// Region size in bytes.
+    pub region_bytes: u64,
+    /// vCPUs.
+    pub vcpus: u64,
+    /// Who executed what.
+    pub sharing: Sharing,
+    /// Timed rounds; one more is traced, where tracing is there.
+    pub rounds: u64,
+    /// Cache maintenance that one exec fault takes, by policy.
+    pub predicted: Predicted,
+    /// First touch as data.
+    pub touch: Option<Timing>,
+    /// First execution.
+    pub exec: Option<Timing>,
+    /// Execution once mapped.
+    pub resident: Option<Timing>,
+    /// Elements that did not return their token.
+    pub mismatches: u64,
+    /// What the kernel did, from the traced round.
+    pub host: Option<HostSide>,
+    /// The kernel's complaints while this case ran.
+    pub complaints: Vec<Complaint>,
+    /// Descriptors the guest wrote to map the region.
+    pub descriptor_writes: u64,
+    /// State of a guest that did not end by itself, per vCPU: registers and last records.
+    pub autopsy: Vec<String>,
+}
+
+/// I-cache operations for one exec fault.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Predicted {
+    /// `IC IVAU`, where every line is invalidated; 1 (`IC IALLUIS`) for an aliasing I-cache; 0 with DIC.
+    pub by_line: u64,
+    /// The same under the cap of v6.7: 1 is `IC IALLUIS`.
+    pub capped: u64,
+}
+
+/// A distribution, in one unit. Percentiles by nearest rank.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Distribution {
+    /// Samples.
+    pub count: u64,
+    /// Smallest.
+    pub min: u64,
+    /// Half are at most this.
+    pub p50: u64,
+    /// 99 of 100 are at most this.
+    pub p99: u64,
+    /// Largest.
+    pub max: u64,
+    /// Sum.
+    pub sum: u64,
+}
+
+/// Times that the guest saw.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Timing {
+    /// In ticks of CNTVCT_EL0.
+    pub ticks: Distribution,
+    /// The same in nanoseconds.
+    pub ns: Distribution,
+}
+
+/// What the kernel did in the traced round.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HostSide {
+    /// Stage-2 faults in the region, by kind.
+    pub faults: Vec<FaultCount>,
+    /// I-cache invalidations of guest memory, if they could be probed.
+    pub icache: Option<Maintenance>,
+    /// D-cache cleans of guest memory, if they could be probed.
+    pub dcache: Option<Maintenance>,
+}
+
+/// Stage-2 faults of one kind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FaultCount {
+    /// `fetch` or `data`.
+    pub access: String,
+    /// `translation`, `permission` or `access_flag`.
+    pub kind: String,
+    /// Level of the table walk.
+    pub level: u8,
+    /// How many.
+    pub count: u64,
+}
+
+/// Calls of one maintenance function.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Maintenance {
+    /// Calls.
+    pub calls: u64,
+    /// Largest range of one call, in bytes.
+    pub max_bytes: u64,
+    /// Longest call, in ns.
+    pub max_ns: u64,
+    /// All calls, in ns.
+    pub total_ns: u64,
+}
+
+/// Something the kernel complained about, and why it is thought to have happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Complaint {
+    /// What the kernel said.
+    pub event: Event,
+    /// What kept it busy.
+    pub attribution: Attribution,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SCHEMA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../results/schema/result-v1.json");
+
+    /// With `FAULTLINE_WRITE_SCHEMA` set, writes the file instead.
+    #[test]
+    fn schema_is_the_committed_one() {
+        let schema = serde_json::to_string_pretty(&schemars::schema_for!(RunResult)).expect("a schema is JSON") + "\n";
+        if std::env::var_os("FAULTLINE_WRITE_SCHEMA").is_some() {
+            std::fs::write(SCHEMA, &schema).expect("the repository can be written to");
+        }
+        let committed = std::fs::read_to_string(SCHEMA).expect("the schema is committed");
+        assert!(committed == schema, "results/schema is stale: FAULTLINE_WRITE_SCHEMA=1 cargo test -p host-runner");
+    }
+}

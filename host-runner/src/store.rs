@@ -1,0 +1,142 @@
+//! A run on disk: its directory, its journal, and `result.json` by rename.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+/// Name of the result in a run directory. A directory without it belongs to a run that died.
+pub const RESULT: &str = "result.json";
+
+/// Free space wanted before a run starts, in bytes: the kernel log, samples and result of the largest run.
+const WANTED_BYTES: u64 = 16 << 20;
+
+/// Why a run could not be stored.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A path could not be written.
+    #[error("cannot write {0}: {1}: choose another place with --results")]
+    Write(PathBuf, io::Error),
+    /// The disk is nearly full.
+    #[error("{0} has {1} KiB free, a run may need {} KiB: make room or choose another place with --results", WANTED_BYTES >> 10)]
+    Full(PathBuf, u64),
+    /// A result could not be read.
+    #[error("cannot read {0}: {1}")]
+    Read(PathBuf, io::Error),
+    /// A result is not one.
+    #[error("{0} is not a result of this version: {1}")]
+    Format(PathBuf, serde_json::Error),
+}
+
+/// The directory of a run under way.
+pub struct RunDir {
+    path: PathBuf,
+    journal: File,
+}
+
+impl RunDir {
+    /// Makes `results/name` and starts its journal.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written to, exists, or the disk is nearly full: found out before the run, not after.
+    pub fn create(results: &Path, name: &str) -> Result<Self, Error> {
+        let path = results.join(name);
+        let failed = |error| Error::Write(path.clone(), error);
+        fs::create_dir_all(results).map_err(failed)?;
+        if let Ok(stat) = rustix::fs::statvfs(results) {
+            let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+            if free < WANTED_BYTES {
+                return Err(Error::Full(results.to_owned(), free >> 10));
+            }
+        }
+        fs::create_dir(&path).map_err(failed)?;
+        let journal = OpenOptions::new().create_new(true).append(true).open(path.join("journal.jsonl")).map_err(failed)?;
+        Ok(Self { path, journal })
+    }
+
+    /// Returns its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Appends an entry to the journal and waits until it is on disk.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written.
+    pub fn journal(&mut self, entry: &impl Serialize) -> Result<(), Error> {
+        let failed = |error| Error::Write(self.path.join("journal.jsonl"), error);
+        let mut line = serde_json::to_vec(entry).map_err(io::Error::from).map_err(failed)?;
+        line.push(b'\n');
+        self.journal.write_all(&line).map_err(failed)?;
+        self.journal.sync_data().map_err(failed)
+    }
+
+    /// Creates a further file of the run.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written.
+    pub fn file(&self, name: &str) -> Result<File, Error> {
+        let path = self.path.join(name);
+        File::create(&path).map_err(|error| Error::Write(path, error))
+    }
+
+    /// Writes `name` as a whole: under another name first, then by rename.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written.
+    pub fn write(&self, name: &str, value: &impl Serialize) -> Result<(), Error> {
+        let path = self.path.join(name);
+        let failed = |error| Error::Write(path.clone(), error);
+        let text = serde_json::to_string_pretty(value).map_err(io::Error::from).map_err(failed)?;
+        replace(&path, format!("{text}\n").as_bytes()).map_err(failed)
+    }
+}
+
+/// Replaces a file by rename, so that it is never there in part.
+///
+/// # Errors
+///
+/// Of the file system.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut part = path.as_os_str().to_owned();
+    part.push(".part");
+    let mut file = File::create(&part)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&part, path)
+}
+
+/// Reads the result of a run directory, or the result file itself.
+///
+/// # Errors
+///
+/// If it is not there or not a result.
+pub fn read(path: &Path) -> Result<crate::result::RunResult, Error> {
+    let path = if path.is_dir() { path.join(RESULT) } else { path.to_owned() };
+    let text = fs::read_to_string(&path).map_err(|error| Error::Read(path.clone(), error))?;
+    serde_json::from_str(&text).map_err(|error| Error::Format(path, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_on_disk() {
+        let results = tempfile::tempdir().expect("a temporary directory");
+        let mut run = RunDir::create(results.path(), "run").expect("it is writable");
+        run.journal(&"one").expect("it is writable");
+        run.journal(&"two").expect("it is writable");
+        run.write(RESULT, &1).expect("it is writable");
+        let names: Vec<_> = fs::read_dir(run.path()).expect("it exists").flatten().map(|e| e.file_name()).collect();
+        assert_eq!(names.len(), 2, "{names:?}: no part is left");
+        assert_eq!(fs::read_to_string(run.path().join("journal.jsonl")).ok().as_deref(), Some("\"one\"\n\"two\"\n"));
+        assert!(matches!(RunDir::create(results.path(), "run"), Err(Error::Write(..))));
+        assert!(matches!(read(run.path()), Err(Error::Format(..))));
+    }
+}

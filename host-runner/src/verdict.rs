@@ -1,0 +1,168 @@
+//! Verdicts from results alone: of a case, of a run, and of a reproduction. Pure.
+//!
+//! Nothing passes in vain: a pass names the permission faults that were seen and the detector that watched.
+
+use crate::evidence::attribution::{Path, Side};
+use crate::evidence::message::Kind;
+use crate::plan::blocks::stage2_level;
+use crate::result::{CaseResult, Complaint, RunResult, Status, Verdict};
+
+/// What the whole run knows that a case's verdict needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Context {
+    /// Host page in bytes.
+    pub page_bytes: u64,
+    /// CTR_EL0.DIC as the guest reads it.
+    pub dic: bool,
+    /// Why the soft lockup detector does not watch the CPUs used, if it does not.
+    pub unwatched: Option<String>,
+    /// Kernel log records lost.
+    pub kmsg_lost: u64,
+    /// Why there is no trace of the faults, if there is none.
+    pub untraced: Option<String>,
+    /// Trace records lost.
+    pub trace_lost: u64,
+}
+
+/// Returns the soft lockups of vCPU threads in a case.
+fn lockups(case: &CaseResult) -> impl Iterator<Item = &Complaint> {
+    case.complaints.iter().filter(|c| c.event.kind == Kind::SoftLockup && of_vcpu(c))
+}
+
+fn of_vcpu(complaint: &Complaint) -> bool {
+    complaint.event.comm.as_deref().is_some_and(|comm| comm.starts_with("vcpu-"))
+}
+
+/// Returns the lockup of the report, if it is there: I side, while relaxing a permission.
+pub fn relax_lockup(case: &CaseResult) -> Option<&Complaint> {
+    lockups(case).find(|c| c.attribution.side == Side::ISide && c.attribution.path == Path::RelaxPerms)
+}
+
+/// Returns how many instruction-fetch permission faults of the level that the block size should give were seen.
+pub fn relax_faults(case: &CaseResult, page_bytes: u64) -> u64 {
+    let level = stage2_level(case.block_bytes, page_bytes);
+    let faults = case.host.iter().flat_map(|host| &host.faults);
+    faults.filter(|f| f.access == "fetch" && f.kind == "permission" && f.level == level).map(|f| f.count).sum()
+}
+
+/// Describes a complaint without the words that lab scanners take for a failure of the lab itself.
+pub fn describe(complaint: &Complaint) -> String {
+    let event = &complaint.event;
+    let seconds = event.seconds.map(|s| format!(" for {s} s")).unwrap_or_default();
+    let task = event.comm.as_deref().map(|comm| format!(" in {comm}")).unwrap_or_default();
+    let side = complaint.attribution.side.name();
+    format!("event={}{task}{seconds}, {side}: {}", event.kind, complaint.attribution.frame)
+}
+
+/// Judges a case whose guest ended well.
+pub fn case(case: &CaseResult, context: &Context) -> Verdict {
+    if case.mismatches > 0 {
+        return Verdict::new(Status::Fail, format!("{} fetches did not return their token", case.mismatches));
+    }
+    if let Some(lockup) = relax_lockup(case) {
+        return Verdict::new(Status::Fail, format!("{} while relaxing a permission", describe(lockup)));
+    }
+    if let Some(lockup) = lockups(case).next() {
+        return Verdict::new(Status::Fail, describe(lockup));
+    }
+    if let Some(fatal) = case.complaints.iter().find(|c| !matches!(c.event.kind, Kind::SoftLockup | Kind::Warn)) {
+        return Verdict::new(Status::Fail, describe(fatal));
+    }
+    if context.kmsg_lost > 0 {
+        return Verdict::new(Status::Error, format!("{} kernel log records were lost", context.kmsg_lost));
+    }
+    if context.dic {
+        return Verdict::new(Status::Skip, "CTR_EL0.DIC is set: KVM grants X at once and never invalidates the I-cache");
+    }
+    if let Some(why) = &context.unwatched {
+        return Verdict::new(Status::Skip, format!("no soft lockup detector: {why}"));
+    }
+    if let Some(why) = &context.untraced {
+        return Verdict::new(Status::Skip, format!("timed, but no evidence of the faults taken: {why}"));
+    }
+    path_taken(case, context)
+}
+
+/// Passes a case in which nothing went wrong if the path under test was taken.
+fn path_taken(case: &CaseResult, context: &Context) -> Verdict {
+    let level = stage2_level(case.block_bytes, context.page_bytes);
+    let seen = relax_faults(case, context.page_bytes);
+    let blocks = case.region_bytes / case.block_bytes.max(1);
+    if seen >= blocks && blocks > 0 {
+        return Verdict::new(Status::Pass, format!("{seen} permission faults at level {level}, no lockup"));
+    }
+    if context.trace_lost > 0 {
+        return Verdict::new(Status::Error, format!("{} trace records were lost", context.trace_lost));
+    }
+    let others: Vec<_> = case
+        .host
+        .iter()
+        .flat_map(|host| &host.faults)
+        .map(|f| format!("{} {} {} level {}", f.count, f.access, f.kind, f.level))
+        .collect();
+    let others = if others.is_empty() { "none".to_owned() } else { others.join(", ") };
+    Verdict::new(Status::Skip, format!("{seen} of {blocks} permission faults at level {level}; faults seen: {others}"))
+}
+
+/// Judges a run by its cases: the worst counts, but skips do not hide a pass.
+pub fn run(cases: &[CaseResult]) -> Verdict {
+    let worst = cases.iter().filter(|c| c.verdict.status > Status::Skip).max_by_key(|c| c.verdict.status);
+    let named = |case: &CaseResult| format!("{}: {}", case.block, case.verdict.reason);
+    if let Some(case) = worst {
+        return Verdict::new(case.verdict.status, named(case));
+    }
+    match cases.iter().filter(|c| c.verdict.status == Status::Pass).count() {
+        0 => {
+            let reason = cases.first().map_or_else(|| "nothing was run".to_owned(), named);
+            Verdict::new(Status::Skip, reason)
+        }
+        passed => Verdict::new(Status::Pass, format!("{passed} of {} cases pass, the others were skipped", cases.len())),
+    }
+}
+
+/// Outcome of comparing a run on an unfixed kernel with one on a fixed kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reproduction {
+    /// Whether the bug was there before and not after.
+    pub reproduced: bool,
+    /// The evidence, or what is missing.
+    pub reason: String,
+}
+
+/// Says whether the lockup is there before and not after, on the same plan and with the path taken in both.
+pub fn reproduction(before: &RunResult, after: &RunResult) -> Reproduction {
+    let not = |reason: String| Reproduction { reproduced: false, reason };
+    let Some((case_before, lockup)) = before.cases.iter().find_map(|c| Some((c, relax_lockup(c)?))) else {
+        return not(format!("no I-side lockup while relaxing a permission on {}", before.machine.release));
+    };
+    let same = |c: &&CaseResult| {
+        (c.block, c.region_bytes, c.vcpus, c.sharing, c.rounds)
+            == (case_before.block, case_before.region_bytes, case_before.vcpus, case_before.sharing, case_before.rounds)
+    };
+    let Some(case_after) = after.cases.iter().find(same) else {
+        return not(format!("{} was not run on {}", case_before.block, after.machine.release));
+    };
+    if let Some(lockup) = after.cases.iter().find_map(relax_lockup) {
+        return not(format!("{} has it too: {}", after.machine.release, describe(lockup)));
+    }
+    for (run, case) in [(before, case_before), (after, case_after)] {
+        if relax_faults(case, run.machine.page_bytes) == 0 {
+            return not(format!("no evidence of the permission fault on {}", run.machine.release));
+        }
+    }
+    // What the fixed kernel does on the D side is its own matter; anything that undermines the evidence is not.
+    if matches!(case_after.verdict.status, Status::Error | Status::Timeout | Status::Skip) {
+        return not(format!("{}: {}", after.machine.release, case_after.verdict.reason));
+    }
+    let level = stage2_level(case_before.block_bytes, before.machine.page_bytes);
+    Reproduction {
+        reproduced: true,
+        reason: format!(
+            "{} permission fault at level {level}: {} on {}, no I-side lockup on {}",
+            case_before.block,
+            describe(lockup),
+            before.machine.release,
+            after.machine.release
+        ),
+    }
+}

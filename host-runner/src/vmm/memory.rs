@@ -1,0 +1,103 @@
+//! Host memory behind a memslot.
+
+use std::ffi::c_void;
+use std::io;
+use std::ptr::null_mut;
+
+use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags, madvise, mmap_anonymous, mprotect, munmap};
+use vm_memory::VolatileSlice;
+
+use crate::guest::{Backing, RegionSpec};
+
+/// Anonymous memory of this process that a guest may scribble over.
+pub struct HostMemory {
+    reservation: *mut c_void,
+    reservation_bytes: usize,
+    start: *mut c_void,
+    bytes: usize,
+}
+
+// SAFETY: an owned mapping; its contents are only reached through `VolatileSlice` and system calls.
+unsafe impl Send for HostMemory {}
+
+impl HostMemory {
+    /// Maps and populates `spec`, at a host VA equal to the IPA modulo the backing's alignment: KVM's
+    /// `fault_supports_stage2_huge_mapping` otherwise falls back to pages.
+    ///
+    /// # Errors
+    ///
+    /// What mmap, madvise or populating said; ENOMEM for hugetlb means that the pool has too few pages.
+    pub fn new(spec: &RegionSpec) -> io::Result<Self> {
+        let bytes = usize::try_from(spec.bytes).map_err(io::Error::other)?;
+        let alignment = spec.backing.alignment();
+        let reservation_bytes = bytes + alignment as usize;
+        let reserve = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let reservation = unsafe { mmap_anonymous(null_mut(), reservation_bytes, ProtFlags::empty(), reserve)? };
+        let skew = (spec.ipa.wrapping_sub(reservation as u64) % alignment) as usize;
+        let start = reservation.wrapping_byte_add(skew);
+        let memory = Self { reservation, reservation_bytes, start, bytes };
+        let flags = MapFlags::PRIVATE | MapFlags::FIXED | hugetlb_flags(spec.backing)?;
+        // SAFETY: replaces part of the reservation just made, which nothing uses yet.
+        unsafe { mmap_anonymous(start, bytes, ProtFlags::READ | ProtFlags::WRITE, flags)? };
+        memory.populate(spec.backing)?;
+        Ok(memory)
+    }
+
+    fn populate(&self, backing: Backing) -> io::Result<()> {
+        // SAFETY: advice on memory that this object owns; none of it drops contents.
+        unsafe {
+            match backing {
+                Backing::Pages => madvise(self.start, self.bytes, Advice::LinuxNoHugepage)?,
+                Backing::Thp(_) => madvise(self.start, self.bytes, Advice::LinuxHugepage)?,
+                Backing::Hugetlb(_) => (),
+            }
+            match madvise(self.start, self.bytes, Advice::LinuxPopulateWrite) {
+                // Before Linux 5.14 the advice is unknown: the first faults populate then.
+                Err(rustix::io::Errno::INVAL) => Ok(()),
+                other => other.map_err(io::Error::from),
+            }
+        }
+    }
+
+    /// Returns the host VA.
+    pub fn host_va(&self) -> u64 {
+        self.start as u64
+    }
+
+    /// Returns the contents. Whoever uses them has to expect that the guest changes them at any time.
+    pub fn slice(&self) -> VolatileSlice<'_> {
+        // SAFETY: the mapping lives as long as `self`, and volatile access is all that the slice gives.
+        unsafe { VolatileSlice::new(self.start.cast(), self.bytes) }
+    }
+
+    /// Takes the guest's mappings of this memory away and leaves the contents: the MMU notifier of mprotect unmaps
+    /// stage 2.
+    ///
+    /// # Errors
+    ///
+    /// What mprotect said.
+    pub fn unmap_stage2(&self) -> io::Result<()> {
+        // SAFETY: memory that this object owns; guest accesses in between fault and wait in KVM, and no thread of the
+        // runner touches it during an event.
+        unsafe {
+            mprotect(self.start, self.bytes, MprotectFlags::empty())?;
+            mprotect(self.start, self.bytes, MprotectFlags::READ | MprotectFlags::WRITE)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for HostMemory {
+    fn drop(&mut self) {
+        // SAFETY: `new` made this reservation; the VM that used it is gone before its memory is dropped.
+        let _ = unsafe { munmap(self.reservation, self.reservation_bytes) };
+    }
+}
+
+fn hugetlb_flags(backing: Backing) -> io::Result<MapFlags> {
+    let Backing::Hugetlb(bytes) = backing else { return Ok(MapFlags::empty()) };
+    MapFlags::hugetlb_with_size_log2(bytes.trailing_zeros())
+        .filter(|_| bytes.is_power_of_two())
+        .ok_or_else(|| io::Error::other(format!("hugetlb page of {bytes} bytes is no size")))
+}
