@@ -99,6 +99,8 @@ pub struct GuestRun {
     pub end: End,
     /// Each vCPU's part.
     pub vcpus: Vec<VcpuReport>,
+    /// The CPUs that its vCPUs were pinned to.
+    pub cpus: Vec<usize>,
     /// What it wrote on its console.
     pub console: String,
     /// Stage-1 descriptor writes that mapping the regions took.

@@ -3,10 +3,18 @@
 //! `commands → {plan, lab, report} → {vmm, evidence, verdict, store} → abi`. Only `vmm` sees KVM types, only
 //! `evidence` sees tracefs and the kernel log, and everything that reports sees nothing but the stored result.
 
+pub mod commands;
 pub mod evidence;
 pub mod guest;
 pub mod lab;
 pub mod plan;
+pub mod report;
+pub mod result;
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+pub mod scenario;
 pub mod size;
+pub mod stats;
+pub mod store;
+pub mod verdict;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 pub mod vmm;

@@ -1,1 +1,12 @@
-fn main() {}
+//! The `faultline` command. See the library beside it.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // As process 1 of an emulated machine there is no command line to parse.
+    #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+    if std::process::id() == 1 {
+        host_runner::lab::guest::init();
+    }
+    host_runner::commands::main()
+}

@@ -124,6 +124,17 @@ struct Guest {
     layout: Layout,
 }
 
+/// Checks that KVM is there and gives this many vCPUs, before anything is changed for a run.
+///
+/// # Errors
+///
+/// What is missing.
+pub fn check(vcpus: u64) -> Result<(), Error> {
+    let max_vcpus = max_vcpus(&open_kvm()?);
+    let vcpus = usize::try_from(vcpus).unwrap_or(usize::MAX);
+    if vcpus > max_vcpus { Err(Error::TooManyVcpus(vcpus, max_vcpus)) } else { Ok(()) }
+}
+
 /// Runs `image` as `spec` says, for at most `limit`.
 ///
 /// # Errors
@@ -165,7 +176,8 @@ pub fn run(spec: &GuestSpec, image: &[u8], limit: Duration, watch: &mut dyn Watc
         vcpus.push(report);
     }
     let descriptor_writes = guest.layout.descriptor_writes(&guest.channel.slice());
-    Ok(GuestRun { end, vcpus, console: shared.console_text(), descriptor_writes, notes })
+    let cpus = cpus.into_iter().take(spec.programs.len()).collect();
+    Ok(GuestRun { end, vcpus, cpus, console: shared.console_text(), descriptor_writes, notes })
 }
 
 fn vcpu_thread(
@@ -245,6 +257,10 @@ fn open_kvm() -> Result<Kvm, Error> {
     })
 }
 
+fn max_vcpus(kvm: &Kvm) -> usize {
+    kvm.get_max_vcpus().min(abi::channel::MAX_VCPUS)
+}
+
 /// The IPA size asked for where the regions need no more; what KVM gives without asking.
 const DEFAULT_IPA_BITS: u32 = 40;
 /// The most asked for: larger sizes need LPA or LPA2, and hung on kernels with 16K and 64K pages.
@@ -267,7 +283,7 @@ fn create_vm(kvm: &Kvm, spec: &GuestSpec) -> Result<VmFd, Error> {
 
 fn set_up(spec: &GuestSpec, image: &[u8]) -> Result<Guest, Error> {
     let kvm = open_kvm()?;
-    let max_vcpus = kvm.get_max_vcpus().min(abi::channel::MAX_VCPUS);
+    let max_vcpus = max_vcpus(&kvm);
     if spec.programs.len() > max_vcpus {
         return Err(Error::TooManyVcpus(spec.programs.len(), max_vcpus));
     }

@@ -1,0 +1,79 @@
+# Everything a user types. `make help` lists it; docs/ says more.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PAYLOAD_TARGET := aarch64-unknown-none-softfloat
+RUNNER_TARGET := aarch64-unknown-linux-musl
+PAYLOAD_ELF := target/$(PAYLOAD_TARGET)/release/faultline-payload
+PAYLOAD := target/faultline-payload.img
+RUNNER := target/$(RUNNER_TARGET)/release/faultline
+FAULTLINE := target/release/faultline
+RESULTS ?= results
+
+# The kernels of `make reproduce`.
+BEFORE ?= debian:6.1
+AFTER ?= debian:6.12
+# The kernels of `make lab`, and what runs there.
+KERNEL ?= debian:6.12
+ARGS ?= run relax
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST) | sort
+
+.PHONY: setup
+setup: ## install what building and running needs (as root), or say what is missing
+	@lab/setup
+
+.PHONY: payload
+payload: setup ## build the guest's image
+	@cargo build -q --release --locked -p payload --target $(PAYLOAD_TARGET)
+	@objcopy -I elf64-little -O binary $(PAYLOAD_ELF) $(PAYLOAD).part
+	@cmp -s $(PAYLOAD).part $(PAYLOAD) && rm $(PAYLOAD).part || mv $(PAYLOAD).part $(PAYLOAD)
+
+.PHONY: build
+build: payload ## build payload, static arm64 runner and native runner
+	@cargo build -q --release --locked -p host-runner --bin faultline --target $(RUNNER_TARGET)
+	@cargo build -q --release --locked -p host-runner --bin faultline
+
+.PHONY: reproduce
+reproduce: build ## the main job: the lockup on BEFORE=, gone on AFTER=
+	@$(FAULTLINE) reproduce --before '$(BEFORE)' --after '$(AFTER)' --results $(RESULTS)
+
+.PHONY: lab
+lab: build ## run ARGS="run …" on KERNEL= in the emulated lab
+	@$(FAULTLINE) lab --kernel '$(KERNEL)' --results $(RESULTS) -- $(ARGS)
+
+.PHONY: run
+run: payload ## the guest alone, on QEMU's plain virt machine
+	@timeout -k 5 120 qemu-system-aarch64 -machine virt -cpu cortex-a57 -smp 4 -m 2G -nographic -kernel $(PAYLOAD) </dev/null
+
+.PHONY: check
+check: ## fmt, clippy on all targets, unit tests: seconds
+	@cargo fmt --check
+	@cargo clippy -q --locked --all-targets -- -D warnings
+	@cargo clippy -q --locked -p payload --target $(PAYLOAD_TARGET) -- -D warnings
+	@cargo clippy -q --locked -p host-runner --target $(RUNNER_TARGET) -- -D warnings
+	@cargo test -q --locked
+
+.PHONY: test
+test: build check ## check, then everything end to end under QEMU
+	@cargo test -q --locked --release -p host-runner --test end_to_end -- --ignored --test-threads 1
+
+.PHONY: test-long
+test-long: test ## test, and what takes longer
+
+.PHONY: bench
+bench: build ## sizes, instruction counts and ratios, some with limits
+	@cargo test -q --locked --release -p host-runner --test bench -- --ignored --nocapture --test-threads 1
+
+.PHONY: release
+release: build ## one static file for arm64, with the guest inside
+	@mkdir -p target/dist
+	@install -m 755 $(RUNNER) target/dist/faultline-aarch64
+	@cd target/dist && sha256sum faultline-aarch64 | tee SHA256SUMS
+
+.PHONY: clean
+clean: ## remove what was built; kernels stay in ~/.cache/faultline
+	@cargo clean -q

@@ -1,0 +1,64 @@
+//! `faultline lab`.
+
+use std::ffi::OsString;
+
+use super::{Failure, HARNESS, INTERRUPTED, Outcome};
+use crate::lab::{self, GuestExit};
+use crate::result::Status;
+
+/// Which kernels, and what to run inside.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    options: lab::Options,
+    /// What to run inside: run SCENARIO…
+    #[arg(last = true, required = true, value_name = "ARGS")]
+    argv: Vec<OsString>,
+}
+
+/// Runs the lab; the exit code is the worst of the runs inside.
+///
+/// # Errors
+///
+/// What keeps the lab itself from working.
+pub fn run(args: &Args) -> Outcome {
+    let outcomes = lab::run(&args.options, &args.argv).map_err(failure)?;
+    let mut worst = 0;
+    for outcome in &outcomes {
+        let Some(exit) = &outcome.exit else { continue };
+        let code = exit_code(exit);
+        if code != 0 {
+            eprintln!("{}: {exit}", outcome.kernel);
+        }
+        if severity(code) > severity(worst) {
+            worst = code;
+        }
+        if let Some(path) = &outcome.run_dir {
+            println!("{}", path.display());
+        }
+    }
+    Ok(worst)
+}
+
+/// Returns the failure that an error of the lab means.
+pub fn failure(error: lab::Error) -> Failure {
+    let code = if matches!(error, lab::Error::Interrupted) { INTERRUPTED } else { HARNESS };
+    Failure::new(code, error)
+}
+
+/// Returns the exit code that stands for what became of a guest.
+pub fn exit_code(exit: &GuestExit) -> u8 {
+    match exit {
+        GuestExit::Exited(code) => u8::try_from(*code).unwrap_or(HARNESS),
+        GuestExit::TimedOut { .. } => Status::Timeout.exit_code(),
+        _ => HARNESS,
+    }
+}
+
+/// Orders exit codes: pass, skip, fail, timeout, anything else.
+fn severity(code: u8) -> usize {
+    [Status::Pass, Status::Skip, Status::Fail, Status::Timeout]
+        .iter()
+        .position(|status| status.exit_code() == code)
+        .unwrap_or(usize::MAX)
+}

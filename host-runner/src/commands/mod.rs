@@ -1,0 +1,88 @@
+//! The command line: one file per command. Nothing here knows KVM or the kernel log.
+
+pub mod dmesg;
+pub mod lab;
+pub mod reproduce;
+pub mod run;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Exit code of wrong usage, as in sysexits.h.
+pub const USAGE: u8 = 64;
+/// Exit code of a failure of the tool or of what it needs, `EX_SOFTWARE`.
+pub const HARNESS: u8 = 70;
+/// Exit code after SIGINT, as shells have it.
+pub const INTERRUPTED: u8 = 130;
+
+/// Reproduces KVM/arm64's I-cache soft lockup and checks what stage-2 cache maintenance does.
+///
+/// Exit codes: 0 pass, 1 fail, 4 skip, 64 usage, 70 the tool or its surroundings failed, 124 time limit, 130 interrupted.
+#[derive(Parser)]
+#[command(name = "faultline", version, long_version = LONG_VERSION)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const LONG_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("FAULTLINE_COMMIT"), ")");
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a scenario on this machine's KVM (arm64, root for full evidence)
+    Run(run::Args),
+    /// Run a scenario inside arm64 kernels under QEMU
+    Lab(lab::Args),
+    /// Show the lockup on one kernel and its absence on another, in the emulated lab
+    Reproduce(reproduce::Args),
+    /// Find lockups, stalls and crashes in a saved kernel log
+    Dmesg(dmesg::Args),
+}
+
+/// Why a command ended without a verdict: one line for the user, and the exit code.
+#[derive(Debug)]
+pub struct Failure {
+    message: String,
+    code: u8,
+}
+
+impl Failure {
+    /// Returns a failure with this exit code.
+    pub fn new(code: u8, message: impl ToString) -> Self {
+        Self { message: message.to_string(), code }
+    }
+
+    /// Returns a failure of the tool or of what it needs.
+    pub fn harness(message: impl ToString) -> Self {
+        Self::new(HARNESS, message)
+    }
+}
+
+/// What commands return: an exit code, or a line and an exit code.
+pub type Outcome = Result<u8, Failure>;
+
+/// Parses the command line and runs the command.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come as errors as well. Printing fails only where nobody reads.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
+        }
+    };
+    let outcome = match cli.command {
+        Command::Run(args) => run::run(&args),
+        Command::Lab(args) => lab::run(&args),
+        Command::Reproduce(args) => reproduce::run(&args),
+        Command::Dmesg(args) => dmesg::run(&args),
+    };
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            eprintln!("faultline: {}", failure.message);
+            ExitCode::from(failure.code)
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! `faultline run SCENARIO`.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Subcommand};
+
+use super::{Failure, Outcome};
+use crate::plan::blocks::Block;
+use crate::plan::relax::Sharing;
+use crate::size::Size;
+
+/// What to run.
+#[derive(ClapArgs)]
+pub struct Args {
+    #[command(subcommand)]
+    scenario: Scenario,
+}
+
+#[derive(Subcommand)]
+#[command(subcommand_value_name = "SCENARIO", subcommand_help_heading = "Scenarios")]
+enum Scenario {
+    /// Touch each block as data, then execute it: the permission fault of the report, timed
+    Relax(Relax),
+}
+
+/// Options of every scenario.
+#[derive(ClapArgs, Clone, Debug)]
+pub struct Common {
+    /// Directory that receives the run's directory
+    #[arg(long, default_value = "results", value_name = "DIR")]
+    pub results: PathBuf,
+    /// Stop a guest that takes longer
+    #[arg(long, default_value_t = 300, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub time_limit: u64,
+    /// Set kernel.watchdog_thresh for the run; soft lockups are reported after twice this time
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=60))]
+    pub watchdog_thresh: Option<u32>,
+    /// Fill hugetlb pools that are too small, for the run
+    #[arg(long)]
+    pub hugepages: bool,
+    /// Do not trace: no evidence of the faults taken, so nothing can pass
+    #[arg(long)]
+    pub no_trace: bool,
+    /// Use this image in place of the one inside this program
+    #[arg(long, value_name = "FILE")]
+    pub payload: Option<PathBuf>,
+}
+
+/// Options of `relax`.
+#[derive(ClapArgs, Clone, Debug)]
+pub struct Relax {
+    /// Kinds of memory: page, thp, or a hugetlb size such as 2M or 1G; without it, all that this host has
+    #[arg(long, value_delimiter = ',', value_name = "BLOCK,…")]
+    pub blocks: Vec<Block>,
+    /// Number of vCPUs
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=abi::channel::MAX_VCPUS as u64))]
+    pub vcpus: u64,
+    /// Whether vCPUs have blocks of their own or execute the same ones
+    #[arg(long, default_value = "distinct", value_enum)]
+    pub sharing: Sharing,
+    /// Timed rounds; one more is traced
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub rounds: u64,
+    /// Size of the region for each kind of memory; a multiple of its blocks
+    #[arg(long, value_name = "SIZE")]
+    pub region: Option<Size>,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would take the comment for the help text of the group")]
+    pub common: Common,
+}
+
+/// Runs the scenario.
+///
+/// # Errors
+///
+/// What kept it from ending with a verdict.
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+pub fn run(args: &Args) -> Outcome {
+    match &args.scenario {
+        Scenario::Relax(relax) => crate::scenario::relax::run(relax).map_err(|error| Failure::new(error.exit_code(), error)),
+    }
+}
+
+/// Says that this is the wrong machine.
+///
+/// # Errors
+///
+/// Always.
+#[cfg(not(all(target_os = "linux", target_arch = "aarch64")))]
+pub fn run(args: &Args) -> Outcome {
+    let Scenario::Relax(_) = &args.scenario;
+    Err(Failure::new(
+        super::HARNESS,
+        format!(
+            "run needs an arm64 Linux host with KVM, this is {} {}: try it emulated with `faultline lab --kernel debian:6.12 -- run …`, or copy the arm64 build to such a host",
+            std::env::consts::ARCH,
+            std::env::consts::OS
+        ),
+    ))
+}

@@ -1,0 +1,3 @@
+//! What people read, made from the stored result alone.
+
+pub mod table;

@@ -1,0 +1,135 @@
+//! The table on the terminal.
+
+use std::io::{self, Write};
+
+use crate::result::{CaseResult, RunResult, Timing};
+use crate::verdict::{describe, relax_faults};
+
+const HEAD: [&str; 7] = ["kernel", "block", "first touch", "exec fault", "in host", "IC ops", "permission faults"];
+
+/// Prints the runs as one table, a line per case, with what the numbers rest on.
+///
+/// # Errors
+///
+/// Of the writer.
+pub fn print(out: &mut impl Write, runs: &[&RunResult]) -> io::Result<()> {
+    for run in runs {
+        writeln!(out, "{}", headline(run))?;
+    }
+    writeln!(out)?;
+    let mut rows = vec![HEAD.map(str::to_owned)];
+    for run in runs {
+        rows.extend(run.cases.iter().map(|case| row(run, case)));
+    }
+    let widths: Vec<_> =
+        (0..HEAD.len()).map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
+    for row in &rows {
+        let cells = row.iter().zip(&widths).enumerate();
+        let line: Vec<_> = cells
+            .map(|(n, (cell, width))| if n < 2 { format!("{cell:<width$}") } else { format!("{cell:>width$}") })
+            .collect();
+        writeln!(out, "{}", line.join("  ").trim_end())?;
+    }
+    writeln!(out)?;
+    for run in runs {
+        details(out, run)?;
+    }
+    Ok(())
+}
+
+/// Says what the run is about in one line.
+fn headline(run: &RunResult) -> String {
+    let mut parts = vec![run.machine.release.clone()];
+    if let Some(emulation) = &run.machine.emulated {
+        parts.push(format!("EMULATED ({emulation})"));
+    }
+    if let Some(vcpu) = run.vcpus.first() {
+        parts.push(format!(
+            "I line {} B {}, IDC {}, DIC {}",
+            vcpu.imin_line_bytes,
+            vcpu.l1ip,
+            u8::from(vcpu.idc),
+            u8::from(vcpu.dic)
+        ));
+    }
+    if let Some(seconds) = run.detector.soft_threshold_s() {
+        parts.push(format!("soft lockup after {seconds} s"));
+    }
+    parts.join("; ")
+}
+
+fn row(run: &RunResult, case: &CaseResult) -> [String; 7] {
+    let host = case.host.as_ref().and_then(|host| host.icache);
+    let faults = relax_faults(case, run.machine.page_bytes);
+    [
+        run.machine.release.clone(),
+        case.block.to_string(),
+        worst(case.touch.as_ref()),
+        worst(case.exec.as_ref()),
+        host.map_or_else(|| "-".into(), |m| time(m.max_ns)),
+        if case.block_bytes == 0 { "-".into() } else { thousands(case.predicted.by_line) },
+        if case.block_bytes == 0 {
+            "-".into()
+        } else {
+            format!("{faults} at level {}", crate::plan::blocks::stage2_level(case.block_bytes, run.machine.page_bytes))
+        },
+    ]
+}
+
+fn details(out: &mut impl Write, run: &RunResult) -> io::Result<()> {
+    for case in &run.cases {
+        let (status, reason) = (case.verdict.status.name(), &case.verdict.reason);
+        writeln!(out, "{} {}: {status}: {reason}", run.machine.release, case.block)?;
+        for complaint in &case.complaints {
+            let line = describe(complaint);
+            if !reason.contains(&line) {
+                writeln!(out, "    {line}")?;
+            }
+        }
+        for line in &case.autopsy {
+            writeln!(out, "    {line}")?;
+        }
+    }
+    for absent in &run.evidence.absent {
+        writeln!(out, "{}: without {absent}", run.machine.release)?;
+    }
+    Ok(())
+}
+
+fn worst(timing: Option<&Timing>) -> String {
+    timing.map_or_else(|| "-".into(), |timing| time(timing.ns.max))
+}
+
+/// Returns a time with three digits in its natural unit.
+pub fn time(ns: u64) -> String {
+    const UNITS: [(u64, &str); 4] = [(1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "µs"), (1, "ns")];
+    let (scale, unit) = UNITS.into_iter().find(|(scale, _)| ns >= *scale).unwrap_or((1, "ns"));
+    let value = ns as f64 / scale as f64;
+    let digits = if scale == 1 || value >= 100.0 { 0 } else { 2 - usize::from(value >= 10.0) };
+    format!("{value:.digits$} {unit}")
+}
+
+/// Returns a number with a comma before every third digit.
+pub fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (n, digit) in digits.chars().enumerate() {
+        if n > 0 && (digits.len() - n).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers() {
+        assert_eq!([0, 999, 1000, 16_777_216].map(thousands), ["0", "999", "1,000", "16,777,216"]);
+        let times = [0, 999, 1_500, 12_345, 4_310_000_000, 123_456_789].map(time);
+        assert_eq!(times, ["0 ns", "999 ns", "1.50 µs", "12.3 µs", "4.31 s", "123 ms"]);
+    }
+}

@@ -1,0 +1,297 @@
+//! What every scenario has around it: signals, settings, kernel log, run directory.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde::Serialize;
+
+use crate::commands::run::Common;
+use crate::commands::{HARNESS, INTERRUPTED, USAGE};
+use crate::evidence::detector::{Detector, NotWatched};
+use crate::evidence::guard::{self, Guard, GuardError, Recovery, Setting};
+use crate::evidence::kmsg::{Kmsg, KmsgError};
+use crate::evidence::machine::Machine;
+use crate::evidence::message::Parser;
+use crate::evidence::procfs;
+use crate::plan::blocks::{Block, HostBlocks};
+use crate::result::{EvidenceState, RunId, RunResult, Status, Tool};
+use crate::store::{self, RunDir};
+use crate::vmm;
+
+/// Why a run ended without a verdict.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The guest could not be set up.
+    #[error("{0}")]
+    Vmm(#[from] vmm::Error),
+    /// The run could not be stored.
+    #[error("{0}")]
+    Store(#[from] store::Error),
+    /// A setting could not be changed or put back.
+    #[error("{0}")]
+    Guard(#[from] GuardError),
+    /// The kernel log could not be read on.
+    #[error("{0}")]
+    Kmsg(#[from] KmsgError),
+    /// The image could not be read.
+    #[error("cannot read the payload {0}: {1}")]
+    Payload(String, io::Error),
+    /// The runner was built without one.
+    #[error("this build has no payload inside: build with `make build`, or name one with --payload FILE")]
+    NoPayload,
+    /// Signals could not be caught, so settings could not be put back.
+    #[error("cannot catch signals: {0}")]
+    Signals(io::Error),
+    /// SIGINT or SIGTERM.
+    #[error("interrupted: settings are back as they were, what was recorded is in {0}")]
+    Interrupted(String),
+    /// Wrong usage that only this machine could tell.
+    #[error("{0}")]
+    Usage(String),
+}
+
+impl Error {
+    /// Returns the exit code.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Interrupted(_) => INTERRUPTED,
+            Self::Usage(_) | Self::Vmm(vmm::Error::TooManyVcpus(..) | vmm::Error::TooHigh(..)) => USAGE,
+            _ => HARNESS,
+        }
+    }
+}
+
+/// An entry of the journal.
+#[derive(Serialize)]
+#[serde(tag = "step", rename_all = "snake_case")]
+pub enum Step<'a> {
+    /// The run begins.
+    Begin {
+        /// The arguments.
+        command: &'a [String],
+        /// The kernel.
+        release: &'a str,
+    },
+    /// A case begins; the machine may not survive it.
+    Case {
+        /// The kind of block.
+        block: String,
+    },
+    /// A case is over.
+    CaseDone {
+        /// The kind of block.
+        block: String,
+        /// How it came out.
+        status: Status,
+    },
+    /// The run is over and its result written.
+    End,
+}
+
+/// A run under way.
+pub struct Session {
+    /// Where it is stored.
+    pub dir: RunDir,
+    /// What is missing and what a reader should know.
+    pub evidence: EvidenceState,
+    /// The machine.
+    pub machine: Machine,
+    guard: Option<Guard>,
+    kmsg: Option<Kmsg<File>>,
+    raw: File,
+    interrupted: Arc<AtomicBool>,
+    started: String,
+    command: Vec<String>,
+}
+
+fn now() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// Name of the run directory: the lab gives one, so that equal runs have equal output.
+fn run_name(release: &str) -> String {
+    match std::env::var("FAULTLINE_RUN_NAME") {
+        Ok(name) if !name.is_empty() && !name.contains('/') && !name.starts_with('.') => name,
+        _ => {
+            let time = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ");
+            format!("{time}-{release}-{:04x}", std::process::id() & 0xffff)
+        }
+    }
+}
+
+impl Session {
+    /// Begins a run: puts back what a dead one left, catches signals, opens the kernel log, makes the directory.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be had and cannot be done without.
+    pub fn begin(common: &Common) -> Result<Self, Error> {
+        let interrupted = Arc::new(AtomicBool::new(false));
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+            signal_hook::flag::register(signal, Arc::clone(&interrupted)).map_err(Error::Signals)?;
+        }
+        let machine = Machine::read(Path::new("/"));
+        let mut evidence = EvidenceState::default();
+        if let Ok(Recovery::Restored(paths)) = guard::recover(&guard::default_state_dir()) {
+            evidence.notes.push(format!("put back {} settings that a dead run had left changed", paths.len()));
+        }
+        let started = now();
+        let mut dir = RunDir::create(&common.results, &run_name(&machine.release))?;
+        let command: Vec<_> = std::env::args().skip(1).collect();
+        dir.journal(&Step::Begin { command: &command, release: &machine.release })?;
+        let kmsg = match Kmsg::open() {
+            Ok(kmsg) => Some(kmsg),
+            Err(error) => {
+                evidence.absent.push(error.to_string());
+                None
+            }
+        };
+        let raw = dir.file("kmsg.raw")?;
+        let mut session =
+            Self { dir, evidence, machine, guard: None, kmsg, raw, interrupted, started, command };
+        if let Some(seconds) = common.watchdog_thresh {
+            session.set(&Setting::WatchdogThresh, &seconds.to_string())?;
+        }
+        session.dir.write("environment.json", &session.machine)?;
+        Ok(session)
+    }
+
+    /// Changes a setting until the end of the run and returns what it reads then.
+    ///
+    /// # Errors
+    ///
+    /// Of the guard.
+    pub fn set(&mut self, setting: &Setting, value: &str) -> Result<String, Error> {
+        if self.guard.is_none() {
+            self.guard = Some(Guard::open(&guard::default_state_dir())?.0);
+        }
+        match &mut self.guard {
+            Some(guard) => Ok(guard.set(setting, value)?),
+            None => unreachable!("set just above"),
+        }
+    }
+
+    /// Fills the hugetlb pool for `bytes`-sized pages up to `free` free ones.
+    ///
+    /// # Errors
+    ///
+    /// Of the guard. That the kernel found fewer is no error here: the case's own check says so.
+    pub fn fill_pool(&mut self, bytes: u64, free: u64) -> Result<(), Error> {
+        let pool = host_blocks().hugetlb.into_iter().find(|(size, _)| *size == bytes);
+        let Some((_, have)) = pool.filter(|(_, have)| *have < free) else { return Ok(()) };
+        let total = format!("/sys/kernel/mm/hugepages/hugepages-{}kB/nr_hugepages", bytes >> 10);
+        let total: u64 = procfs::read_number(Path::new("/"), &total).unwrap_or(0);
+        self.set(&Setting::Hugepages { bytes }, &(total + free - have).to_string())?;
+        Ok(())
+    }
+
+    /// Returns whether a signal asked for the end.
+    pub fn interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
+    }
+
+    /// Feeds new kernel log records to `parser` and to `kmsg.raw`.
+    ///
+    /// # Errors
+    ///
+    /// If the log cannot be read or copied any more.
+    pub fn read_kmsg(&mut self, parser: &mut Parser) -> Result<(), Error> {
+        let Some(kmsg) = &mut self.kmsg else { return Ok(()) };
+        for record in kmsg.drain(&mut self.raw)? {
+            for line in record.records() {
+                parser.push(&line);
+            }
+        }
+        self.evidence.kmsg_lost = kmsg.lost();
+        Ok(())
+    }
+
+    /// Returns why soft lockups on these CPUs would go unseen, if they would.
+    pub fn unwatched(&self, detector: &Detector, cpus: &[usize]) -> Option<String> {
+        match detector.watches(cpus) {
+            Ok(()) if self.kmsg.is_none() => Some("the kernel log cannot be read (run as root)".into()),
+            Ok(()) => None,
+            Err(why @ (NotWatched::NotAvailable | NotWatched::Off | NotWatched::NoThreshold | NotWatched::Cpu(_))) => {
+                Some(why.to_string())
+            }
+        }
+    }
+
+    /// Returns who and when, for the result.
+    pub fn run_id(&self) -> RunId {
+        let id = self.dir.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
+        RunId { id, started: self.started.clone(), finished: now() }
+    }
+
+    /// Returns the tool, for the result.
+    pub fn tool(&self) -> Tool {
+        Tool { version: env!("CARGO_PKG_VERSION").into(), commit: env!("FAULTLINE_COMMIT").into() }
+    }
+
+    /// Returns the command line, for the result.
+    pub fn command(&self) -> &[String] {
+        &self.command
+    }
+
+    /// Puts settings back, writes the result and ends the run.
+    ///
+    /// # Errors
+    ///
+    /// If one of these fails; the others have been tried.
+    pub fn end(mut self, result: &RunResult) -> Result<(), Error> {
+        let restored = self.guard.take().map_or(Ok(0), Guard::restore);
+        self.dir.write(store::RESULT, result)?;
+        self.dir.journal(&Step::End)?;
+        restored?;
+        Ok(())
+    }
+}
+
+/// Returns the image to run.
+///
+/// # Errors
+///
+/// If there is none.
+pub fn payload(common: &Common) -> Result<Vec<u8>, Error> {
+    const INSIDE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/payload.img"));
+    match &common.payload {
+        Some(path) => std::fs::read(path).map_err(|error| Error::Payload(path.display().to_string(), error)),
+        None if INSIDE.is_empty() => Err(Error::NoPayload),
+        None => Ok(INSIDE.to_vec()),
+    }
+}
+
+/// Reads what kinds of memory this host has.
+pub fn host_blocks() -> HostBlocks {
+    let root = Path::new("/");
+    let thp = "/sys/kernel/mm/transparent_hugepage";
+    let thp_on = procfs::read(root, &format!("{thp}/enabled")).is_some_and(|text| procfs::selected(&text) != "never");
+    let mut hugetlb = Vec::new();
+    for entry in std::fs::read_dir("/sys/kernel/mm/hugepages").into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let kib = name.strip_prefix("hugepages-").and_then(|n| n.strip_suffix("kB")).and_then(|n| n.parse::<u64>().ok());
+        if let Some(kib) = kib {
+            let free = format!("/sys/kernel/mm/hugepages/{name}/free_hugepages");
+            hugetlb.push((kib << 10, procfs::read_number(root, &free).unwrap_or(0)));
+        }
+    }
+    hugetlb.sort_unstable();
+    let available_kib = procfs::read(root, "/proc/meminfo")
+        .and_then(|text| text.lines().find_map(|line| line.strip_prefix("MemAvailable:").map(str::to_owned)))
+        .and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    HostBlocks {
+        page_bytes: rustix::param::page_size() as u64,
+        thp_bytes: procfs::read_number(root, &format!("{thp}/hpage_pmd_size")).filter(|_| thp_on),
+        hugetlb,
+        available_bytes: available_kib.unwrap_or(u64::MAX >> 10) << 10,
+    }
+}
+
+/// Returns every kind of memory that this host can give a region of, as `fits` says.
+pub fn all_blocks(host: &HostBlocks, fits: impl Fn(Block) -> bool) -> Vec<Block> {
+    let hugetlb = host.hugetlb.iter().map(|(bytes, _)| Block::Hugetlb(crate::size::Size(*bytes)));
+    [Block::Page, Block::Thp].into_iter().chain(hugetlb).filter(|block| fits(*block)).collect()
+}
