@@ -1,0 +1,260 @@
+//! Reads `/dev/kmsg`: drained on demand, without a thread.
+//!
+//! One `read(2)` returns one record, `prio,seq,usec,flags[,caller=T1];text`. `EPIPE` says that records were overwritten
+//! before they were read; the sequence numbers then tell how many. See `Documentation/ABI/testing/dev-kmsg`.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+
+use super::record::{Caller, Origin, Record};
+
+/// Reading the kernel log failed.
+#[derive(Debug, thiserror::Error)]
+pub enum KmsgError {
+    /// The device cannot be opened.
+    #[error("cannot open {path} ({source}); kernel messages need root or CAP_SYSLOG (sysctl kernel.dmesg_restrict)")]
+    Open {
+        /// The device.
+        path: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// A read failed in a way the interface does not document.
+    #[error("cannot read the kernel log: {0}")]
+    Read(io::Error),
+    /// The copy of the raw records cannot be written.
+    #[error("cannot write the copy of the kernel log: {0}; is the disk full?")]
+    Copy(io::Error),
+}
+
+/// A record of `/dev/kmsg` that owns its text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KmsgRecord {
+    /// Syslog priority, `facility << 3 | level`.
+    pub priority: u32,
+    /// Running number of the record.
+    pub sequence: u64,
+    /// Microseconds of the kernel's log clock.
+    pub timestamp_usec: u64,
+    /// Says that this record continues the one before (flag `c`).
+    pub fragment: bool,
+    /// Who printed it, if the kernel says so.
+    pub caller: Option<Caller>,
+    /// The message with its escapes resolved; may hold line breaks.
+    pub text: String,
+}
+
+impl KmsgRecord {
+    /// Parses one record; `None` if it is malformed. Dictionary lines after the message are left out.
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        let raw = String::from_utf8_lossy(bytes);
+        let (prefix, rest) = raw.split_once(';')?;
+        let mut fields = prefix.split(',');
+        let priority = fields.next()?.parse().ok()?;
+        let sequence = fields.next()?.parse().ok()?;
+        let timestamp_usec = fields.next()?.parse().ok()?;
+        let flags = fields.next().unwrap_or("-");
+        let caller = fields.find_map(|field| field.strip_prefix("caller=")).and_then(Caller::parse);
+        let text = unescape(rest.split('\n').next().unwrap_or(""));
+        Some(Self { priority, sequence, timestamp_usec, fragment: flags.contains(['c', '+']), caller, text })
+    }
+
+    /// Returns the record's lines for the message parser.
+    pub fn records(&self) -> impl Iterator<Item = Record<'_>> {
+        self.text.split('\n').map(|text| Record {
+            text,
+            timestamp_usec: Some(self.timestamp_usec),
+            caller: self.caller,
+            origin: Origin::from_priority(self.priority),
+        })
+    }
+}
+
+/// Resolves the `\xNN` escapes that the kernel writes for control characters, backslashes and bytes above 126.
+pub fn unescape(text: &str) -> String {
+    if !text.contains("\\x") {
+        return text.to_owned();
+    }
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let escaped = bytes[at..].strip_prefix(b"\\x").and_then(|rest| rest.get(..2));
+        let value =
+            escaped.and_then(|hex| std::str::from_utf8(hex).ok()).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        out.push(value.unwrap_or(bytes[at]));
+        at += if value.is_some() { 4 } else { 1 };
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// A reader of kernel records that keeps count of what was lost.
+#[derive(Debug)]
+pub struct Kmsg<R> {
+    source: R,
+    last_sequence: Option<u64>,
+    lost: u64,
+    malformed: u64,
+}
+
+impl Kmsg<File> {
+    /// Opens `/dev/kmsg` behind the last record, so that only messages from now on are read.
+    ///
+    /// # Errors
+    ///
+    /// [`KmsgError::Open`] without the device or the permission.
+    pub fn open() -> Result<Self, KmsgError> {
+        const PATH: &str = "/dev/kmsg";
+        let open = || {
+            let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(PATH)?;
+            file.seek(SeekFrom::End(0))?;
+            Ok(file)
+        };
+        Ok(Self::new(open().map_err(|source| KmsgError::Open { path: PATH, source })?))
+    }
+}
+
+impl<R: Read> Kmsg<R> {
+    /// Reads records from any source that returns one record per read.
+    pub fn new(source: R) -> Self {
+        Self { source, last_sequence: None, lost: 0, malformed: 0 }
+    }
+
+    /// Returns how many records were overwritten before they could be read.
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// Returns how many records could not be parsed; they are in the raw copy.
+    pub fn malformed(&self) -> u64 {
+        self.malformed
+    }
+
+    /// Reads everything there is, fragments joined, and appends every raw record to `raw`.
+    ///
+    /// # Errors
+    ///
+    /// [`KmsgError::Read`] and [`KmsgError::Copy`]; what was read before stays in `raw`.
+    pub fn drain(&mut self, raw: &mut impl Write) -> Result<Vec<KmsgRecord>, KmsgError> {
+        // CONSOLE_EXT_LOG_MAX and PRINTK_MESSAGE_MAX are 8 KiB at most; a buffer too small would give EINVAL.
+        let mut buffer = [0; 16 * 1024];
+        let mut records: Vec<KmsgRecord> = Vec::new();
+        let mut overwritten = false;
+        loop {
+            let bytes = match self.source.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(length) => &buffer[..length],
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.raw_os_error() == Some(libc::EPIPE) => {
+                    overwritten = true;
+                    continue;
+                }
+                Err(error) => return Err(KmsgError::Read(error)),
+            };
+            raw.write_all(bytes).map_err(KmsgError::Copy)?;
+            let Some(record) = KmsgRecord::parse(bytes) else {
+                self.malformed += 1;
+                continue;
+            };
+            self.count_gap(record.sequence, std::mem::take(&mut overwritten));
+            match records.last_mut() {
+                Some(last) if record.fragment && last.caller == record.caller => last.text.push_str(&record.text),
+                _ => records.push(record),
+            }
+        }
+        raw.flush().map_err(KmsgError::Copy)?;
+        Ok(records)
+    }
+
+    fn count_gap(&mut self, sequence: u64, overwritten: bool) {
+        self.lost += match self.last_sequence {
+            Some(last) => sequence.saturating_sub(last + 1),
+            // Before the first record the sequence tells nothing: at least one was lost if the kernel says so.
+            None => u64::from(overwritten),
+        };
+        self.last_sequence = Some(sequence);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evidence::message::{Kind, Parser};
+    use std::collections::VecDeque;
+
+    /// Returns one item per read, as the device does.
+    struct Device(VecDeque<Result<&'static [u8], i32>>);
+
+    impl Read for Device {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            match self.0.pop_front() {
+                Some(Ok(record)) => {
+                    buffer[..record.len()].copy_from_slice(record);
+                    Ok(record.len())
+                }
+                Some(Err(errno)) => Err(io::Error::from_raw_os_error(errno)),
+                None => Err(ErrorKind::WouldBlock.into()),
+            }
+        }
+    }
+
+    fn device(items: &[Result<&'static str, i32>]) -> Kmsg<Device> {
+        Kmsg::new(Device(items.iter().map(|item| item.map(str::as_bytes)).collect()))
+    }
+
+    #[test]
+    fn parses_prefix_escapes_and_dictionary() {
+        let record =
+            KmsgRecord::parse(b"6,339,5140900,-,caller=T7;NET: a\\x0ab \\x5cx41 \\xzz\n SUBSYSTEM=net\n").unwrap();
+        assert_eq!((record.priority, record.sequence, record.timestamp_usec), (6, 339, 5_140_900));
+        assert_eq!(record.caller, Some(Caller::Task(7)));
+        assert_eq!(record.text, "NET: a\nb \\x41 \\xzz");
+        assert_eq!(record.records().count(), 2);
+        for bad in ["", ";", "a,b,c;d", "6,1;x", "6,1,2"] {
+            assert_eq!(KmsgRecord::parse(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn counts_gaps() {
+        let mut kmsg =
+            device(&[Ok("6,10,1,-;a\n"), Err(libc::EINTR), Ok("6,11,1,-;b\n"), Err(libc::EPIPE), Ok("6,20,1,-;c\n")]);
+        let mut raw = Vec::new();
+        assert_eq!(kmsg.drain(&mut raw).unwrap().len(), 3);
+        assert_eq!(kmsg.lost(), 8);
+        assert_eq!(raw, b"6,10,1,-;a\n6,11,1,-;b\n6,20,1,-;c\n");
+        let mut kmsg = device(&[Err(libc::EPIPE), Ok("6,20,1,-;c\n")]);
+        kmsg.drain(&mut raw).unwrap();
+        assert_eq!(kmsg.lost(), 1);
+    }
+
+    #[test]
+    fn joins_fragments_and_counts_the_malformed() {
+        let mut kmsg = device(&[Ok("6,1,1,-;a \n"), Ok("6,2,1,c;b\n"), Ok("what\n"), Ok("6,3,1,-;d\n")]);
+        let texts: Vec<_> = kmsg.drain(&mut Vec::new()).unwrap().into_iter().map(|record| record.text).collect();
+        assert_eq!(texts, ["a b", "d"]);
+        assert_eq!((kmsg.malformed(), kmsg.lost()), (1, 0));
+    }
+
+    #[test]
+    fn only_facility_zero_is_believed() {
+        let mut kmsg = device(&[
+            Ok("12,1,5,-;watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [fake:1]\n"),
+            Ok("0,2,9,-;watchdog: BUG: soft lockup - CPU#1 stuck for 23s! [vcpu-0:7]\n"),
+        ]);
+        let mut parser = Parser::new();
+        for record in kmsg.drain(&mut Vec::new()).unwrap() {
+            record.records().for_each(|record| parser.push(&record));
+        }
+        let events = parser.finish();
+        assert_eq!(events.len(), 1);
+        assert_eq!((events[0].kind, events[0].pid, events[0].timestamp_usec), (Kind::SoftLockup, Some(7), Some(9)));
+    }
+
+    #[test]
+    fn other_errors_are_reported() {
+        assert!(matches!(device(&[Err(libc::EIO)]).drain(&mut Vec::new()), Err(KmsgError::Read(_))));
+    }
+}
