@@ -19,7 +19,7 @@ pub enum Error {
     #[error("cannot write {0}: {1}: choose another place with --results")]
     Write(PathBuf, io::Error),
     /// The disk is nearly full.
-    #[error("{0} has {1} KiB free, a run may need {} KiB: make room or choose another place with --results", WANTED_BYTES >> 10)]
+    #[error("{0} has {1} KiB free, a run may need {wanted}: make room or choose another place with --results", wanted = WANTED_BYTES >> 10)]
     Full(PathBuf, u64),
     /// A result could not be read.
     #[error("cannot read {0}: {1}")]

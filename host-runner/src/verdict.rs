@@ -89,7 +89,7 @@ fn path_taken(case: &CaseResult, context: &Context) -> Verdict {
     let seen = relax_faults(case, context.page_bytes);
     let blocks = case.region_bytes / case.block_bytes.max(1);
     if seen >= blocks && blocks > 0 {
-        return Verdict::new(Status::Pass, format!("{seen} permission faults at level {level}, no lockup"));
+        return Verdict::new(Status::Pass, format!("permission faults taken at level {level}: {seen}; no lockup"));
     }
     if context.trace_lost > 0 {
         return Verdict::new(Status::Error, format!("{} trace records were lost", context.trace_lost));
@@ -116,6 +116,7 @@ pub fn run(cases: &[CaseResult]) -> Verdict {
             let reason = cases.first().map_or_else(|| "nothing was run".to_owned(), named);
             Verdict::new(Status::Skip, reason)
         }
+        passed if passed == cases.len() => Verdict::new(Status::Pass, format!("all {passed} cases pass")),
         passed => Verdict::new(Status::Pass, format!("{passed} of {} cases pass, the others were skipped", cases.len())),
     }
 }
@@ -133,26 +134,26 @@ pub struct Reproduction {
 pub fn reproduction(before: &RunResult, after: &RunResult) -> Reproduction {
     let not = |reason: String| Reproduction { reproduced: false, reason };
     let Some((case_before, lockup)) = before.cases.iter().find_map(|c| Some((c, relax_lockup(c)?))) else {
-        return not(format!("no I-side lockup while relaxing a permission on {}", before.machine.release));
+        return not(format!("no I-side lockup while relaxing a permission on {}", before.machine.kernel_release));
     };
     let same = |c: &&CaseResult| {
         (c.block, c.region_bytes, c.vcpus, c.sharing, c.rounds)
             == (case_before.block, case_before.region_bytes, case_before.vcpus, case_before.sharing, case_before.rounds)
     };
     let Some(case_after) = after.cases.iter().find(same) else {
-        return not(format!("{} was not run on {}", case_before.block, after.machine.release));
+        return not(format!("{} was not run on {}", case_before.block, after.machine.kernel_release));
     };
     if let Some(lockup) = after.cases.iter().find_map(relax_lockup) {
-        return not(format!("{} has it too: {}", after.machine.release, describe(lockup)));
+        return not(format!("{} has it too: {}", after.machine.kernel_release, describe(lockup)));
     }
     for (run, case) in [(before, case_before), (after, case_after)] {
         if relax_faults(case, run.machine.page_bytes) == 0 {
-            return not(format!("no evidence of the permission fault on {}", run.machine.release));
+            return not(format!("no evidence of the permission fault on {}", run.machine.kernel_release));
         }
     }
     // What the fixed kernel does on the D side is its own matter; anything that undermines the evidence is not.
     if matches!(case_after.verdict.status, Status::Error | Status::Timeout | Status::Skip) {
-        return not(format!("{}: {}", after.machine.release, case_after.verdict.reason));
+        return not(format!("{}: {}", after.machine.kernel_release, case_after.verdict.reason));
     }
     let level = stage2_level(case_before.block_bytes, before.machine.page_bytes);
     Reproduction {
@@ -161,8 +162,8 @@ pub fn reproduction(before: &RunResult, after: &RunResult) -> Reproduction {
             "{} permission fault at level {level}: {} on {}, no I-side lockup on {}",
             case_before.block,
             describe(lockup),
-            before.machine.release,
-            after.machine.release
+            before.machine.kernel_release,
+            after.machine.kernel_release
         ),
     }
 }

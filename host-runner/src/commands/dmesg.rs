@@ -3,22 +3,17 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use serde::Serialize;
 
+use super::{Failure, Outcome, USAGE};
 use crate::evidence::attribution::{Attribution, attribute};
 use crate::evidence::message::Event;
 use crate::evidence::text;
 
-/// Exit code of a wrong call, an unreadable file included.
-const EXIT_USAGE: u8 = 64;
-/// Exit code when the result cannot be written.
-const EXIT_HARNESS: u8 = 70;
-
 /// Arguments of `faultline dmesg`.
 #[derive(Debug, clap::Args)]
-pub struct DmesgArgs {
+pub struct Args {
     /// Saved kernel log (dmesg, journalctl -k, serial console, pstore, /dev/kmsg); - reads standard input
     #[arg(value_name = "FILE|-")]
     file: PathBuf,
@@ -45,27 +40,25 @@ struct Answer {
 }
 
 /// Runs the command; the exit code is 0 whenever the log was read, with or without events.
-pub fn run(args: &DmesgArgs) -> ExitCode {
-    let events = match read(args) {
-        Ok(events) => events,
-        Err(error) => {
-            eprintln!("faultline: cannot read {}: {error}", args.file.display());
-            return ExitCode::from(EXIT_USAGE);
-        }
-    };
+///
+/// # Errors
+///
+/// If the log cannot be read or the answer not written.
+pub fn run(args: &Args) -> Outcome {
+    let events = read(args).map_err(|error| {
+        Failure::new(USAGE, format!("cannot read {}: {error}: name a saved kernel log, or - for standard input", args.file.display()))
+    })?;
     let entries = events.into_iter().map(|event| Entry { attribution: attribute(&event), event }).collect();
     match print(args, &Answer { events: entries }, &mut io::stdout().lock()) {
-        Ok(()) => ExitCode::SUCCESS,
-        // `faultline dmesg … | head` is no failure.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("faultline: cannot write the result: {error}");
-            ExitCode::from(EXIT_HARNESS)
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::harness(format!("cannot write the result: {error}")))
         }
+        // `faultline dmesg … | head` is no failure.
+        _ => Ok(0),
     }
 }
 
-fn read(args: &DmesgArgs) -> io::Result<Vec<Event>> {
+fn read(args: &Args) -> io::Result<Vec<Event>> {
     const BUFFER_BYTES: usize = 256 * 1024;
     let source: Box<dyn BufRead> = if args.file.as_os_str() == "-" {
         Box::new(io::stdin().lock())
@@ -75,7 +68,7 @@ fn read(args: &DmesgArgs) -> io::Result<Vec<Event>> {
     text::events(source)
 }
 
-fn print(args: &DmesgArgs, answer: &Answer, out: &mut impl Write) -> io::Result<()> {
+fn print(args: &Args, answer: &Answer, out: &mut impl Write) -> io::Result<()> {
     if args.json {
         serde_json::to_writer_pretty(&mut *out, answer)?;
         return writeln!(out);
@@ -145,7 +138,7 @@ mod tests {
         let events = text::events(log.as_bytes()).unwrap();
         let events = events.into_iter().map(|event| Entry { attribution: attribute(&event), event }).collect();
         let mut out = Vec::new();
-        let args = DmesgArgs { file: "-".into(), json, raw: false };
+        let args = Args { file: "-".into(), json, raw: false };
         print(&args, &Answer { events }, &mut out).unwrap();
         String::from_utf8(out).unwrap()
     }

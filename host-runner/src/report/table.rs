@@ -2,10 +2,11 @@
 
 use std::io::{self, Write};
 
+use crate::evidence::machine::Platform;
 use crate::result::{CaseResult, RunResult, Timing};
 use crate::verdict::{describe, relax_faults};
 
-const HEAD: [&str; 7] = ["kernel", "block", "first touch", "exec fault", "in host", "IC ops", "permission faults"];
+const HEAD: [&str; 7] = ["kernel", "block", "first touch", "exec fault", "inval. in host", "IC IVAU by line", "permission faults"];
 
 /// Prints the runs as one table, a line per case, with what the numbers rest on.
 ///
@@ -39,10 +40,8 @@ pub fn print(out: &mut impl Write, runs: &[&RunResult]) -> io::Result<()> {
 
 /// Says what the run is about in one line.
 fn headline(run: &RunResult) -> String {
-    let mut parts = vec![run.machine.release.clone()];
-    if let Some(emulation) = &run.machine.emulated {
-        parts.push(format!("EMULATED ({emulation})"));
-    }
+    let mut parts = vec![run.machine.kernel_release.clone()];
+    parts.extend(platform(run));
     if let Some(vcpu) = run.vcpus.first() {
         parts.push(format!(
             "I line {} B {}, IDC {}, DIC {}",
@@ -58,11 +57,26 @@ fn headline(run: &RunResult) -> String {
     parts.join("; ")
 }
 
+/// Says what the numbers are worth, where the machine is not a real one.
+fn platform(run: &RunResult) -> Option<String> {
+    match run.machine.platform {
+        Platform::Hardware => None,
+        Platform::VirtualMachine => Some("virtual machine".into()),
+        Platform::Emulated => {
+            let lab = run.machine.lab.as_ref();
+            let text = |key: &str| lab.and_then(|lab| lab[key].as_str()).unwrap_or("unknown").to_owned();
+            let scale = lab.and_then(|lab| lab["time_scale"].as_u64());
+            let time = scale.map_or_else(|| "host time".into(), |n| format!("{} ns an instruction", 1u64 << n));
+            Some(format!("EMULATED ({}, {}, {time})", text("emulator"), text("cpu")))
+        }
+    }
+}
+
 fn row(run: &RunResult, case: &CaseResult) -> [String; 7] {
     let host = case.host.as_ref().and_then(|host| host.icache);
     let faults = relax_faults(case, run.machine.page_bytes);
     [
-        run.machine.release.clone(),
+        run.machine.kernel_release.clone(),
         case.block.to_string(),
         worst(case.touch.as_ref()),
         worst(case.exec.as_ref()),
@@ -79,7 +93,7 @@ fn row(run: &RunResult, case: &CaseResult) -> [String; 7] {
 fn details(out: &mut impl Write, run: &RunResult) -> io::Result<()> {
     for case in &run.cases {
         let (status, reason) = (case.verdict.status.name(), &case.verdict.reason);
-        writeln!(out, "{} {}: {status}: {reason}", run.machine.release, case.block)?;
+        writeln!(out, "{} {}: {status}: {reason}", run.machine.kernel_release, case.block)?;
         for complaint in &case.complaints {
             let line = describe(complaint);
             if !reason.contains(&line) {
@@ -91,7 +105,7 @@ fn details(out: &mut impl Write, run: &RunResult) -> io::Result<()> {
         }
     }
     for absent in &run.evidence.absent {
-        writeln!(out, "{}: without {absent}", run.machine.release)?;
+        writeln!(out, "{}: without {absent}", run.machine.kernel_release)?;
     }
     Ok(())
 }

@@ -122,6 +122,17 @@ fn run_name(release: &str) -> String {
     }
 }
 
+/// Returns what is left of the kernel log, by syslog(2): it says which mode KVM started in.
+fn boot_log() -> Option<String> {
+    const SYSLOG_ACTION_READ_ALL: i32 = 3;
+    let mut buffer = vec![0u8; 1 << 20];
+    let room = i32::try_from(buffer.len()).ok()?;
+    // SAFETY: klogctl writes at most `room` bytes into the buffer that long.
+    let length = unsafe { libc::klogctl(SYSLOG_ACTION_READ_ALL, buffer.as_mut_ptr().cast(), room) };
+    buffer.truncate(usize::try_from(length).ok()?);
+    Some(String::from_utf8_lossy(&buffer).into_owned())
+}
+
 impl Session {
     /// Begins a run: puts back what a dead one left, catches signals, opens the kernel log, makes the directory.
     ///
@@ -133,15 +144,15 @@ impl Session {
         for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
             signal_hook::flag::register(signal, Arc::clone(&interrupted)).map_err(Error::Signals)?;
         }
-        let machine = Machine::read(Path::new("/"));
+        let machine = Machine::read(boot_log().as_deref());
         let mut evidence = EvidenceState::default();
         if let Ok(Recovery::Restored(paths)) = guard::recover(&guard::default_state_dir()) {
             evidence.notes.push(format!("put back {} settings that a dead run had left changed", paths.len()));
         }
         let started = now();
-        let mut dir = RunDir::create(&common.results, &run_name(&machine.release))?;
+        let mut dir = RunDir::create(&common.results, &run_name(&machine.kernel_release))?;
         let command: Vec<_> = std::env::args().skip(1).collect();
-        dir.journal(&Step::Begin { command: &command, release: &machine.release })?;
+        dir.journal(&Step::Begin { command: &command, release: &machine.kernel_release })?;
         let kmsg = match Kmsg::open() {
             Ok(kmsg) => Some(kmsg),
             Err(error) => {
