@@ -96,7 +96,7 @@ fn clean(line: &str) -> String {
 mod tests {
     use super::*;
 
-    const EXITED: Ending = Ending::Exited { success: true, status: String::new() };
+    static EXITED: Ending = Ending::Exited { success: true, status: String::new() };
 
     fn signs<'a>(ending: &'a Ending, console: &'a str) -> Signs<'a> {
         Signs { booted: true, exit: None, ending, console, stderr: "" }

@@ -1,6 +1,6 @@
 //! Process 1 of the emulated machine.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, PipeReader, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
@@ -10,12 +10,14 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::mount::{MountFlags, mount};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::system::{RebootCommand, reboot, uname};
 
+use super::barrier::{ANSWER, ASK};
 use super::courier::Courier;
-use super::semihost::Semihost;
+use super::semihost::{self, Semihost};
 use super::{EXIT_FILE, ExitMark, HELLO_FILE, Hello, MANIFEST_PATH, Manifest, OUTPUT_FILE, RESULTS, RUN_NAME};
 
 /// How often the run directory is looked at on a kernel without inotify.
@@ -38,12 +40,13 @@ enum Need {
     MayBeAbsent,
 }
 
-/// Does everything, then powers off whatever happened: a reset would loop for ever under QEMU.
+/// Does everything, then ends the emulator whatever happened. Not by a power-off where that can be helped: Linux
+/// first waits seconds of virtual time for the other CPUs to stop.
 pub fn run() -> ! {
     if let Err(error) = serve() {
         say(&format!("failed: {error}"));
     }
-    rustix::fs::sync();
+    semihost::exit();
     let error = reboot(RebootCommand::PowerOff).expect_err("power-off does not return");
     panic!("cannot power off: {error}");
 }
@@ -63,8 +66,9 @@ fn serve() -> io::Result<()> {
     mount_all()?;
     run_ahead_of_the_runner();
     let manifest: Manifest = serde_json::from_slice(&fs::read(MANIFEST_PATH)?)?;
+    let desk = Desk::open()?;
     let (mut child, output) = spawn(&manifest)?;
-    let status = attend(&mut courier, &mut child, output)?;
+    let status = attend(&mut courier, &mut child, output, &desk)?;
     courier.put(EXIT_FILE, &json(&exit_mark(status)))?;
     say(&format!("runner ended: {status}"));
     Ok(())
@@ -125,6 +129,23 @@ fn spawn(manifest: &Manifest) -> io::Result<(Child, PipeReader)> {
     Ok((child, reader))
 }
 
+/// Init's end of the runner's [barrier](super::barrier()).
+struct Desk {
+    ask: File,
+    answer: File,
+}
+
+impl Desk {
+    fn open() -> io::Result<Self> {
+        // Open for both directions, so that neither side ever waits for the other to open, or sees an end.
+        let open = |path: &str| {
+            mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
+            File::options().read(true).write(true).open(path)
+        };
+        Ok(Self { ask: open(ASK)?, answer: open(ANSWER)? })
+    }
+}
+
 /// The directory watch, and how far it has come.
 struct Watch {
     events: Option<OwnedFd>,
@@ -153,22 +174,31 @@ impl Watch {
 }
 
 /// Carries output and files out until the runner has ended.
-fn attend(courier: &mut Courier<Semihost>, child: &mut Child, output: PipeReader) -> io::Result<ExitStatus> {
+fn attend(
+    courier: &mut Courier<Semihost>,
+    child: &mut Child,
+    output: PipeReader,
+    desk: &Desk,
+) -> io::Result<ExitStatus> {
     let ended = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
     rustix::io::ioctl_fionbio(&output, true)?;
     let mut output = Some(output);
     let mut watch = Watch::new();
     loop {
         let timeout = if watch.events.is_some() { None } else { Some(&POLL_INTERVAL) };
-        let child_ended = {
-            let mut fds = vec![PollFd::new(&ended, PollFlags::IN)];
+        let (child_ended, asked) = {
+            let mut fds = vec![PollFd::new(&ended, PollFlags::IN), PollFd::new(&desk.ask, PollFlags::IN)];
             fds.extend(output.as_ref().map(|output| PollFd::new(output, PollFlags::IN)));
             fds.extend(watch.events.as_ref().map(|events| PollFd::new(events, PollFlags::IN)));
             poll(&mut fds, timeout)?;
-            !fds[0].revents().is_empty()
+            (!fds[0].revents().is_empty(), !fds[1].revents().is_empty())
         };
         watch.advance();
         courier.sync();
+        if asked {
+            (&desk.ask).read_exact(&mut [0])?;
+            (&desk.answer).write_all(&[0])?;
+        }
         // A closed pipe would make every poll return at once.
         output = output.filter(|pipe| forward(courier, pipe) == Pipe::Open);
         courier.take_complaints().iter().for_each(|complaint| say(complaint));

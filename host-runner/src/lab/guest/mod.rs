@@ -3,6 +3,7 @@
 //! The kernels of the lab have no driver for a disk or a shared directory built in, so results leave by QEMU
 //! semihosting, and only from here: the runner itself writes to plain files and never knows.
 
+mod barrier;
 pub mod courier;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 mod init;
@@ -12,6 +13,8 @@ mod semihost;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+
+pub use self::barrier::barrier;
 
 /// Where the initramfs holds the [`Manifest`]; its presence tells the lab's process 1 from a container's.
 pub const MANIFEST_PATH: &str = "/faultline-lab.json";
