@@ -1,1 +1,301 @@
-//! stub
+//! The emulated lab: the same static runner inside an arm64 Linux under QEMU with EL2.
+//!
+//! [`run`] makes each kernel ready (fetched, built or given), puts the runner into an initramfs, boots, streams what
+//! the runner prints, and brings the run directory out as it grows, so that a guest that panics or hangs loses
+//! nothing. Inside the guest, [`guest`] is process 1.
+
+mod cache;
+mod collect;
+mod console;
+mod debian;
+mod error;
+pub mod guest;
+mod image;
+mod initramfs;
+mod kernel;
+mod process;
+mod progress;
+mod qemu;
+
+use std::ffi::OsString;
+use std::fs;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use tempfile::TempDir;
+
+pub use self::console::GuestExit;
+pub use self::error::Error;
+use self::guest::Manifest;
+use self::kernel::{Kernel, Spec};
+use self::process::Interrupt;
+use self::progress::{Lane, Screen};
+use self::qemu::Ending;
+
+/// Which kernels to boot, and on what.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// Kernels to boot: debian:6.1, debian:6.12, debian:6.12-16k, an exact Debian release, policy:NAME, or the path of
+    /// an arm64 Image; several with commas
+    #[arg(long, required = true, value_delimiter = ',', value_name = "KERNEL,…")]
+    pub kernel: Vec<String>,
+    /// Directory that receives one run directory for each kernel
+    #[arg(long, default_value = "results", value_name = "DIR")]
+    pub results: PathBuf,
+    /// CPU model that QEMU emulates
+    #[arg(long, default_value = "neoverse-n1", value_name = "MODEL")]
+    pub cpu: String,
+    /// CPUs of the emulated machine
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub smp: u32,
+    /// Memory of the emulated machine, in MiB
+    #[arg(long, default_value_t = 4096, value_name = "MIB", value_parser = clap::value_parser!(u32).range(256..))]
+    pub mem: u32,
+    /// Let every instruction take 2^N ns of virtual time, which makes results repeatable; without it time is the host's
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=10))]
+    pub time_scale: Option<u8>,
+    /// More arguments for the emulated kernel
+    #[arg(long, default_value = "", value_name = "ARGS", allow_hyphen_values = true)]
+    pub append: String,
+    /// Print QEMU's command line for each kernel and do nothing else
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Keep the initramfs and QEMU's command line beside the run directory
+    #[arg(long)]
+    pub keep: bool,
+    /// End a guest that has not ended after this many seconds
+    #[arg(long, default_value_t = 600, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub qemu_timeout: u64,
+    /// One more argument for QEMU
+    #[arg(long = "qemu-arg", hide = true, value_name = "ARG", allow_hyphen_values = true)]
+    pub qemu_args: Vec<String>,
+    /// The QEMU to use
+    #[arg(long, hide = true, default_value = "qemu-system-aarch64", value_name = "PROGRAM")]
+    pub qemu: PathBuf,
+    /// Static arm64 runner to put into the guest, in place of the one that was built with this program
+    #[arg(long, hide = true, value_name = "FILE")]
+    pub guest_runner: Option<PathBuf>,
+}
+
+impl Options {
+    /// Returns the defaults of the command line for one kernel.
+    pub fn for_kernel(kernel: &str) -> Self {
+        Self {
+            kernel: vec![kernel.to_string()],
+            results: "results".into(),
+            cpu: "neoverse-n1".into(),
+            smp: 2,
+            mem: 4096,
+            time_scale: None,
+            append: String::new(),
+            dry_run: false,
+            keep: false,
+            qemu_timeout: 600,
+            qemu_args: Vec::new(),
+            qemu: "qemu-system-aarch64".into(),
+            guest_runner: None,
+        }
+    }
+}
+
+/// What became of one kernel.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// The kernel, as it was named in [`Options::kernel`].
+    pub kernel: String,
+    /// Its release, from the running kernel, or else from the banner in its Image.
+    pub release: Option<String>,
+    /// Where everything that came out of the guest is; none only after a dry run.
+    pub run_dir: Option<PathBuf>,
+    /// How the guest ended; none only after a dry run.
+    pub exit: Option<GuestExit>,
+    /// Wall-clock time from QEMU's start to its end, in seconds.
+    pub seconds: f64,
+}
+
+/// Boots every kernel of `options` and runs the runner with `argv` inside.
+///
+/// Outcomes come in the order of [`Options::kernel`]. With a time scale, one QEMU needs one CPU, so as many run at
+/// once as the host has CPUs; the results do not depend on it. Without one they run one after another.
+///
+/// # Errors
+///
+/// What keeps the lab itself from working, see [`Error`]. After [`Error::Interrupted`] and [`Error::DiskFull`] what
+/// the guests had written is kept in run directories.
+pub fn run(options: &Options, argv: &[OsString]) -> Result<Vec<Outcome>, Error> {
+    let specs = parse(options)?;
+    if options.dry_run {
+        return Ok(dry_run(options, &specs));
+    }
+    let interrupt = Interrupt::catch();
+    let runner = initramfs::runner(options.guest_runner.as_deref())?;
+    let manifest = manifest(options, argv)?;
+    fs::create_dir_all(&options.results).map_err(|error| Error::results(&options.results, error))?;
+    let results = options.results.canonicalize().map_err(|error| Error::results(&options.results, error))?;
+    let lab = Lab { options, runner, manifest, results, interrupt: &interrupt };
+    let screen = Screen::new(options.kernel.iter().map(String::as_str));
+    let mut ready = Vec::new();
+    for (name, spec) in options.kernel.iter().zip(&specs) {
+        ready.push(lab.prepare(name, spec, &screen.lane(name))?);
+    }
+    lab.boot_all(ready, &screen)
+}
+
+fn parse(options: &Options) -> Result<Vec<Spec>, Error> {
+    if !qemu::is_cpu_name(&options.cpu) {
+        return Err(Error::Cpu(options.cpu.clone()));
+    }
+    options.kernel.iter().map(|name| name.parse()).collect()
+}
+
+fn dry_run(options: &Options, specs: &[Spec]) -> Vec<Outcome> {
+    let line = |name: &String, spec: &Spec| {
+        let image = match spec {
+            Spec::Path(path) => path.clone(),
+            _ => PathBuf::from(format!("<Image of {name}>")),
+        };
+        println!("{}", qemu::shell_line(&options.qemu, &qemu::arguments(options, &image)));
+        Outcome { kernel: name.clone(), release: None, run_dir: None, exit: None, seconds: 0.0 }
+    };
+    options.kernel.iter().zip(specs).map(|(name, spec)| line(name, spec)).collect()
+}
+
+/// Describes the run to the guest. Nothing in it may differ between two runs of the same.
+fn manifest(options: &Options, argv: &[OsString]) -> Result<Manifest, Error> {
+    let text =
+        |argument: &OsString| argument.to_str().map(String::from).ok_or_else(|| Error::Argument(argument.clone()));
+    let lab = serde_json::json!({
+        "emulator": qemu::version(&options.qemu)?,
+        "cpu": options.cpu,
+        "smp": options.smp,
+        "time_scale": options.time_scale,
+    });
+    Ok(Manifest { argv: argv.iter().map(text).collect::<Result<_, _>>()?, lab: lab.to_string() })
+}
+
+/// A kernel and the directory in the results that it boots in.
+struct Ready {
+    kernel: Kernel,
+    work: TempDir,
+}
+
+struct Lab<'a> {
+    options: &'a Options,
+    runner: Vec<u8>,
+    manifest: Manifest,
+    results: PathBuf,
+    interrupt: &'a Interrupt,
+}
+
+impl Lab<'_> {
+    fn prepare(&self, name: &str, spec: &Spec, lane: &Lane<'_>) -> Result<Ready, Error> {
+        let work = tempfile::Builder::new()
+            .prefix(".lab-")
+            .tempdir_in(&self.results)
+            .map_err(|error| Error::results(&self.results, error))?;
+        let kernel = kernel::resolve(name, spec, work.path(), self.interrupt, &|text| lane.stage(text));
+        lane.finish();
+        let kernel = kernel?;
+        self.interrupt.check()?;
+        let failed = |path: &Path| {
+            let path = path.to_path_buf();
+            move |error| Error::results(path, error)
+        };
+        let staging = work.path().join(guest::RUN_NAME);
+        fs::create_dir(&staging).map_err(failed(&staging))?;
+        let initramfs = work.path().join(qemu::INITRAMFS);
+        let archive = initramfs::write(Vec::new(), &self.runner, &self.manifest).map_err(failed(&initramfs))?;
+        fs::write(&initramfs, archive).map_err(failed(&initramfs))?;
+        Ok(Ready { kernel, work })
+    }
+
+    /// Boots the kernels, several at a time where that changes nothing.
+    fn boot_all(&self, ready: Vec<Ready>, screen: &Screen) -> Result<Vec<Outcome>, Error> {
+        let cpus = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let workers = if self.options.time_scale.is_some() { cpus.min(ready.len()) } else { 1 };
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut done = Vec::new();
+            while let Some((index, ready)) =
+                { Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|i| Some((i, ready.get(i)?))) }
+            {
+                let outcome = self.boot(ready, &screen.lane(&ready.kernel.name));
+                let stop = outcome.is_err();
+                done.push((index, outcome));
+                if stop {
+                    break;
+                }
+            }
+            done
+        };
+        let mut outcomes: Vec<_> = thread::scope(|scope| {
+            let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+            threads
+                .into_iter()
+                .flat_map(|thread| thread.join().expect("a worker aborts instead of unwinding"))
+                .collect()
+        });
+        outcomes.sort_by_key(|(index, _)| *index);
+        outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+    }
+
+    fn boot(&self, ready: &Ready, lane: &Lane<'_>) -> Result<Outcome, Error> {
+        self.interrupt.check()?;
+        let staging = ready.work.path().join(guest::RUN_NAME);
+        let arguments = qemu::arguments(self.options, &ready.kernel.image);
+        let limit = Duration::from_secs(self.options.qemu_timeout);
+        lane.stage("booting");
+        let (started, clock) = (Timestamp::now(), Instant::now());
+        let ending = qemu::supervise(&self.options.qemu, &arguments, &staging, limit, self.interrupt, lane);
+        let seconds = clock.elapsed().as_secs_f64();
+        lane.finish();
+        let ending = ending?;
+        let outcome = self.collect(ready, &staging, &ending, collect::Times { started, finished: Timestamp::now() })?;
+        lane.line(&outcome.run_dir.as_deref().unwrap_or(&self.results).display().to_string());
+        match ending {
+            Ending::Interrupted => Err(Error::Interrupted),
+            _ => collect::check_space(&self.results).map(|()| Outcome { seconds, ..outcome }),
+        }
+    }
+
+    /// Makes a run directory of what came out, and says how the guest ended.
+    fn collect(&self, ready: &Ready, staging: &Path, ending: &Ending, times: collect::Times) -> Result<Outcome, Error> {
+        let marks = collect::take_marks(staging);
+        let stderr = fs::read(ready.work.path().join(qemu::STDERR)).unwrap_or_default();
+        let exit = console::classify(&console::Signs {
+            booted: marks.hello.is_some(),
+            exit: marks.exit,
+            ending,
+            console: &marks.console,
+            stderr: &String::from_utf8_lossy(&stderr),
+        });
+        let release = marks.hello.map(|hello| hello.release).or_else(|| ready.kernel.info.release.clone());
+        let run_dir = collect::publish(staging, &self.results, release.as_deref().unwrap_or("unknown"), times)?;
+        if self.options.keep {
+            self.keep(ready, &run_dir).map_err(|error| Error::results(&run_dir, error))?;
+        }
+        Ok(Outcome {
+            kernel: ready.kernel.name.clone(),
+            release,
+            run_dir: Some(run_dir),
+            exit: Some(exit),
+            seconds: 0.0,
+        })
+    }
+
+    /// Leaves the initramfs and the command line in `<run directory>.lab`.
+    fn keep(&self, ready: &Ready, run_dir: &Path) -> std::io::Result<()> {
+        let mut beside = run_dir.as_os_str().to_owned();
+        beside.push(".lab");
+        let beside = PathBuf::from(beside);
+        fs::create_dir(&beside)?;
+        fs::rename(ready.work.path().join(qemu::INITRAMFS), beside.join(qemu::INITRAMFS))?;
+        // QEMU's working directory is a subdirectory, as the command line expects.
+        let line = qemu::shell_line(&self.options.qemu, &qemu::arguments(self.options, &ready.kernel.image));
+        fs::write(beside.join("qemu.sh"), format!("#!/bin/sh\nmkdir -p run && cd run && exec {line}\n"))
+    }
+}

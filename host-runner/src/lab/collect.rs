@@ -1,0 +1,157 @@
+//! From QEMU's staging directory to a run directory.
+
+use std::fs;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::Error;
+use super::guest::courier::PARTIAL_FILE;
+use super::guest::{CONSOLE_FILE, EXIT_FILE, ExitMark, HELLO_FILE, Hello};
+
+const RESULT_FILE: &str = "result.json";
+
+/// What init left in the staging directory besides the runner's files.
+#[derive(Debug)]
+pub struct Marks {
+    /// Init's first message.
+    pub hello: Option<Hello>,
+    /// Its last.
+    pub exit: Option<ExitMark>,
+    /// The serial console.
+    pub console: String,
+}
+
+/// Reads the marks, and removes those that are no part of a run.
+pub fn take_marks(staging: &Path) -> Marks {
+    let marks = Marks {
+        hello: read_json(&staging.join(HELLO_FILE)),
+        exit: read_json(&staging.join(EXIT_FILE)),
+        console: String::from_utf8_lossy(&fs::read(staging.join(CONSOLE_FILE)).unwrap_or_default()).into_owned(),
+    };
+    for name in [HELLO_FILE, EXIT_FILE, PARTIAL_FILE] {
+        // Absent where init did not come so far.
+        let _ = fs::remove_file(staging.join(name));
+    }
+    marks
+}
+
+fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
+}
+
+/// When a run took place, by the host's clock. The guest's own clock is virtual.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// QEMU was started.
+    pub started: Timestamp,
+    /// QEMU had ended.
+    pub finished: Timestamp,
+}
+
+/// Moves the staging directory to `<results>/<UTC time>-<release>-<short id>` and completes `result.json` there.
+///
+/// # Errors
+///
+/// [`Error::Results`] or [`Error::DiskFull`].
+pub fn publish(staging: &Path, results: &Path, release: &str, times: Times) -> Result<PathBuf, Error> {
+    let id = run_id(times.started, release);
+    let target = results.join(&id);
+    let result = staging.join(RESULT_FILE);
+    if result.exists() {
+        complete(&result, &id, times).map_err(|error| Error::results(&result, error))?;
+    }
+    fs::rename(staging, &target).map_err(|error| Error::results(&target, error))?;
+    Ok(target)
+}
+
+fn run_id(started: Timestamp, release: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || ".+_-".contains(c) { c } else { '_' };
+    let release: String = release.chars().map(plain).collect();
+    // Seeded by the system for every RandomState: enough to tell runs of one second apart.
+    let short = RandomState::new().build_hasher().finish() as u32 & 0xff_ffff;
+    format!("{}-{release}-{short:06x}", started.strftime("%Y%m%dT%H%M%SZ"))
+}
+
+/// Fills in what only the host knows. Everything else keeps its order and its digits.
+fn complete(path: &Path, id: &str, times: Times) -> io::Result<()> {
+    let mut value: Value = serde_json::from_slice(&fs::read(path)?)?;
+    let Some(run) = value.get_mut("run").and_then(Value::as_object_mut) else {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the guest's result has no object 'run'"));
+    };
+    run.insert("id".into(), id.into());
+    run.insert("started".into(), rfc3339(times.started).into());
+    run.insert("finished".into(), rfc3339(times.finished).into());
+    let mut text = serde_json::to_vec_pretty(&value)?;
+    text.push(b'\n');
+    let fresh = path.with_extension("json.tmp");
+    fs::write(&fresh, text)?;
+    fs::rename(&fresh, path)
+}
+
+fn rfc3339(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// Fails when nothing more can be written below `results`.
+///
+/// # Errors
+///
+/// [`Error::DiskFull`].
+pub fn check_space(results: &Path) -> Result<(), Error> {
+    match rustix::fs::statvfs(results) {
+        Ok(space) if space.f_bavail == 0 => Err(Error::DiskFull(results.to_path_buf())),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn times() -> Times {
+        let at = |text: &str| text.parse().expect("a valid time");
+        Times { started: at("2026-01-02T03:04:05.678Z"), finished: at("2026-01-02T03:05:00Z") }
+    }
+
+    #[test]
+    fn result_gets_the_hosts_times_and_keeps_the_rest() {
+        let base = tempfile::tempdir().expect("a temporary directory");
+        let staging = base.path().join("staging");
+        fs::create_dir(&staging).expect("a fresh directory");
+        let text = r#"{"z":1.10,"run":{"id":"run","scenario":"relax"},"a":0.1234567890123456789}"#;
+        fs::write(staging.join(RESULT_FILE), text).expect("writable");
+        let run = publish(&staging, base.path(), "6.1.0-9-arm64", times()).expect("publishing works");
+        let name = run.file_name().expect("a named directory").to_string_lossy().into_owned();
+        assert!(name.starts_with("20260102T030405Z-6.1.0-9-arm64-"), "{name}");
+        assert!(!staging.exists());
+        let result = fs::read_to_string(run.join(RESULT_FILE)).expect("the result is there");
+        let value: Value = serde_json::from_str(&result).expect("valid JSON");
+        assert_eq!(value["run"]["id"], name.as_str());
+        assert_eq!(value["run"]["started"], "2026-01-02T03:04:05Z");
+        assert_eq!(value["run"]["finished"], "2026-01-02T03:05:00Z");
+        assert_eq!(value["run"]["scenario"], "relax");
+        assert!(result.find("\"z\"") < result.find("\"a\""), "the order is kept: {result}");
+    }
+
+    #[test]
+    fn a_run_without_result_is_kept() {
+        let base = tempfile::tempdir().expect("a temporary directory");
+        let staging = base.path().join("staging");
+        fs::create_dir(&staging).expect("a fresh directory");
+        fs::write(staging.join("journal.jsonl"), "{}\n").expect("writable");
+        fs::write(staging.join(HELLO_FILE), r#"{"release":"6.1.0"}"#).expect("writable");
+        fs::write(staging.join(EXIT_FILE), r#"{"code":4}"#).expect("writable");
+        let marks = take_marks(&staging);
+        assert_eq!(marks.hello, Some(Hello { release: "6.1.0".into() }));
+        assert_eq!(marks.exit, Some(ExitMark::Code(4)));
+        let run = publish(&staging, base.path(), "a/../b", times()).expect("publishing works");
+        assert_eq!(run.parent(), Some(base.path()));
+        let names: Vec<_> = fs::read_dir(&run).expect("readable").flatten().map(|entry| entry.file_name()).collect();
+        assert_eq!(names, ["journal.jsonl"]);
+    }
+}

@@ -1,0 +1,146 @@
+//! The initramfs: the static runner as /init, the manifest, and the directories to mount on.
+//!
+//! Uncompressed, and with constant owners and times, so that two runs boot from the same bytes.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use cpio::newc::{self, Builder};
+
+use super::Error;
+use super::guest::{MANIFEST_PATH, Manifest, RESULTS};
+
+const DIRECTORY: u32 = 0o040_755;
+const PROGRAM: u32 = 0o100_755;
+const PLAIN_FILE: u32 = 0o100_644;
+const CHARACTER_DEVICE: u32 = 0o020_600;
+/// /dev/console (Linux, Documentation/admin-guide/devices.txt).
+const CONSOLE_DEVICE: (u32, u32) = (5, 1);
+
+/// ELF: `e_machine` of AArch64 and `p_type` of a dynamic loader's name (System V ABI; "ELF for the Arm 64-bit
+/// Architecture").
+const EM_AARCH64: u16 = 183;
+const PT_INTERP: u32 = 3;
+
+/// Writes the archive.
+///
+/// # Errors
+///
+/// Any error of `output`.
+pub fn write<W: io::Write>(mut output: W, runner: &[u8], manifest: &Manifest) -> io::Result<W> {
+    let mut inode = 0;
+    let mut entry = |name: &str, mode: u32| {
+        inode += 1;
+        Builder::new(name).ino(inode).mode(mode).nlink(1).mtime(0)
+    };
+    for name in ["dev", "proc", "sys", "tmp", RESULTS.trim_start_matches('/')] {
+        output = entry(name, DIRECTORY).write(output, 0).finish()?;
+    }
+    let (major, minor) = CONSOLE_DEVICE;
+    let console = entry("dev/console", CHARACTER_DEVICE).rdev_major(major).rdev_minor(minor);
+    output = console.write(output, 0).finish()?;
+    let manifest = serde_json::to_vec(manifest).map_err(io::Error::other)?;
+    for (name, mode, contents) in
+        [(MANIFEST_PATH.trim_start_matches('/'), PLAIN_FILE, manifest.as_slice()), ("init", PROGRAM, runner)]
+    {
+        let length = u32::try_from(contents.len()).map_err(io::Error::other)?;
+        let mut file = entry(name, mode).write(output, length);
+        io::Write::write_all(&mut file, contents)?;
+        output = file.finish()?;
+    }
+    newc::trailer(output)
+}
+
+/// Finds the static arm64 runner: `chosen`, $FAULTLINE_GUEST_RUNNER, this program if it is one, or what `make build`
+/// puts beside it.
+///
+/// # Errors
+///
+/// [`Error::NoGuestRunner`] or [`Error::GuestRunnerKind`].
+pub fn runner(chosen: Option<&Path>) -> Result<Vec<u8>, Error> {
+    let named = chosen.map(Path::to_path_buf).or_else(|| std::env::var_os("FAULTLINE_GUEST_RUNNER").map(PathBuf::from));
+    let own = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/proc/self/exe"));
+    if named.is_none() && cfg!(target_arch = "aarch64") {
+        if let Some(program) = fs::read(&own).ok().filter(|program| is_static_arm64(program)) {
+            return Ok(program);
+        }
+    }
+    let path = named.unwrap_or_else(|| beside(&own));
+    let program = fs::read(&path).map_err(|_| Error::NoGuestRunner(path.clone()))?;
+    if is_static_arm64(&program) { Ok(program) } else { Err(Error::GuestRunnerKind(path)) }
+}
+
+/// Returns where `make build` puts the guest's runner, given `target/<profile>/faultline`.
+fn beside(own: &Path) -> PathBuf {
+    let target = own.parent().and_then(Path::parent).unwrap_or(Path::new("target"));
+    target.join("aarch64-unknown-linux-musl/release/faultline")
+}
+
+fn is_static_arm64(program: &[u8]) -> bool {
+    let field = |offset: usize, length: usize| program.get(offset..offset + length);
+    let u16_at = |offset| field(offset, 2).map(|b| u16::from_le_bytes([b[0], b[1]]));
+    let header_ok = program.starts_with(b"\x7fELF\x02\x01") && u16_at(18) == Some(EM_AARCH64);
+    let table = field(32, 8).map(|b| u64::from_le_bytes(b.try_into().expect("eight bytes")) as usize);
+    let (Some(table), Some(size), Some(count)) = (table, u16_at(54), u16_at(56)) else { return false };
+    let interpreted = (0..usize::from(count)).any(|index| {
+        let start = table.saturating_add(index * usize::from(size));
+        program.get(start..start.saturating_add(4)) == Some(PT_INTERP.to_le_bytes().as_slice())
+    });
+    header_ok && !interpreted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest() -> Manifest {
+        Manifest { argv: vec!["run".into(), "relax".into()], lab: "{}".into() }
+    }
+
+    #[test]
+    fn archive_is_the_same_every_time_and_readable() {
+        let archive = write(Vec::new(), b"runner", &manifest()).expect("writing to memory works");
+        assert_eq!(archive, write(Vec::new(), b"runner", &manifest()).expect("writing to memory works"));
+        let mut names = Vec::new();
+        let mut rest: &[u8] = &archive;
+        loop {
+            let reader = newc::Reader::new(rest).expect("the archive parses");
+            if reader.entry().is_trailer() {
+                break;
+            }
+            assert_eq!((reader.entry().mtime(), reader.entry().uid()), (0, 0));
+            names.push((reader.entry().name().to_string(), reader.entry().mode()));
+            rest = reader.finish().expect("the entry is whole");
+        }
+        assert!(names.contains(&("init".into(), PROGRAM)), "{names:?}");
+        assert!(names.contains(&("dev/console".into(), CHARACTER_DEVICE)), "{names:?}");
+        assert!(names.contains(&("faultline-lab.json".into(), PLAIN_FILE)), "{names:?}");
+    }
+
+    fn elf(machine: u16, segment: u32) -> Vec<u8> {
+        let mut bytes = vec![0; 64 + 56];
+        bytes[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        bytes[18..20].copy_from_slice(&machine.to_le_bytes());
+        bytes[32] = 64;
+        bytes[54] = 56;
+        bytes[56] = 1;
+        bytes[64..68].copy_from_slice(&segment.to_le_bytes());
+        bytes
+    }
+
+    #[test]
+    fn only_static_arm64_programs_can_be_init() {
+        assert!(is_static_arm64(&elf(EM_AARCH64, 1)));
+        assert!(!is_static_arm64(&elf(EM_AARCH64, PT_INTERP)));
+        assert!(!is_static_arm64(&elf(62, 1)));
+        assert!(!is_static_arm64(b"#!/bin/sh"));
+        assert!(!is_static_arm64(&elf(EM_AARCH64, 1)[..40]));
+    }
+
+    #[test]
+    fn runner_lies_beside_the_host_build() {
+        let expected = Path::new("/p/target/aarch64-unknown-linux-musl/release/faultline");
+        assert_eq!(beside(Path::new("/p/target/release/faultline")), expected);
+    }
+}

@@ -1,0 +1,275 @@
+//! QEMU's command line, and watching over one QEMU.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Signal, set_parent_process_death_signal};
+
+use super::guest::{CONSOLE_FILE, HELLO_FILE, OUTPUT_FILE};
+use super::process::{Interrupt, end};
+use super::{Error, Options};
+
+/// Name of the initramfs, beside QEMU's working directory.
+pub const INITRAMFS: &str = "initramfs.cpio";
+/// Name of the file with QEMU's own messages, beside its working directory.
+pub const STDERR: &str = "qemu.stderr";
+
+/// Kernel arguments of every boot.
+///
+/// `panic=-1` with `-no-reboot` ends QEMU at a panic. `loglevel=5` keeps warnings, lockups and traces on the console
+/// and leaves out the boot chatter, which costs time on the serial port; /dev/kmsg has all of it, and a panic prints at
+/// every level. The self-tests of the crypto layer and the search for RAID are boot time without a use here.
+const KERNEL_ARGUMENTS: &str = "console=ttyAMA0 nokaslr panic=-1 loglevel=5 printk.time=1 audit=0 cryptomgr.notests \
+                                raid=noautodetect";
+
+/// Returns the arguments of QEMU. Paths other than the kernel's are relative to its working directory, the staging
+/// directory, so that they are the same in every run.
+pub fn arguments(options: &Options, kernel: &Path) -> Vec<OsString> {
+    let mut line: Vec<OsString> = Vec::new();
+    let mut add = |words: &[&str]| line.extend(words.iter().map(OsString::from));
+    add(&["-machine", "virt,virtualization=on,gic-version=3,dtb-randomness=off"]);
+    add(&["-cpu", &cpu(&options.cpu), "-smp", &options.smp.to_string(), "-m", &options.mem.to_string()]);
+    if let Some(shift) = options.time_scale {
+        add(&["-icount", &format!("shift={shift},sleep=off")]);
+    }
+    add(&["-rtc", "clock=vm,base=2024-01-01", "-seed", "42"]);
+    add(&["-nodefaults", "-display", "none", "-monitor", "none", "-no-reboot"]);
+    add(&["-serial", &format!("file:{CONSOLE_FILE}")]);
+    add(&["-semihosting-config", "enable=on,target=native,userspace=on"]);
+    add(&["-initrd", &format!("../{INITRAMFS}"), "-append", &append(options), "-kernel"]);
+    line.push(kernel.into());
+    line.extend(options.qemu_args.iter().map(OsString::from));
+    line
+}
+
+/// Returns the kernel's command line.
+fn append(options: &Options) -> String {
+    match options.append.trim() {
+        "" => KERNEL_ARGUMENTS.to_string(),
+        more => format!("{KERNEL_ARGUMENTS} {more}"),
+    }
+}
+
+/// `max` without SVE, whose state KVM would save, and with the cheap pointer authentication: QEMU's own algorithm costs
+/// most of the boot.
+fn cpu(name: &str) -> String {
+    if name == "max" { "max,sve=off,pauth-impdef=on".into() } else { name.into() }
+}
+
+/// Says whether `name` can stand behind `-cpu`.
+pub fn is_cpu_name(name: &str) -> bool {
+    !name.is_empty()
+        && !name.starts_with('-')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ',' | '='))
+}
+
+/// Returns the command line as one would type it.
+pub fn shell_line(program: &Path, arguments: &[OsString]) -> String {
+    let words = std::iter::once(program.as_os_str()).chain(arguments.iter().map(OsString::as_os_str));
+    words.map(|word| quote(&word.to_string_lossy())).collect::<Vec<_>>().join(" ")
+}
+
+fn quote(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./,=:+%@".contains(c);
+    if !word.is_empty() && word.chars().all(plain) { word.into() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+}
+
+/// Asks QEMU for its name and version, as in "qemu-system-aarch64 7.2.22".
+///
+/// # Errors
+///
+/// [`Error::MissingProgram`] or [`Error::Start`].
+pub fn version(program: &Path) -> Result<String, Error> {
+    let output = Command::new(program)
+        .arg("--version")
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| start_error(program, error))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let number = text.split_whitespace().skip_while(|word| *word != "version").nth(1).unwrap_or("unknown").to_string();
+    let name = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy();
+    Ok(format!("{name} {number}"))
+}
+
+fn start_error(program: &Path, error: io::Error) -> Error {
+    let program = program.display().to_string();
+    match error.kind() {
+        io::ErrorKind::NotFound => Error::MissingProgram { program, package: "qemu-system-arm" },
+        _ => Error::Start { program, error },
+    }
+}
+
+/// How one QEMU came to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    /// It exited, successfully or not.
+    Exited {
+        /// Whether its exit code was 0.
+        success: bool,
+        /// "exit code 1" or "signal 9", for a message.
+        status: String,
+    },
+    /// It was killed at the time limit.
+    TimedOut,
+    /// It was killed because the user wanted to stop.
+    Interrupted,
+}
+
+/// Someone who wants to see what happens.
+pub trait Audience {
+    /// Init came up in the guest.
+    fn booted(&self);
+    /// The runner in the guest printed this.
+    fn output(&self, bytes: &[u8]);
+}
+
+/// Runs QEMU in `staging` until it ends, `limit` passes or the user interrupts.
+///
+/// # Errors
+///
+/// [`Error::MissingProgram`], [`Error::Start`] or [`Error::Results`].
+pub fn supervise(
+    program: &Path,
+    arguments: &[OsString],
+    staging: &Path,
+    limit: Duration,
+    interrupt: &Interrupt,
+    audience: &dyn Audience,
+) -> Result<Ending, Error> {
+    let stderr_path = staging.join("..").join(STDERR);
+    let stderr = File::create(&stderr_path).map_err(|error| Error::results(&stderr_path, error))?;
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(staging).stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
+    // In a group of its own, QEMU does not see the terminal's Ctrl-C: it is ended here, after which results are kept.
+    command.process_group(0);
+    // SAFETY: between fork and exec only prctl(PR_SET_PDEATHSIG) is called, which is async-signal-safe and touches no
+    // memory. It keeps QEMU from outliving a runner that was killed by SIGKILL.
+    unsafe {
+        command.pre_exec(|| set_parent_process_death_signal(Some(Signal::KILL)).map_err(io::Error::from));
+    }
+    let started = Instant::now();
+    let mut child = command.spawn().map_err(|error| start_error(program, error))?;
+    let mut tail = Tail::new(staging);
+    loop {
+        let exited = child.try_wait();
+        tail.advance(audience);
+        match exited {
+            Ok(Some(status)) => return Ok(Ending::Exited { success: status.success(), status: describe(status) }),
+            Ok(None) => {}
+            Err(error) => {
+                end(&mut child);
+                return Err(Error::Start { program: program.display().to_string(), error });
+            }
+        }
+        let ending = if interrupt.tick().is_err() {
+            Some(Ending::Interrupted)
+        } else {
+            (started.elapsed() > limit).then_some(Ending::TimedOut)
+        };
+        if let Some(ending) = ending {
+            end(&mut child);
+            tail.advance(audience);
+            return Ok(ending);
+        }
+    }
+}
+
+fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => "an unknown status".into(),
+    }
+}
+
+/// Follows what the guest's init puts into the staging directory.
+struct Tail {
+    hello: PathBuf,
+    output: PathBuf,
+    told_boot: bool,
+    read_bytes: u64,
+}
+
+impl Tail {
+    fn new(staging: &Path) -> Self {
+        Self { hello: staging.join(HELLO_FILE), output: staging.join(OUTPUT_FILE), told_boot: false, read_bytes: 0 }
+    }
+
+    fn advance(&mut self, audience: &dyn Audience) {
+        if !self.told_boot && self.hello.exists() {
+            self.told_boot = true;
+            audience.booted();
+        }
+        if let Ok(fresh) = self.read_on() {
+            if !fresh.is_empty() {
+                audience.output(&fresh);
+            }
+        }
+    }
+
+    fn read_on(&mut self) -> io::Result<Vec<u8>> {
+        if fs::metadata(&self.output)?.len() <= self.read_bytes {
+            return Ok(Vec::new());
+        }
+        let mut file = File::open(&self.output)?;
+        file.seek(SeekFrom::Start(self.read_bytes))?;
+        let mut fresh = Vec::new();
+        self.read_bytes += file.read_to_end(&mut fresh)? as u64;
+        Ok(fresh)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(options: &Options) -> String {
+        shell_line(Path::new("qemu-system-aarch64"), &arguments(options, Path::new("/k/Image")))
+    }
+
+    #[test]
+    fn scaled_time_is_counted_and_seeded() {
+        let text = line(&Options { time_scale: Some(5), ..Options::for_kernel("debian:6.1") });
+        for part in [
+            "-machine virt,virtualization=on,gic-version=3,dtb-randomness=off",
+            "-cpu neoverse-n1 -smp 2 -m 4096",
+            "-icount shift=5,sleep=off",
+            "-rtc clock=vm,base=2024-01-01 -seed 42",
+            "-no-reboot",
+            "nokaslr panic=-1",
+            "-kernel /k/Image",
+        ] {
+            assert!(text.contains(part), "{part} is not in {text}");
+        }
+    }
+
+    #[test]
+    fn without_a_scale_nothing_is_counted() {
+        assert!(!line(&Options::for_kernel("debian:6.1")).contains("icount"));
+    }
+
+    #[test]
+    fn additions_come_last_and_quoted() {
+        let options = Options {
+            append: "kvm-arm.mode=nvhe".into(),
+            qemu_args: vec!["-plugin".into(), "/p/it's.so".into()],
+            cpu: "max".into(),
+            ..Options::for_kernel("debian:6.1")
+        };
+        let text = line(&options);
+        assert!(text.contains("raid=noautodetect kvm-arm.mode=nvhe'"), "{text}");
+        assert!(text.contains("-cpu max,sve=off,pauth-impdef=on"), "{text}");
+        assert!(text.ends_with("-plugin '/p/it'\\''s.so'"), "{text}");
+    }
+
+    #[test]
+    fn cpu_names() {
+        assert!(is_cpu_name("neoverse-n1") && is_cpu_name("max,lpa2=off"));
+        assert!(!is_cpu_name("") && !is_cpu_name("-device") && !is_cpu_name("n1 -device x"));
+    }
+}
