@@ -50,8 +50,8 @@ pub struct Header {
     pub first_op_ticks: u64,
     /// Descriptor writes that mapping the regions took; written by the guest.
     pub descriptor_writes: u64,
-    /// Keeps the size a multiple of 64.
-    pub reserved: u64,
+    /// Counter read by the guest's first instruction; written by the guest.
+    pub entry_ticks: u64,
 }
 
 /// One vCPU's program, records and progress.

@@ -23,13 +23,15 @@ pub enum Backing {
     Thp(u64),
     /// hugetlb pages of this many bytes.
     Hugetlb(u64),
+    /// Address space that is not populated: to be mapped by the guest, not to be touched.
+    Reserved,
 }
 
 impl Backing {
     /// Returns the alignment that host VA and IPA must share, in bytes.
     pub fn alignment(self) -> u64 {
         match self {
-            Self::Pages => 64 << 10,
+            Self::Pages | Self::Reserved => 64 << 10,
             Self::Thp(bytes) | Self::Hugetlb(bytes) => bytes.max(64 << 10),
         }
     }
@@ -92,6 +94,15 @@ impl VcpuReport {
     }
 }
 
+/// What a guest's start took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Boot {
+    /// Stage-1 descriptor writes that mapping the regions took.
+    pub descriptor_writes: u64,
+    /// From the guest's first instruction to its first op, in ticks of CNTVCT_EL0.
+    pub ticks: u64,
+}
+
 /// What a guest run left behind.
 #[derive(Clone, Debug)]
 pub struct GuestRun {
@@ -103,8 +114,8 @@ pub struct GuestRun {
     pub cpus: Vec<usize>,
     /// What it wrote on its console.
     pub console: String,
-    /// Stage-1 descriptor writes that mapping the regions took.
-    pub descriptor_writes: u64,
+    /// What its start took.
+    pub boot: Boot,
     /// What the runner could not do as asked but went on without.
     pub notes: Vec<String>,
 }

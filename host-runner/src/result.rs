@@ -60,6 +60,9 @@ pub struct Tool {
     pub version: String,
     /// Commit it was built from.
     pub commit: String,
+    /// The most memory it had resident, guest included, in KiB.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub peak_resident_kib: Option<u64>,
 }
 
 /// How a run or a case came out.
@@ -189,8 +192,35 @@ pub struct CaseResult {
     pub complaints: Vec<Complaint>,
     /// Descriptors the guest wrote to map the region.
     pub descriptor_writes: u64,
+    /// From the guest's first instruction to its first op, in ticks.
+    pub boot_ticks: u64,
     /// State of a guest that did not end by itself, per vCPU: registers and last records.
     pub autopsy: Vec<String>,
+}
+
+impl CaseResult {
+    /// Returns a case of which nothing is known yet.
+    pub fn not_run(block: Block, vcpus: u64, sharing: Sharing) -> Self {
+        Self {
+            block,
+            verdict: Verdict::new(Status::Error, "not run"),
+            block_bytes: 0,
+            region_bytes: 0,
+            vcpus,
+            sharing,
+            rounds: 1,
+            predicted: Predicted::default(),
+            touch: None,
+            exec: None,
+            resident: None,
+            mismatches: 0,
+            host: None,
+            complaints: Vec::new(),
+            descriptor_writes: 0,
+            boot_ticks: 0,
+            autopsy: Vec::new(),
+        }
+    }
 }
 
 /// I-cache operations for one exec fault.

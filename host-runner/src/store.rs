@@ -52,7 +52,8 @@ impl RunDir {
             }
         }
         fs::create_dir(&path).map_err(failed)?;
-        let journal = OpenOptions::new().create_new(true).append(true).open(path.join("journal.jsonl")).map_err(failed)?;
+        let journal =
+            OpenOptions::new().create_new(true).append(true).open(path.join("journal.jsonl")).map_err(failed)?;
         Ok(Self { path, journal })
     }
 
@@ -104,7 +105,7 @@ impl RunDir {
 /// Of the file system.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut part = path.as_os_str().to_owned();
-    part.push(".part");
+    part.push(".tmp");
     let mut file = File::create(&part)?;
     file.write_all(bytes)?;
     file.sync_all()?;

@@ -72,7 +72,10 @@ pub fn case(case: &CaseResult, context: &Context) -> Verdict {
         return Verdict::new(Status::Error, format!("{} kernel log records were lost", context.kmsg_lost));
     }
     if context.dic {
-        return Verdict::new(Status::Skip, "CTR_EL0.DIC is set: KVM grants X at once and never invalidates the I-cache");
+        return Verdict::new(
+            Status::Skip,
+            "CTR_EL0.DIC is set: KVM grants X at once and never invalidates the I-cache",
+        );
     }
     if let Some(why) = &context.unwatched {
         return Verdict::new(Status::Skip, format!("no soft lockup detector: {why}"));
@@ -117,7 +120,9 @@ pub fn run(cases: &[CaseResult]) -> Verdict {
             Verdict::new(Status::Skip, reason)
         }
         passed if passed == cases.len() => Verdict::new(Status::Pass, format!("all {passed} cases pass")),
-        passed => Verdict::new(Status::Pass, format!("{passed} of {} cases pass, the others were skipped", cases.len())),
+        passed => {
+            Verdict::new(Status::Pass, format!("{passed} of {} cases pass, the others were skipped", cases.len()))
+        }
     }
 }
 

@@ -104,6 +104,7 @@ extern "C" fn _header() {
 #[unsafe(link_section = ".text.boot")]
 extern "C" fn start() {
     naked_asm!(
+        "mrs x28, cntvct_el0",          // when this guest began
         "mov x19, x0",                  // the device tree
         "bl {to_el1}",
         "bl {fill_tables}",
@@ -119,6 +120,7 @@ extern "C" fn start() {
         "bl {set_stack}",
         "mov x0, x19",
         "mov x1, x27",                  // where the image was loaded
+        "mov x2, x28",
         "b {main}",
         to_el1 = sym to_el1,
         fill_tables = sym fill_tables,

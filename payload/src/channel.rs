@@ -9,6 +9,13 @@ use payload::interpreter::Sink;
 
 use crate::platform::Range;
 
+macro_rules! store_field {
+    ($self:ident.$pointer:ident $(($($argument:tt)*))? . $field:ident = $value:expr) => {
+        // SAFETY: the channel is mapped for good; the field is the guest's, and written by one CPU alone.
+        unsafe { addr_of_mut!((*$self.$pointer $(($($argument)*))?).$field).write_volatile($value) }
+    };
+}
+
 /// The mapped channel.
 #[derive(Clone, Copy)]
 pub struct Channel {
@@ -48,13 +55,19 @@ impl Channel {
         (0..header.regions as usize).map(move |n| unsafe { first.add(n).read_volatile() })
     }
 
-    /// Notes what mapping the regions took and when the first op runs.
-    pub fn set_boot_cost(&self, descriptor_writes: u64, first_op_ticks: u64) {
-        // SAFETY: as for `header`; these fields are the guest's.
-        unsafe {
-            addr_of_mut!((*self.header_ptr()).descriptor_writes).write_volatile(descriptor_writes);
-            addr_of_mut!((*self.header_ptr()).first_op_ticks).write_volatile(first_op_ticks);
-        }
+    /// Notes when the guest's first instruction ran.
+    pub fn set_entry_ticks(&self, ticks: u64) {
+        store_field!(self.header_ptr().entry_ticks = ticks);
+    }
+
+    /// Notes what mapping the regions took.
+    pub fn set_descriptor_writes(&self, count: u64) {
+        store_field!(self.header_ptr().descriptor_writes = count);
+    }
+
+    /// Notes when the first op of vCPU 0 runs.
+    pub fn set_first_op_ticks(&self, ticks: u64) {
+        store_field!(self.header_ptr().first_op_ticks = ticks);
     }
 
     /// Returns vCPU `index`'s part.
@@ -86,13 +99,6 @@ pub struct VcpuChannel {
     dropped: u64,
 }
 
-macro_rules! store_field {
-    ($self:ident.$field:ident = $value:expr) => {
-        // SAFETY: the entry is mapped for good and this field is written by this vCPU alone.
-        unsafe { addr_of_mut!((*$self.entry).$field).write_volatile($value) }
-    };
-}
-
 impl VcpuChannel {
     /// Returns the program.
     pub fn program(&self) -> &'static [Op] {
@@ -102,16 +108,16 @@ impl VcpuChannel {
 
     /// Notes what this vCPU is; the other arguments are the registers of the same names.
     pub fn describe(&self, ctr_el0: u64, clidr_el1: u64, midr_el1: u64, mpidr_el1: u64, cntfrq_el0: u64) {
-        store_field!(self.ctr_el0 = ctr_el0);
-        store_field!(self.clidr_el1 = clidr_el1);
-        store_field!(self.midr_el1 = midr_el1);
-        store_field!(self.mpidr_el1 = mpidr_el1);
-        store_field!(self.cntfrq_el0 = cntfrq_el0);
+        store_field!(self.entry.ctr_el0 = ctr_el0);
+        store_field!(self.entry.clidr_el1 = clidr_el1);
+        store_field!(self.entry.midr_el1 = midr_el1);
+        store_field!(self.entry.mpidr_el1 = mpidr_el1);
+        store_field!(self.entry.cntfrq_el0 = cntfrq_el0);
     }
 
     /// Notes the counter's resolution.
     pub fn set_resolution(&self, ticks: u64) {
-        store_field!(self.resolution_ticks = ticks);
+        store_field!(self.entry.resolution_ticks = ticks);
     }
 
     /// Goes on after the records already in the ring, for a CPU that lost its place.
@@ -123,20 +129,20 @@ impl VcpuChannel {
     /// Notes how far the vCPU is, after everything it wrote before.
     pub fn set_state(&self, state: State) {
         crate::asm::dmb_ish();
-        store_field!(self.state = state as u64);
+        store_field!(self.entry.state = state as u64);
     }
 }
 
 impl Sink for VcpuChannel {
     fn at(&mut self, op: u32) {
-        store_field!(self.current_op = u64::from(op));
+        store_field!(self.entry.current_op = u64::from(op));
     }
 
     #[inline]
     fn record(&mut self, record: Record) {
         if self.written >= self.capacity {
             self.dropped += 1;
-            store_field!(self.dropped = self.dropped);
+            store_field!(self.entry.dropped = self.dropped);
             return;
         }
         // SAFETY: below the capacity that the host made room for, in memory mapped for good.

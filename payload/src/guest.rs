@@ -41,7 +41,7 @@ static LOCAL: [SpinMutex<Local<{ builtin::RECORDS }>>; BUILTIN_CPUS] =
 const BUILTIN_CPUS: usize = 16;
 
 /// Entered from boot code on the boot CPU.
-pub extern "C" fn main(fdt_pa: u64, image_pa: usize) -> ! {
+pub extern "C" fn main(fdt_pa: u64, image_pa: usize, entry_ticks: u64) -> ! {
     exceptions::init(0);
     tables::init(image_pa);
     let platform = match read_fdt(fdt_pa) {
@@ -57,7 +57,7 @@ pub extern "C" fn main(fdt_pa: u64, image_pa: usize) -> ! {
         // SAFETY: the tree names this UART as the console, it is mapped above, and nothing else drives it.
         unsafe { console::init(uart.model, uart.registers.base as usize) };
     }
-    let job = JOB.call_once(|| prepare(&platform, fdt_pa, image_pa as u64));
+    let job = JOB.call_once(|| prepare(&platform, fdt_pa, image_pa as u64, entry_ticks));
     if job.channel.is_none() {
         console::line(format_args!("{PREFIX} {START}"));
     }
@@ -98,7 +98,7 @@ fn read_fdt(fdt_pa: u64) -> Option<Platform> {
 }
 
 /// Maps what the programs work on.
-fn prepare(platform: &Platform, fdt_pa: u64, image_pa: u64) -> Job {
+fn prepare(platform: &Platform, fdt_pa: u64, image_pa: u64, entry_ticks: u64) -> Job {
     if let Some(node) = platform.channel
         && tables::map(node.memory.base, node.memory.bytes, Memory::Data).is_ok()
         && tables::map(node.doorbell.base, node.doorbell.bytes, Memory::Device).is_ok()
@@ -107,6 +107,7 @@ fn prepare(platform: &Platform, fdt_pa: u64, image_pa: u64) -> Job {
         let Some(channel) = (unsafe { Channel::open(node.memory) }) else {
             panic!("the channel speaks another version than this guest");
         };
+        channel.set_entry_ticks(entry_ticks);
         return prepare_regions(platform, channel, node.doorbell.base);
     }
     let cpus = platform.cpu_count.min(BUILTIN_CPUS);
@@ -129,7 +130,7 @@ fn prepare_regions(platform: &Platform, channel: Channel, doorbell: u64) -> Job 
             panic!("cannot map the region at {:#x}: {error}", region.ipa);
         }
     }
-    channel.set_boot_cost(tables::descriptor_writes() - before, asm::cntvct_el0_ordered());
+    channel.set_descriptor_writes(tables::descriptor_writes() - before);
     let cpus = (channel.header().vcpus as usize).min(platform.cpu_count).min(MAX_VCPUS);
     Job { channel: Some(channel), doorbell: Some(doorbell), cpus, builtin_base: 0 }
 }
@@ -168,6 +169,9 @@ fn run_program(index: usize, cpu: &mut RealCpu, channel: Channel) {
     vcpu.describe(asm::ctr_el0(), CLIDR_EL1.get(), MIDR_EL1.get(), MPIDR_EL1.get(), CNTFRQ_EL0.get());
     vcpu.set_resolution(counter_resolution());
     vcpu.set_state(State::Running);
+    if index == 0 {
+        channel.set_first_op_ticks(asm::cntvct_el0_ordered());
+    }
     let state = interpreter::run(cpu, vcpu.program(), &mut vcpu);
     vcpu.set_state(state);
 }

@@ -46,7 +46,10 @@ struct Answer {
 /// If the log cannot be read or the answer not written.
 pub fn run(args: &Args) -> Outcome {
     let events = read(args).map_err(|error| {
-        Failure::new(USAGE, format!("cannot read {}: {error}: name a saved kernel log, or - for standard input", args.file.display()))
+        Failure::new(
+            USAGE,
+            format!("cannot read {}: {error}: name a saved kernel log, or - for standard input", args.file.display()),
+        )
     })?;
     let entries = events.into_iter().map(|event| Entry { attribution: attribute(&event), event }).collect();
     match print(args, &Answer { events: entries }, &mut io::stdout().lock()) {

@@ -49,7 +49,8 @@ pub fn run(args: &Args) -> Outcome {
         dry_run: args.dry_run,
         ..Options::for_kernel(&args.before)
     };
-    let argv = ["run", "relax", "--watchdog-thresh", "1", "--hugepages", "--blocks", &args.blocks].map(OsString::from);
+    let argv = ["run", "relax", "--quiet", "--watchdog-thresh", "1", "--hugepages", "--blocks", &args.blocks]
+        .map(OsString::from);
     let outcomes = lab::run(&options, &argv).map_err(failure)?;
     if args.dry_run {
         return Ok(0);
@@ -61,7 +62,10 @@ pub fn run(args: &Args) -> Outcome {
             Ok(result) => results.push(result),
             Err(error) => {
                 let how = outcome.exit.as_ref().map(ToString::to_string).unwrap_or_default();
-                return Err(Failure::harness(format!("NOT REPRODUCED: {} gave no result: {how} ({error})", outcome.kernel)));
+                return Err(Failure::harness(format!(
+                    "NOT REPRODUCED: {} gave no result: {how} ({error})",
+                    outcome.kernel
+                )));
             }
         }
     }

@@ -21,6 +21,8 @@ pub struct Args {
 enum Scenario {
     /// Touch each block as data, then execute it: the permission fault of the report, timed
     Relax(Relax),
+    /// Boot the guest, map a region, start all vCPUs and power off: does KVM work here at all
+    Boot(Boot),
 }
 
 /// Options of every scenario.
@@ -41,6 +43,9 @@ pub struct Common {
     /// Do not trace: no evidence of the faults taken, so nothing can pass
     #[arg(long)]
     pub no_trace: bool,
+    /// Print nothing but errors; the result is in the run's directory
+    #[arg(short, long)]
+    pub quiet: bool,
     /// Use this image in place of the one inside this program
     #[arg(long, value_name = "FILE")]
     pub payload: Option<PathBuf>,
@@ -69,6 +74,20 @@ pub struct Relax {
     pub common: Common,
 }
 
+/// Options of `boot`.
+#[derive(ClapArgs, Clone, Debug)]
+pub struct Boot {
+    /// Number of vCPUs
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=abi::channel::MAX_VCPUS as u64))]
+    pub vcpus: u64,
+    /// Size of the region that the guest maps; nothing touches it, so it takes no memory
+    #[arg(long, default_value = "1G", value_name = "SIZE")]
+    pub region: Size,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would take the comment for the help text of the group")]
+    pub common: Common,
+}
+
 /// Runs the scenario.
 ///
 /// # Errors
@@ -76,9 +95,11 @@ pub struct Relax {
 /// What kept it from ending with a verdict.
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 pub fn run(args: &Args) -> Outcome {
-    match &args.scenario {
-        Scenario::Relax(relax) => crate::scenario::relax::run(relax).map_err(|error| Failure::new(error.exit_code(), error)),
-    }
+    let outcome = match &args.scenario {
+        Scenario::Relax(relax) => crate::scenario::relax::run(relax),
+        Scenario::Boot(boot) => crate::scenario::boot::run(boot),
+    };
+    outcome.map_err(|error| Failure::new(error.exit_code(), error))
 }
 
 /// Says that this is the wrong machine.
@@ -88,7 +109,7 @@ pub fn run(args: &Args) -> Outcome {
 /// Always.
 #[cfg(not(all(target_os = "linux", target_arch = "aarch64")))]
 pub fn run(args: &Args) -> Outcome {
-    let Scenario::Relax(_) = &args.scenario;
+    let (Scenario::Relax(_) | Scenario::Boot(_)) = &args.scenario;
     Err(Failure::new(
         super::HARNESS,
         format!(

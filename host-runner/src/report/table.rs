@@ -6,7 +6,8 @@ use crate::evidence::machine::Platform;
 use crate::result::{CaseResult, RunResult, Timing};
 use crate::verdict::{describe, relax_faults};
 
-const HEAD: [&str; 7] = ["kernel", "block", "first touch", "exec fault", "inval. in host", "IC IVAU by line", "permission faults"];
+const HEAD: [&str; 7] =
+    ["kernel", "block", "first touch", "exec fault", "inval. in host", "IC IVAU by line", "permission faults"];
 
 /// Prints the runs as one table, a line per case, with what the numbers rest on.
 ///

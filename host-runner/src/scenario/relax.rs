@@ -1,26 +1,25 @@
 //! Runs `relax`: each kind of block in a guest of its own, first timed, then once more traced.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
 use abi::{Kind, Op};
 use indicatif::ProgressBar;
 
+use super::outcome::{autopsy, facts, guest_verdict, progress};
 use super::session::{self, Error, Session, Step};
 use crate::commands::run::Relax;
 use crate::evidence::attribution::attribute;
 use crate::evidence::detector::Detector;
 use crate::evidence::message::Parser;
 use crate::evidence::trace::{GuestFault, Trace, TraceLog};
-use crate::guest::{self, Backing, End, GuestRun};
+use crate::guest::{Backing, GuestRun};
 use crate::plan::blocks::{Block, HostBlocks, mapped_bytes};
 use crate::plan::event;
 use crate::plan::relax::{Case, tag};
-use crate::report;
 use crate::result::{
-    CaseResult, Complaint, FaultCount, HostSide, Maintenance, Predicted, RunResult, Status, Timing, VERSION,
-    VcpuFacts, Verdict,
+    CaseResult, Complaint, FaultCount, HostSide, Maintenance, Predicted, Status, Timing, VcpuFacts, Verdict,
 };
 use crate::verdict::{self, Context};
 use crate::{stats, vmm};
@@ -43,16 +42,7 @@ pub fn run(args: &Relax) -> Result<u8, Error> {
             break;
         }
     }
-    let result = scenario.result(&session);
-    let (interrupted, path) = (session.interrupted(), session.dir.path().display().to_string());
-    session.end(&result)?;
-    if interrupted {
-        return Err(Error::Interrupted(path));
-    }
-    // A closed pipe is the reader's choice; the result is on disk.
-    let _ = report::table::print(&mut std::io::stdout(), &[&result]);
-    println!("{path}");
-    Ok(result.verdict.status.exit_code())
+    session.finish("relax", scenario.vcpus, scenario.cases)
 }
 
 struct Scenario<'a> {
@@ -90,7 +80,8 @@ impl vmm::Watch for Observer<'_> {
         if self.traced == Some(self.round) {
             match Trace::open() {
                 Ok(trace) => {
-                    self.absent.extend(trace.absent().iter().map(|part| format!("trace of {}: {}", part.part, part.why)));
+                    self.absent
+                        .extend(trace.absent().iter().map(|part| format!("trace of {}: {}", part.part, part.why)));
                     self.trace = Some(trace);
                 }
                 Err(error) => self.absent.push(error.to_string()),
@@ -206,24 +197,7 @@ impl Scenario<'_> {
     }
 
     fn empty(&self, block: Block) -> CaseResult {
-        CaseResult {
-            block,
-            verdict: Verdict::new(Status::Error, "not run"),
-            block_bytes: 0,
-            region_bytes: 0,
-            vcpus: self.args.vcpus,
-            sharing: self.args.sharing,
-            rounds: self.args.rounds,
-            predicted: Predicted::default(),
-            touch: None,
-            exec: None,
-            resident: None,
-            mismatches: 0,
-            host: None,
-            complaints: Vec::new(),
-            descriptor_writes: 0,
-            autopsy: Vec::new(),
-        }
+        CaseResult { rounds: self.args.rounds, ..CaseResult::not_run(block, self.args.vcpus, self.args.sharing) }
     }
 
     /// Turns what the guest and the observer saw into the case's result.
@@ -243,11 +217,8 @@ impl Scenario<'_> {
         if let Some(error) = failure {
             return Err(error);
         }
-        result.complaints = parser
-            .finish()
-            .into_iter()
-            .map(|event| Complaint { attribution: attribute(&event), event })
-            .collect();
+        result.complaints =
+            parser.finish().into_iter().map(|event| Complaint { attribution: attribute(&event), event }).collect();
         result.host = traced.then(|| host_side(&log, case));
         let untraced = (!traced).then(|| absent.first().cloned().unwrap_or_else(|| "--no-trace".into()));
         for reason in absent.into_iter().chain(run.notes.iter().cloned()) {
@@ -261,14 +232,14 @@ impl Scenario<'_> {
         }
         let Some(boot) = run.vcpus.first() else { return Ok(()) };
         result.predicted = predicted(boot.ctr(), case.block_bytes, host.page_bytes);
-        result.descriptor_writes = run.descriptor_writes;
+        result.descriptor_writes = run.boot.descriptor_writes;
+        result.boot_ticks = run.boot.ticks;
         result.mismatches = summaries(run, |tag| tag == tag::EXEC || tag == tag::RESIDENT).map(|r| r.data[1]).sum();
         let rounds = self.args.rounds;
         let timed = |wanted| timing(run, wanted, rounds, boot.cntfrq_el0);
         (result.touch, result.exec, result.resident) = (timed(tag::TOUCH), timed(tag::EXEC), timed(tag::RESIDENT));
-        write_samples(session, result.block, run).map_err(|error| {
-            Error::Store(crate::store::Error::Write(session.dir.path().join("samples.csv"), error))
-        })?;
+        write_samples(session, result.block, run)
+            .map_err(|error| Error::Store(crate::store::Error::Write(session.dir.path().join("samples.csv"), error)))?;
         if !run.console.is_empty() {
             let mut console = session.dir.file("guest-console.log")?;
             // Kept for people; what matters of it is in the verdict.
@@ -294,61 +265,6 @@ impl Scenario<'_> {
         };
         Ok(())
     }
-
-    fn result(&self, session: &Session) -> RunResult {
-        RunResult {
-            version: VERSION,
-            run: session.run_id(),
-            tool: session.tool(),
-            command: session.command().to_vec(),
-            scenario: "relax".into(),
-            verdict: verdict::run(&self.cases),
-            machine: session.machine.clone(),
-            detector: Detector::read(Path::new("/")),
-            vcpus: self.vcpus.clone(),
-            evidence: session.evidence.clone(),
-            cases: self.cases.clone(),
-        }
-    }
-}
-
-/// Returns a spinner on a terminal, and a line elsewhere.
-fn progress(text: &str) -> ProgressBar {
-    if std::io::stderr().is_terminal() {
-        return ProgressBar::new_spinner().with_message(text.to_owned());
-    }
-    eprintln!("{text}");
-    ProgressBar::hidden()
-}
-
-/// Returns the verdict of a guest that did not end well.
-fn guest_verdict(run: &GuestRun) -> Option<Verdict> {
-    match (&run.end, guest::trouble(run)) {
-        (End::TimedOut, what) => {
-            let at: Vec<_> = run.vcpus.iter().map(|vcpu| vcpu.current_op.to_string()).collect();
-            let what = what.unwrap_or_else(|| format!("vCPUs at ops {}", at.join(", ")));
-            Some(Verdict::new(Status::Timeout, format!("the guest was still running at the time limit: {what}")))
-        }
-        (End::Interrupted, _) => Some(Verdict::new(Status::Error, "interrupted")),
-        (_, Some(what)) => Some(Verdict::new(Status::Error, what)),
-        (_, None) => None,
-    }
-}
-
-/// Describes each vCPU of a guest that did not end well: state, registers, last records.
-fn autopsy(run: &GuestRun) -> Vec<String> {
-    const LAST: usize = 4;
-    let mut lines = Vec::new();
-    for (n, vcpu) in run.vcpus.iter().enumerate() {
-        lines.push(format!("vcpu-{n}: {:?} at op {}, {} records", vcpu.state, vcpu.current_op, vcpu.records.len()));
-        if !vcpu.registers.is_empty() {
-            lines.push(format!("vcpu-{n}: {}", vcpu.registers.join(" ")));
-        }
-        for record in vcpu.records.iter().rev().take(LAST).rev() {
-            lines.push(format!("vcpu-{n}: {record:x?}"));
-        }
-    }
-    lines
 }
 
 fn summaries(run: &GuestRun, wanted: impl Fn(u32) -> bool) -> impl Iterator<Item = &abi::Record> {
@@ -361,22 +277,6 @@ fn timing(run: &GuestRun, tag: u32, rounds: u64, hz: u64) -> Option<Timing> {
     let records = run.vcpus.iter().flat_map(|vcpu| &vcpu.records);
     let elements = records.filter(|r| r.kind == Kind::Element as u16 && r.tag == tag && u64::from(r.pass) < rounds);
     stats::timing(elements.map(|r| r.data[1]).collect(), hz)
-}
-
-fn facts(vcpu: &guest::VcpuReport) -> VcpuFacts {
-    let ctr = vcpu.ctr();
-    VcpuFacts {
-        midr_el1: format!("{:#x}", vcpu.midr_el1),
-        ctr_el0: format!("{:#x}", vcpu.ctr_el0),
-        clidr_el1: format!("{:#x}", vcpu.clidr_el1),
-        imin_line_bytes: ctr.imin_line_bytes(),
-        dmin_line_bytes: ctr.dmin_line_bytes(),
-        idc: ctr.idc() || abi::ctr::clidr_implies_idc(vcpu.clidr_el1),
-        dic: ctr.dic(),
-        l1ip: ctr.l1ip().name().into(),
-        cntfrq_hz: vcpu.cntfrq_el0,
-        resolution_ticks: vcpu.resolution_ticks,
-    }
 }
 
 /// Predicts the I-cache operations of one exec fault, as `__invalidate_icache_guest_page` does them.

@@ -17,9 +17,9 @@ use crate::evidence::machine::Machine;
 use crate::evidence::message::Parser;
 use crate::evidence::procfs;
 use crate::plan::blocks::{Block, HostBlocks};
-use crate::result::{EvidenceState, RunId, RunResult, Status, Tool};
+use crate::result::{CaseResult, EvidenceState, RunId, RunResult, Status, Tool, VERSION, VcpuFacts};
 use crate::store::{self, RunDir};
-use crate::vmm;
+use crate::{report, verdict, vmm};
 
 /// Why a run ended without a verdict.
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +105,7 @@ pub struct Session {
     interrupted: Arc<AtomicBool>,
     started: String,
     command: Vec<String>,
+    quiet: bool,
 }
 
 fn now() -> String {
@@ -162,7 +163,7 @@ impl Session {
         };
         let raw = dir.file("kmsg.raw")?;
         let mut session =
-            Self { dir, evidence, machine, guard: None, kmsg, raw, interrupted, started, command };
+            Self { dir, evidence, machine, guard: None, kmsg, raw, interrupted, started, command, quiet: common.quiet };
         if let Some(seconds) = common.watchdog_thresh {
             session.set(&Setting::WatchdogThresh, &seconds.to_string())?;
         }
@@ -231,33 +232,56 @@ impl Session {
         }
     }
 
-    /// Returns who and when, for the result.
-    pub fn run_id(&self) -> RunId {
+    fn run_id(&self) -> RunId {
         let id = self.dir.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
         RunId { id, started: self.started.clone(), finished: now() }
     }
 
-    /// Returns the tool, for the result.
-    pub fn tool(&self) -> Tool {
-        Tool { version: env!("CARGO_PKG_VERSION").into(), commit: env!("FAULTLINE_COMMIT").into() }
+    fn tool() -> Tool {
+        let peak = procfs::read(Path::new("/"), "/proc/self/status").and_then(|text| {
+            let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+            line.trim().trim_end_matches(" kB").parse().ok()
+        });
+        Tool {
+            version: env!("CARGO_PKG_VERSION").into(),
+            commit: env!("FAULTLINE_COMMIT").into(),
+            peak_resident_kib: peak,
+        }
     }
 
-    /// Returns the command line, for the result.
-    pub fn command(&self) -> &[String] {
-        &self.command
-    }
-
-    /// Puts settings back, writes the result and ends the run.
+    /// Writes the result, puts settings back, prints the table, and returns the exit code of the verdict.
     ///
     /// # Errors
     ///
-    /// If one of these fails; the others have been tried.
-    pub fn end(mut self, result: &RunResult) -> Result<(), Error> {
+    /// If one of these fails, the others having been tried; [`Error::Interrupted`] after a signal.
+    pub fn finish(mut self, scenario: &str, vcpus: Vec<VcpuFacts>, cases: Vec<CaseResult>) -> Result<u8, Error> {
+        let result = RunResult {
+            version: VERSION,
+            run: self.run_id(),
+            tool: Self::tool(),
+            command: self.command.clone(),
+            scenario: scenario.into(),
+            verdict: verdict::run(&cases),
+            machine: self.machine.clone(),
+            detector: Detector::read(Path::new("/")),
+            vcpus,
+            evidence: self.evidence.clone(),
+            cases,
+        };
         let restored = self.guard.take().map_or(Ok(0), Guard::restore);
-        self.dir.write(store::RESULT, result)?;
+        self.dir.write(store::RESULT, &result)?;
         self.dir.journal(&Step::End)?;
         restored?;
-        Ok(())
+        let path = self.dir.path().display().to_string();
+        if self.interrupted() {
+            return Err(Error::Interrupted(path));
+        }
+        if !self.quiet {
+            // A closed pipe is the reader's choice; the result is on disk.
+            let _ = report::table::print(&mut std::io::stdout(), &[&result]);
+            println!("{path}");
+        }
+        Ok(result.verdict.status.exit_code())
     }
 }
 
@@ -283,7 +307,8 @@ pub fn host_blocks() -> HostBlocks {
     let mut hugetlb = Vec::new();
     for entry in std::fs::read_dir("/sys/kernel/mm/hugepages").into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let kib = name.strip_prefix("hugepages-").and_then(|n| n.strip_suffix("kB")).and_then(|n| n.parse::<u64>().ok());
+        let kib =
+            name.strip_prefix("hugepages-").and_then(|n| n.strip_suffix("kB")).and_then(|n| n.parse::<u64>().ok());
         if let Some(kib) = kib {
             let free = format!("/sys/kernel/mm/hugepages/{name}/free_hugepages");
             hugetlb.push((kib << 10, procfs::read_number(root, &free).unwrap_or(0)));

@@ -8,7 +8,7 @@ use abi::{Header, Op, Record, Region, Vcpu};
 use vm_memory::{Bytes, VolatileMemoryError, VolatileSlice};
 
 use super::layout::CHANNEL_BYTES_MAX;
-use crate::guest::{GuestSpec, VcpuReport};
+use crate::guest::{Boot, GuestSpec, VcpuReport};
 
 const ALIGNMENT: u64 = 64;
 const OP_BYTES: u64 = size_of::<Op>() as u64;
@@ -79,9 +79,18 @@ impl Layout {
         Ok(())
     }
 
-    /// Returns how many descriptors the guest says it wrote for the regions.
-    pub fn descriptor_writes(&self, memory: &VolatileSlice<'_>) -> u64 {
-        memory.read_obj(offset_of!(Header, descriptor_writes)).unwrap_or(0)
+    /// Returns what the guest says its start took.
+    ///
+    /// # Errors
+    ///
+    /// If `memory` is smaller than the layout.
+    pub fn boot(&self, memory: &VolatileSlice<'_>) -> Result<Boot, VolatileMemoryError> {
+        let get = |field: usize| memory.read_obj::<u64>(field);
+        let entry = get(offset_of!(Header, entry_ticks))?;
+        Ok(Boot {
+            descriptor_writes: get(offset_of!(Header, descriptor_writes))?,
+            ticks: get(offset_of!(Header, first_op_ticks))?.saturating_sub(entry),
+        })
     }
 
     /// Reads what vCPU `n` left behind.

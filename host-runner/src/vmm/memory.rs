@@ -37,7 +37,7 @@ impl HostMemory {
         let skew = (spec.ipa.wrapping_sub(reservation as u64) % alignment) as usize;
         let start = reservation.wrapping_byte_add(skew);
         let memory = Self { reservation, reservation_bytes, start, bytes };
-        let flags = MapFlags::PRIVATE | MapFlags::FIXED | hugetlb_flags(spec.backing)?;
+        let flags = MapFlags::PRIVATE | MapFlags::FIXED | backing_flags(spec.backing)?;
         // SAFETY: replaces part of the reservation just made, which nothing uses yet.
         unsafe { mmap_anonymous(start, bytes, ProtFlags::READ | ProtFlags::WRITE, flags)? };
         memory.populate(spec.backing)?;
@@ -51,6 +51,7 @@ impl HostMemory {
                 Backing::Pages => madvise(self.start, self.bytes, Advice::LinuxNoHugepage)?,
                 Backing::Thp(_) => madvise(self.start, self.bytes, Advice::LinuxHugepage)?,
                 Backing::Hugetlb(_) => (),
+                Backing::Reserved => return Ok(()),
             }
             match madvise(self.start, self.bytes, Advice::LinuxPopulateWrite) {
                 // Before Linux 5.14 the advice is unknown: the first faults populate then.
@@ -95,8 +96,12 @@ impl Drop for HostMemory {
     }
 }
 
-fn hugetlb_flags(backing: Backing) -> io::Result<MapFlags> {
-    let Backing::Hugetlb(bytes) = backing else { return Ok(MapFlags::empty()) };
+fn backing_flags(backing: Backing) -> io::Result<MapFlags> {
+    let bytes = match backing {
+        Backing::Pages | Backing::Thp(_) => return Ok(MapFlags::empty()),
+        Backing::Reserved => return Ok(MapFlags::NORESERVE),
+        Backing::Hugetlb(bytes) => bytes,
+    };
     MapFlags::hugetlb_with_size_log2(bytes.trailing_zeros())
         .filter(|_| bytes.is_power_of_two())
         .ok_or_else(|| io::Error::other(format!("hugetlb page of {bytes} bytes is no size")))

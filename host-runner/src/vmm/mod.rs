@@ -175,9 +175,9 @@ pub fn run(spec: &GuestSpec, image: &[u8], limit: Duration, watch: &mut dyn Watc
         }
         vcpus.push(report);
     }
-    let descriptor_writes = guest.layout.descriptor_writes(&guest.channel.slice());
+    let boot = guest.layout.boot(&guest.channel.slice())?;
     let cpus = cpus.into_iter().take(spec.programs.len()).collect();
-    Ok(GuestRun { end, vcpus, cpus, console: shared.console_text(), descriptor_writes, notes })
+    Ok(GuestRun { end, vcpus, cpus, console: shared.console_text(), boot, notes })
 }
 
 fn vcpu_thread(

@@ -19,19 +19,12 @@ use super::layout;
 
 /// Number of a core register, `KVM_REG_ARM_CORE_REG` of the kernel's API: offset in `struct kvm_regs` in words of 32 bits.
 const fn core_register(offset_bytes: u64) -> u64 {
-    KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_CORE as u64 | offset_bytes / 4
+    KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_CORE as u64 | (offset_bytes / 4)
 }
 
 /// Number of a system register, `ARM64_SYS_REG` of the kernel's API.
 const fn system_register(op0: u64, op1: u64, crn: u64, crm: u64, op2: u64) -> u64 {
-    KVM_REG_ARM64
-        | KVM_REG_SIZE_U64
-        | KVM_REG_ARM64_SYSREG as u64
-        | op0 << 14
-        | op1 << 11
-        | crn << 7
-        | crm << 3
-        | op2
+    KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM64_SYSREG as u64 | op0 << 14 | op1 << 11 | crn << 7 | crm << 3 | op2
 }
 
 const SP: u64 = 31 * 8;

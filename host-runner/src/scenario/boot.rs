@@ -1,0 +1,76 @@
+//! Runs `boot`: the guest maps a region, all vCPUs meet once, the guest powers off.
+
+use std::time::Duration;
+
+use abi::Op;
+
+use super::outcome::{autopsy, facts, guest_verdict, progress};
+use super::session::{self, Error, Session, Step};
+use crate::commands::run::Boot;
+use crate::evidence::message::Parser;
+use crate::guest::{Backing, GuestSpec, RegionSpec};
+use crate::plan::blocks::Block;
+use crate::plan::relax::Sharing;
+use crate::report::table::{thousands, time};
+use crate::result::{CaseResult, Status, Verdict};
+use crate::{stats, vmm};
+
+const REGION_IPA: u64 = 4 << 30;
+const ALIGNMENT: u64 = 64 << 10;
+
+/// Watches nothing but signals.
+struct Signals<'a>(&'a Session);
+
+impl vmm::Watch for Signals<'_> {
+    fn event(&mut self, _: &Op, _: &vmm::Memory) {}
+    fn tick(&mut self) {}
+    fn interrupted(&self) -> bool {
+        self.0.interrupted()
+    }
+}
+
+/// Runs the scenario and returns the exit code of its verdict.
+///
+/// # Errors
+///
+/// What kept it from a verdict.
+pub fn run(args: &Boot) -> Result<u8, Error> {
+    if !args.region.0.is_multiple_of(ALIGNMENT) {
+        return Err(Error::Usage(format!("--region {} is not a multiple of 64K", args.region)));
+    }
+    let image = session::payload(&args.common)?;
+    vmm::check(args.vcpus)?;
+    let mut session = Session::begin(&args.common)?;
+    session.dir.journal(&Step::Case { block: "boot".into() })?;
+    let bar = progress(&format!("boot, {} vCPUs", args.vcpus));
+    let program = vec![Op::rendezvous(0, args.vcpus).with_flags(abi::op::SLEEP), Op::end()];
+    let spec = GuestSpec {
+        regions: vec![RegionSpec { ipa: REGION_IPA, bytes: args.region.0, backing: Backing::Reserved }],
+        programs: vec![program; args.vcpus as usize],
+        records: 8,
+    };
+    let limit = Duration::from_secs(args.common.time_limit);
+    let run = vmm::run(&spec, &image, limit, &mut Signals(&session))?;
+    bar.finish_and_clear();
+    session.read_kmsg(&mut Parser::new())?;
+    let mut case = CaseResult::not_run(Block::Page, args.vcpus, Sharing::Shared);
+    case.region_bytes = args.region.0;
+    case.descriptor_writes = run.boot.descriptor_writes;
+    case.boot_ticks = run.boot.ticks;
+    case.verdict = guest_verdict(&run).unwrap_or_else(|| {
+        let hz = run.vcpus.first().map_or(1, |vcpu| vcpu.cntfrq_el0);
+        let reason = format!(
+            "{} vCPUs ran; {} from the first instruction to the first op; {} mapped with {} descriptors",
+            args.vcpus,
+            time(stats::ns(run.boot.ticks, hz)),
+            args.region,
+            thousands(run.boot.descriptor_writes)
+        );
+        Verdict::new(Status::Pass, reason)
+    });
+    if case.verdict.status != Status::Pass {
+        case.autopsy = autopsy(&run);
+    }
+    let vcpus = run.vcpus.iter().map(facts).collect();
+    session.finish("boot", vcpus, vec![case])
+}
