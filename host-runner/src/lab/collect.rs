@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::Error;
 use super::guest::courier::PARTIAL_FILE;
-use super::guest::{CONSOLE_FILE, EXIT_FILE, ExitMark, HELLO_FILE, Hello};
+use super::guest::{CONSOLE_FILE, EXIT_FILE, Farewell, HELLO_FILE, Hello};
 
 const RESULT_FILE: &str = "result.json";
 
@@ -21,7 +21,7 @@ pub struct Marks {
     /// Init's first message.
     pub hello: Option<Hello>,
     /// Its last.
-    pub exit: Option<ExitMark>,
+    pub farewell: Option<Farewell>,
     /// The serial console.
     pub console: String,
 }
@@ -30,7 +30,7 @@ pub struct Marks {
 pub fn take_marks(staging: &Path) -> Marks {
     let marks = Marks {
         hello: read_json(&staging.join(HELLO_FILE)),
-        exit: read_json(&staging.join(EXIT_FILE)),
+        farewell: read_json(&staging.join(EXIT_FILE)),
         console: String::from_utf8_lossy(&fs::read(staging.join(CONSOLE_FILE)).unwrap_or_default()).into_owned(),
     };
     for name in [HELLO_FILE, EXIT_FILE, PARTIAL_FILE] {
@@ -97,20 +97,15 @@ fn rfc3339(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-/// Fails when nothing more can be written below `results`.
-///
-/// # Errors
-///
-/// [`Error::DiskFull`].
-pub fn check_space(results: &Path) -> Result<(), Error> {
-    match rustix::fs::statvfs(results) {
-        Ok(space) if space.f_bavail == 0 => Err(Error::DiskFull(results.to_path_buf())),
-        _ => Ok(()),
-    }
+/// Says whether the disk below `results` is full, or was when init carried something out.
+pub fn is_full(results: &Path, staging: &Path) -> bool {
+    let now = rustix::fs::statvfs(results).is_ok_and(|space| space.f_bavail == 0);
+    now || read_json(&staging.join(EXIT_FILE)).is_some_and(|farewell: Farewell| farewell.host_was_full)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::guest::ExitMark;
     use super::*;
 
     fn times() -> Times {
@@ -145,10 +140,10 @@ mod tests {
         fs::create_dir(&staging).expect("a fresh directory");
         fs::write(staging.join("journal.jsonl"), "{}\n").expect("writable");
         fs::write(staging.join(HELLO_FILE), r#"{"release":"6.1.0"}"#).expect("writable");
-        fs::write(staging.join(EXIT_FILE), r#"{"code":4}"#).expect("writable");
+        fs::write(staging.join(EXIT_FILE), r#"{"exit":{"code":4},"lost":[],"host_was_full":false}"#).expect("writable");
         let marks = take_marks(&staging);
         assert_eq!(marks.hello, Some(Hello { release: "6.1.0".into() }));
-        assert_eq!(marks.exit, Some(ExitMark::Code(4)));
+        assert_eq!(marks.farewell, Some(Farewell { exit: ExitMark::Code(4), lost: vec![], host_was_full: false }));
         let run = publish(&staging, base.path(), "a/../b", times()).expect("publishing works");
         assert_eq!(run.parent(), Some(base.path()));
         let names: Vec<_> = fs::read_dir(&run).expect("readable").flatten().map(|entry| entry.file_name()).collect();

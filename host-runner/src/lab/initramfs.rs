@@ -59,16 +59,21 @@ pub fn write<W: io::Write>(mut output: W, runner: &[u8], manifest: &Manifest) ->
 ///
 /// [`Error::NoGuestRunner`] or [`Error::GuestRunnerKind`].
 pub fn runner(chosen: Option<&Path>) -> Result<Vec<u8>, Error> {
-    let named = chosen.map(Path::to_path_buf).or_else(|| std::env::var_os("FAULTLINE_GUEST_RUNNER").map(PathBuf::from));
+    let named = chosen.map(Path::to_path_buf).or_else(set_runner);
     let own = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/proc/self/exe"));
-    if named.is_none() && cfg!(target_arch = "aarch64") {
-        if let Some(program) = fs::read(&own).ok().filter(|program| is_static_arm64(program)) {
-            return Ok(program);
-        }
+    if named.is_none()
+        && cfg!(target_arch = "aarch64")
+        && let Some(program) = fs::read(&own).ok().filter(|program| is_static_arm64(program))
+    {
+        return Ok(program);
     }
     let path = named.unwrap_or_else(|| beside(&own));
     let program = fs::read(&path).map_err(|_| Error::NoGuestRunner(path.clone()))?;
     if is_static_arm64(&program) { Ok(program) } else { Err(Error::GuestRunnerKind(path)) }
+}
+
+fn set_runner() -> Option<PathBuf> {
+    std::env::var_os("FAULTLINE_GUEST_RUNNER").filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
 /// Returns where `make build` puts the guest's runner, given `target/<profile>/faultline`.

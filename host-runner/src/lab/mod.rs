@@ -113,6 +113,8 @@ pub struct Outcome {
     pub run_dir: Option<PathBuf>,
     /// How the guest ended; none only after a dry run.
     pub exit: Option<GuestExit>,
+    /// What could not be carried out of the guest, one line each; empty in a good run.
+    pub lost: Vec<String>,
     /// Wall-clock time from QEMU's start to its end, in seconds.
     pub seconds: f64,
 }
@@ -159,7 +161,7 @@ fn dry_run(options: &Options, specs: &[Spec]) -> Vec<Outcome> {
             _ => PathBuf::from(format!("<Image of {name}>")),
         };
         println!("{}", qemu::shell_line(&options.qemu, &qemu::arguments(options, &image)));
-        Outcome { kernel: name.clone(), release: None, run_dir: None, exit: None, seconds: 0.0 }
+        Outcome { kernel: name.clone(), release: None, run_dir: None, exit: None, lost: Vec::new(), seconds: 0.0 }
     };
     options.kernel.iter().zip(specs).map(|(name, spec)| line(name, spec)).collect()
 }
@@ -254,11 +256,15 @@ impl Lab<'_> {
         let seconds = clock.elapsed().as_secs_f64();
         lane.finish();
         let ending = ending?;
+        // Before anything is cleared away; later there may be room again.
+        let full = collect::is_full(&self.results, &staging);
         let outcome = self.collect(ready, &staging, &ending, collect::Times { started, finished: Timestamp::now() })?;
+        outcome.lost.iter().for_each(|loss| lane.line(&format!("lost: {loss}")));
         lane.line(&outcome.run_dir.as_deref().unwrap_or(&self.results).display().to_string());
         match ending {
             Ending::Interrupted => Err(Error::Interrupted),
-            _ => collect::check_space(&self.results).map(|()| Outcome { seconds, ..outcome }),
+            _ if full => Err(Error::DiskFull(self.results.clone())),
+            _ => Ok(Outcome { seconds, ..outcome }),
         }
     }
 
@@ -268,7 +274,7 @@ impl Lab<'_> {
         let stderr = fs::read(ready.work.path().join(qemu::STDERR)).unwrap_or_default();
         let exit = console::classify(&console::Signs {
             booted: marks.hello.is_some(),
-            exit: marks.exit,
+            exit: marks.farewell.as_ref().map(|farewell| farewell.exit),
             ending,
             console: &marks.console,
             stderr: &String::from_utf8_lossy(&stderr),
@@ -283,6 +289,7 @@ impl Lab<'_> {
             release,
             run_dir: Some(run_dir),
             exit: Some(exit),
+            lost: marks.farewell.map(|farewell| farewell.lost).unwrap_or_default(),
             seconds: 0.0,
         })
     }

@@ -23,7 +23,7 @@ pub const STDERR: &str = "qemu.stderr";
 ///
 /// `panic=-1` with `-no-reboot` ends QEMU at a panic. `loglevel=5` keeps warnings, lockups and traces on the console
 /// and leaves out the boot chatter, which costs time on the serial port; /dev/kmsg has all of it, and a panic prints at
-/// every level. The self-tests of the crypto layer and the search for RAID are boot time without a use here.
+/// every level. The self-tests of the crypto layer alone are 20 s of virtual time on 6.1, 16 s on 6.12.
 const KERNEL_ARGUMENTS: &str = "console=ttyAMA0 nokaslr panic=-1 loglevel=5 printk.time=1 audit=0 cryptomgr.notests \
                                 raid=noautodetect";
 
@@ -205,10 +205,10 @@ impl Tail {
             self.told_boot = true;
             audience.booted();
         }
-        if let Ok(fresh) = self.read_on() {
-            if !fresh.is_empty() {
-                audience.output(&fresh);
-            }
+        if let Ok(fresh) = self.read_on()
+            && !fresh.is_empty()
+        {
+            audience.output(&fresh);
         }
     }
 

@@ -66,9 +66,8 @@ pub enum Carry {
 /// Judges a file name of the run directory.
 pub fn judge_name(name: &str) -> Carry {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    if name.is_empty() || name.len() > NAME_MAX_BYTES || !name.chars().all(plain) || name == "." || name == ".." {
-        Carry::Refused
-    } else if name == CONSOLE_FILE || name == OUTPUT_FILE {
+    let reserved = [".", "..", CONSOLE_FILE, OUTPUT_FILE];
+    if name.is_empty() || name.len() > NAME_MAX_BYTES || !name.chars().all(plain) || reserved.contains(&name) {
         Carry::Refused
     } else if name.starts_with('.') || name.ends_with(".tmp") {
         Carry::Temporary
@@ -92,6 +91,7 @@ pub struct Courier<H> {
     appended: BTreeMap<&'static str, u64>,
     complaints: BTreeSet<String>,
     untold: Vec<String>,
+    host_was_full: bool,
 }
 
 impl<H: HostFiles> Courier<H> {
@@ -104,6 +104,7 @@ impl<H: HostFiles> Courier<H> {
             appended: BTreeMap::new(),
             complaints: BTreeSet::new(),
             untold: Vec::new(),
+            host_was_full: false,
         }
     }
 
@@ -141,6 +142,7 @@ impl<H: HostFiles> Courier<H> {
             match judge_name(&name) {
                 Carry::Yes => {
                     if let Err(error) = self.sync_file(&name) {
+                        self.host_was_full |= error.kind() == io::ErrorKind::StorageFull;
                         self.complain(format!("cannot carry {name}: {error}"));
                     }
                 }
@@ -153,6 +155,18 @@ impl<H: HostFiles> Courier<H> {
     /// Returns the complaints that are new since the last call.
     pub fn take_complaints(&mut self) -> Vec<String> {
         std::mem::take(&mut self.untold)
+    }
+
+    /// Tries once more to carry everything, and returns what is missing on the host then, one line each.
+    pub fn finish(&mut self) -> Vec<String> {
+        self.complaints.clear();
+        self.sync();
+        self.complaints.iter().cloned().collect()
+    }
+
+    /// Says whether the host ever had no space left.
+    pub fn host_was_full(&self) -> bool {
+        self.host_was_full
     }
 
     fn complain(&mut self, text: String) {

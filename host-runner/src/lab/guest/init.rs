@@ -18,7 +18,9 @@ use rustix::system::{RebootCommand, reboot, uname};
 use super::barrier::{ANSWER, ASK};
 use super::courier::Courier;
 use super::semihost::{self, Semihost};
-use super::{EXIT_FILE, ExitMark, HELLO_FILE, Hello, MANIFEST_PATH, Manifest, OUTPUT_FILE, RESULTS, RUN_NAME};
+use super::{
+    EXIT_FILE, ExitMark, Farewell, HELLO_FILE, Hello, MANIFEST_PATH, Manifest, OUTPUT_FILE, RESULTS, RUN_NAME,
+};
 
 /// How often the run directory is looked at on a kernel without inotify.
 const POLL_INTERVAL: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
@@ -69,7 +71,8 @@ fn serve() -> io::Result<()> {
     let desk = Desk::open()?;
     let (mut child, output) = spawn(&manifest)?;
     let status = attend(&mut courier, &mut child, output, &desk)?;
-    courier.put(EXIT_FILE, &json(&exit_mark(status)))?;
+    let farewell = Farewell { exit: exit_mark(status), lost: courier.finish(), host_was_full: courier.host_was_full() };
+    courier.put(EXIT_FILE, &json(&farewell))?;
     say(&format!("runner ended: {status}"));
     Ok(())
 }

@@ -28,7 +28,7 @@ pub const RUN_NAME: &str = "run";
 /// File in the staging directory that says that init came up: a [`Hello`].
 pub const HELLO_FILE: &str = ".hello";
 
-/// File in the staging directory that says how the runner ended: an [`ExitMark`].
+/// File in the staging directory that says how it ended: a [`Farewell`].
 pub const EXIT_FILE: &str = ".exit";
 
 /// File in the staging directory that receives what the runner prints, as it prints it.
@@ -51,6 +51,17 @@ pub struct Manifest {
 pub struct Hello {
     /// Release of the running kernel, as `uname -r` gives it.
     pub release: String,
+}
+
+/// Init's last message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Farewell {
+    /// How the runner ended.
+    pub exit: ExitMark,
+    /// What could not be carried out of the guest, one line each.
+    pub lost: Vec<String>,
+    /// Whether the host's disk was ever full.
+    pub host_was_full: bool,
 }
 
 /// How the runner ended inside the guest.

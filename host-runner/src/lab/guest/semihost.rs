@@ -86,7 +86,8 @@ impl HostFiles for Semihost {
                 Ok(chunk) if call(SYS_WRITE, &[handle as u64, chunk.as_ptr() as u64, chunk.len() as u64]) == 0 => {
                     written += chunk.len() as u64;
                 }
-                Ok(_) => outcome = Err(last_error()),
+                // The host wrote some of it, or nothing: what stops a write to a plain file is lack of space.
+                Ok(_) => outcome = Err(io::ErrorKind::StorageFull.into()),
                 Err(error) => outcome = Err(error),
             }
         }
