@@ -90,6 +90,14 @@ pub enum Error {
     /// The file is there, but the guest could not execute it.
     #[error("{0} is not a static arm64 program: run `make build`, or correct FAULTLINE_GUEST_RUNNER")]
     GuestRunnerKind(PathBuf),
+    /// A file for the guest cannot be had.
+    #[error("cannot put {path} into the guest: {error}")]
+    GuestFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
     /// An argument for the runner is not Unicode.
     #[error("the argument {0:?} for the runner is not valid UTF-8")]
     Argument(std::ffi::OsString),

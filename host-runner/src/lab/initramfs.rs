@@ -23,12 +23,36 @@ const CONSOLE_DEVICE: (u32, u32) = (5, 1);
 const EM_AARCH64: u16 = 183;
 const PT_INTERP: u32 = 3;
 
+/// A file of the user's for the guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct File {
+    name: String,
+    contents: Vec<u8>,
+}
+
+impl File {
+    /// Reads `path`; in the guest it has the same name, in the directory that the runner starts in.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::GuestFile`] if it cannot be read, or its name is taken.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let failed = |error| Error::GuestFile { path: path.to_path_buf(), error };
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let taken = ["", "init", "dev", "proc", "sys", "tmp", MANIFEST_PATH, RESULTS];
+        if taken.iter().any(|taken| taken.trim_start_matches('/') == name) {
+            return Err(failed(io::Error::other("that name is taken in the guest")));
+        }
+        Ok(Self { name: name.into(), contents: fs::read(path).map_err(failed)? })
+    }
+}
+
 /// Writes the archive.
 ///
 /// # Errors
 ///
 /// Any error of `output`.
-pub fn write<W: io::Write>(mut output: W, runner: &[u8], manifest: &Manifest) -> io::Result<W> {
+pub fn write<W: io::Write>(mut output: W, runner: &[u8], manifest: &Manifest, files: &[File]) -> io::Result<W> {
     let mut inode = 0;
     let mut entry = |name: &str, mode: u32| {
         inode += 1;
@@ -41,9 +65,9 @@ pub fn write<W: io::Write>(mut output: W, runner: &[u8], manifest: &Manifest) ->
     let console = entry("dev/console", CHARACTER_DEVICE).rdev_major(major).rdev_minor(minor);
     output = console.write(output, 0).finish()?;
     let manifest = serde_json::to_vec(manifest).map_err(io::Error::other)?;
-    for (name, mode, contents) in
-        [(MANIFEST_PATH.trim_start_matches('/'), PLAIN_FILE, manifest.as_slice()), ("init", PROGRAM, runner)]
-    {
+    let own = [(MANIFEST_PATH.trim_start_matches('/'), PLAIN_FILE, manifest.as_slice()), ("init", PROGRAM, runner)];
+    let given = files.iter().map(|file| (file.name.as_str(), PLAIN_FILE, file.contents.as_slice()));
+    for (name, mode, contents) in own.into_iter().chain(given) {
         let length = u32::try_from(contents.len()).map_err(io::Error::other)?;
         let mut file = entry(name, mode).write(output, length);
         io::Write::write_all(&mut file, contents)?;
@@ -105,8 +129,8 @@ mod tests {
 
     #[test]
     fn archive_is_the_same_every_time_and_readable() {
-        let archive = write(Vec::new(), b"runner", &manifest()).expect("writing to memory works");
-        assert_eq!(archive, write(Vec::new(), b"runner", &manifest()).expect("writing to memory works"));
+        let archive = write(Vec::new(), b"runner", &manifest(), &[]).expect("writing to memory works");
+        assert_eq!(archive, write(Vec::new(), b"runner", &manifest(), &[]).expect("writing to memory works"));
         let mut names = Vec::new();
         let mut rest: &[u8] = &archive;
         loop {

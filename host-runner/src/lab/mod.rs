@@ -61,6 +61,9 @@ pub struct Options {
     /// More arguments for the emulated kernel
     #[arg(long, default_value = "", value_name = "ARGS", allow_hyphen_values = true)]
     pub append: String,
+    /// Put this file into the guest, under its own name in the directory where the runner starts
+    #[arg(long, value_name = "FILE")]
+    pub with: Vec<PathBuf>,
     /// Print QEMU's command line for each kernel and do nothing else
     #[arg(long)]
     pub dry_run: bool,
@@ -92,6 +95,7 @@ impl Options {
             mem: 4096,
             time_scale: None,
             append: String::new(),
+            with: Vec::new(),
             dry_run: false,
             keep: false,
             qemu_timeout: 600,
@@ -138,7 +142,8 @@ pub fn run(options: &Options, argv: &[OsString]) -> Result<Vec<Outcome>, Error> 
     let manifest = manifest(options, argv)?;
     fs::create_dir_all(&options.results).map_err(|error| Error::results(&options.results, error))?;
     let results = options.results.canonicalize().map_err(|error| Error::results(&options.results, error))?;
-    let lab = Lab { options, runner, manifest, results, interrupt: &interrupt };
+    let files = options.with.iter().map(|path| initramfs::File::read(path)).collect::<Result<_, _>>()?;
+    let lab = Lab { options, runner, manifest, files, results, interrupt: &interrupt };
     let screen = Screen::new(options.kernel.iter().map(String::as_str));
     let mut ready = Vec::new();
     for (name, spec) in options.kernel.iter().zip(&specs) {
@@ -189,6 +194,7 @@ struct Lab<'a> {
     options: &'a Options,
     runner: Vec<u8>,
     manifest: Manifest,
+    files: Vec<initramfs::File>,
     results: PathBuf,
     interrupt: &'a Interrupt,
 }
@@ -210,7 +216,8 @@ impl Lab<'_> {
         let staging = work.path().join(guest::RUN_NAME);
         fs::create_dir(&staging).map_err(failed(&staging))?;
         let initramfs = work.path().join(qemu::INITRAMFS);
-        let archive = initramfs::write(Vec::new(), &self.runner, &self.manifest).map_err(failed(&initramfs))?;
+        let archive =
+            initramfs::write(Vec::new(), &self.runner, &self.manifest, &self.files).map_err(failed(&initramfs))?;
         fs::write(&initramfs, archive).map_err(failed(&initramfs))?;
         Ok(Ready { kernel, work })
     }
