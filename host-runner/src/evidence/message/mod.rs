@@ -140,8 +140,8 @@ struct Key {
     place: String,
 }
 
-/// Reports that can be open at once; a machine dumping all its CPUs stays below it.
-const MAX_OPEN: usize = 1024;
+/// Reports that can be open at once: more than CPUs complain together, and few enough to look through for each line.
+const MAX_OPEN: usize = 256;
 /// Lines between two looks for reports that are over; a power of two, and small beside a report.
 const SWEEP_LINES: u64 = 32;
 
