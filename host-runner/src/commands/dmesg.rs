@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::{Failure, Outcome, USAGE};
-use crate::evidence::attribution::{Attribution, attribute};
+use crate::evidence::attribution::{Attribution, attribute_all};
 use crate::evidence::message::Event;
 use crate::evidence::text;
 
@@ -30,7 +30,19 @@ pub struct Args {
 struct Entry {
     #[serde(flatten)]
     event: Event,
+    /// Of the longest report.
     attribution: Attribution,
+    /// Of each of the event's other places, in their order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    elsewhere_attribution: Vec<Attribution>,
+}
+
+impl Entry {
+    fn new(event: Event) -> Self {
+        let mut all = attribute_all(&event);
+        let elsewhere_attribution = all.split_off(1);
+        Self { attribution: all.remove(0), elsewhere_attribution, event }
+    }
 }
 
 /// The answer in JSON.
@@ -51,7 +63,7 @@ pub fn run(args: &Args) -> Outcome {
             format!("cannot read {}: {error}: name a saved kernel log, or - for standard input", args.file.display()),
         )
     })?;
-    let entries = events.into_iter().map(|event| Entry { attribution: attribute(&event), event }).collect();
+    let entries = events.into_iter().map(Entry::new).collect();
     match print(args, &Answer { events: entries }, &mut io::stdout().lock()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Failure::harness(format!("cannot write the result: {error}")))
@@ -79,14 +91,16 @@ fn print(args: &Args, answer: &Answer, out: &mut impl Write) -> io::Result<()> {
     if answer.events.is_empty() {
         return writeln!(out, "no kernel complaints found");
     }
-    let rows: Vec<[String; 8]> = answer.events.iter().map(row).collect();
+    let rows: Vec<Vec<[String; 8]>> = answer.events.iter().map(rows).collect();
     let header = ["EVENT", "CPU", "TASK", "LONGEST", "REPEATS", "SIDE", "DECIDED BY", "PC"].map(str::to_owned);
     let widths: [usize; 8] = std::array::from_fn(|column| {
-        rows.iter().chain([&header]).map(|row| row[column].chars().count()).max().unwrap_or(0)
+        rows.iter().flatten().chain([&header]).map(|row| row[column].chars().count()).max().unwrap_or(0)
     });
     write_row(out, &header, &widths)?;
-    for (row, entry) in rows.iter().zip(&answer.events) {
-        write_row(out, row, &widths)?;
+    for (rows, entry) in rows.iter().zip(&answer.events) {
+        for row in rows {
+            write_row(out, row, &widths)?;
+        }
         if args.raw {
             writeln!(out, "    {}", entry.event.first_line)?;
         }
@@ -94,9 +108,21 @@ fn print(args: &Args, answer: &Answer, out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns one line of the table. Log scanners of labs fail a job on the kernel's own words: these never appear here.
+/// Returns the lines of one event: the longest report's, and one for each other place it was found at.
+fn rows(entry: &Entry) -> Vec<[String; 8]> {
+    let others = entry.event.elsewhere.iter().zip(&entry.elsewhere_attribution).map(|(place, attribution)| {
+        let longest = place.seconds.map_or_else(String::new, |seconds| format!("{seconds} s"));
+        let pc = place.pc.clone().unwrap_or_else(|| "-".to_owned());
+        let also = "  also".to_owned();
+        let side = attribution.side.name().to_owned();
+        [also, String::new(), String::new(), longest, place.repeats.to_string(), side, attribution.frame.clone(), pc]
+    });
+    std::iter::once(row(entry)).chain(others).collect()
+}
+
+/// Returns the first line of one event. Log scanners of labs fail a job on the kernel's own words: these never appear here.
 fn row(entry: &Entry) -> [String; 8] {
-    let Entry { event, attribution } = entry;
+    let Entry { event, attribution, .. } = entry;
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     let task = match (&event.comm, event.pid) {
         (Some(comm), Some(pid)) => format!("{comm}:{pid}"),
@@ -139,7 +165,7 @@ mod tests {
 
     fn printed(log: &str, json: bool) -> String {
         let events = text::events(log.as_bytes()).unwrap();
-        let events = events.into_iter().map(|event| Entry { attribution: attribute(&event), event }).collect();
+        let events = events.into_iter().map(Entry::new).collect();
         let mut out = Vec::new();
         let args = Args { file: "-".into(), json, raw: false };
         print(&args, &Answer { events }, &mut out).unwrap();

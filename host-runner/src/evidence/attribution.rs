@@ -81,17 +81,28 @@ pub struct Attribution {
 /// Frames below the pc that may decide when the pc does not.
 const CONTEXT_FRAMES: usize = 4;
 
-/// Attributes a complaint by its pc and call trace.
+/// Attributes a complaint by the pc and call trace of its longest report.
 pub fn attribute(event: &Event) -> Attribution {
-    let names: Vec<&str> = event.call_trace.iter().map(|frame| function(frame)).collect();
+    decide(event.pc.as_ref(), &event.call_trace)
+}
+
+/// Attributes every place of a complaint: the longest report's first, then those of [`Event::elsewhere`].
+///
+/// One vCPU can stall on the D side first and on the I side later; a verdict has to look at all of them.
+pub fn attribute_all(event: &Event) -> Vec<Attribution> {
+    let others = event.elsewhere.iter().map(|place| decide(place.pc.as_ref(), &place.call_trace));
+    std::iter::once(attribute(event)).chain(others).collect()
+}
+
+fn decide(pc: Option<&String>, call_trace: &[String]) -> Attribution {
+    let names: Vec<&str> = call_trace.iter().map(|frame| function(frame)).collect();
     let path = path(&names);
-    let candidates = event.pc.iter().chain(event.call_trace.iter().take(CONTEXT_FRAMES));
-    for frame in candidates {
+    for frame in pc.into_iter().chain(call_trace.iter().take(CONTEXT_FRAMES)) {
         if let Some(side) = side(function(frame), path, &names) {
             return Attribution { side, frame: frame.clone(), path };
         }
     }
-    let frame = event.pc.as_ref().or(event.call_trace.first()).cloned().unwrap_or_default();
+    let frame = pc.or(call_trace.first()).cloned().unwrap_or_default();
     Attribution { side: Side::Other, frame, path }
 }
 

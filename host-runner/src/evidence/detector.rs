@@ -140,21 +140,12 @@ impl Detector {
     }
 }
 
-/// Says whether a switched-off `nmi_watchdog` could be switched on: since v6.5 it is read-only (0444) without a
-/// detector, and writable with one. Older arm64 kernels have no detector and the file is writable, but refuses.
+/// Says whether a switched-off `nmi_watchdog` could be switched on: the kernel makes the file read-only (0444) when it
+/// has no detector, as on arm64 before v6.5.
 fn has_hard_detector(root: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
-    let writable = std::fs::metadata(procfs::under(root, "/proc/sys/kernel/nmi_watchdog"))
-        .is_ok_and(|meta| meta.permissions().mode() & 0o200 != 0);
-    let arm64_before_6_5 = cfg!(target_arch = "aarch64")
-        && procfs::read(root, "/proc/sys/kernel/osrelease").and_then(|r| version(&r)).is_some_and(|v| v < (6, 5));
-    writable && !arm64_before_6_5
-}
-
-/// Parses the first two numbers of a kernel release.
-fn version(release: &str) -> Option<(u32, u32)> {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
-    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+    std::fs::metadata(procfs::under(root, "/proc/sys/kernel/nmi_watchdog"))
+        .is_ok_and(|meta| meta.permissions().mode() & 0o200 != 0)
 }
 
 impl Counters {
@@ -236,8 +227,13 @@ mod tests {
     }
 
     #[test]
-    fn versions() {
-        assert_eq!(version("6.1.0-56-arm64"), Some((6, 1)));
-        assert_eq!(version("x"), None);
+    fn no_hard_detector_is_not_off() {
+        use std::os::unix::fs::PermissionsExt;
+        let root = machine(&ON);
+        let path = procfs::under(root.path(), "/proc/sys/kernel/nmi_watchdog");
+        fs::write(&path, "0\n").expect("file");
+        assert_eq!(Detector::read(root.path()).hard, State::Off);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o444)).expect("mode");
+        assert_eq!(Detector::read(root.path()).hard, State::NotAvailable);
     }
 }

@@ -2,6 +2,9 @@
 //!
 //! One `read(2)` returns one record, `prio,seq,usec,flags[,caller=T1];text`. `EPIPE` says that records were overwritten
 //! before they were read; the sequence numbers then tell how many. See `Documentation/ABI/testing/dev-kmsg`.
+//!
+//! A record flagged `c` (fragment) stays a line of its own. Since v5.10 the kernel joins the parts of a line itself; what
+//! still carries the flag was printed as a continuation after the line had ended, as RCU's `\t(t=750 jiffies …` of 6.1.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
@@ -37,8 +40,6 @@ pub struct KmsgRecord {
     pub sequence: u64,
     /// Microseconds of the kernel's log clock.
     pub timestamp_usec: u64,
-    /// Says that this record continues the one before (flag `c`).
-    pub fragment: bool,
     /// Who printed it, if the kernel says so.
     pub caller: Option<Caller>,
     /// The message with its escapes resolved; may hold line breaks.
@@ -54,10 +55,9 @@ impl KmsgRecord {
         let priority = fields.next()?.parse().ok()?;
         let sequence = fields.next()?.parse().ok()?;
         let timestamp_usec = fields.next()?.parse().ok()?;
-        let flags = fields.next().unwrap_or("-");
         let caller = fields.find_map(|field| field.strip_prefix("caller=")).and_then(Caller::parse);
         let text = unescape(rest.split('\n').next().unwrap_or(""));
-        Some(Self { priority, sequence, timestamp_usec, fragment: flags.contains(['c', '+']), caller, text })
+        Some(Self { priority, sequence, timestamp_usec, caller, text })
     }
 
     /// Returns the record's lines for the message parser.
@@ -131,7 +131,7 @@ impl<R: Read> Kmsg<R> {
         self.malformed
     }
 
-    /// Reads everything there is, fragments joined, and appends every raw record to `raw`.
+    /// Reads everything there is, and appends every raw record to `raw`.
     ///
     /// # Errors
     ///
@@ -159,10 +159,7 @@ impl<R: Read> Kmsg<R> {
                 continue;
             };
             self.count_gap(record.sequence, std::mem::take(&mut overwritten));
-            match records.last_mut() {
-                Some(last) if record.fragment && last.caller == record.caller => last.text.push_str(&record.text),
-                _ => records.push(record),
-            }
+            records.push(record);
         }
         raw.flush().map_err(KmsgError::Copy)?;
         Ok(records)
@@ -231,10 +228,10 @@ mod tests {
     }
 
     #[test]
-    fn joins_fragments_and_counts_the_malformed() {
-        let mut kmsg = device(&[Ok("6,1,1,-;a \n"), Ok("6,2,1,c;b\n"), Ok("what\n"), Ok("6,3,1,-;d\n")]);
+    fn keeps_fragments_and_counts_the_malformed() {
+        let mut kmsg = device(&[Ok("6,1,1,-;a\n"), Ok("6,2,1,c;\\x09(b\n"), Ok("what\n"), Ok("6,3,1,-;d\n")]);
         let texts: Vec<_> = kmsg.drain(&mut Vec::new()).unwrap().into_iter().map(|record| record.text).collect();
-        assert_eq!(texts, ["a b", "d"]);
+        assert_eq!(texts, ["a", "\t(b", "d"]);
         assert_eq!((kmsg.malformed(), kmsg.lost()), (1, 0));
     }
 

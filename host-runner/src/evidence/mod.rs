@@ -4,6 +4,8 @@
 //! ([`message`], [`attribution`], [`text`], [`trace::parse`]) know no files and are tested on any host.
 
 pub mod attribution;
+#[cfg(test)]
+mod corpus;
 pub mod detector;
 pub mod guard;
 pub mod kmsg;

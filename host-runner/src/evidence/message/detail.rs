@@ -25,8 +25,8 @@ pub(super) enum Detail<'a> {
     StalledCpu(u32),
     /// `(t=5250 jiffies g=…`.
     Jiffies(u64),
-    /// `task:foo state:D stack:0 pid:11`.
-    TaskDump,
+    /// `task:foo state:D stack:0 pid:11`: a dump of that task follows.
+    TaskDump(&'a str),
 }
 
 /// Recognises a line of a report's body.
@@ -41,7 +41,7 @@ pub(super) fn recognise(text: &str) -> Option<Detail<'_>> {
         b'l' => text.strip_prefix("lr : ").map(|lr| Detail::Lr(symbol(lr))),
         b'R' => text.strip_prefix("RIP: 0010:").map(|pc| Detail::Pc(symbol(pc))),
         b'-' => text.starts_with("---[ end ").then_some(Detail::End),
-        b't' => text.starts_with("task:").then_some(Detail::TaskDump),
+        b't' => text.strip_prefix("task:").map(Detail::TaskDump),
         b'r' => stall_line(text.strip_prefix("rcu: ")?),
         b' ' | b'\t' => stall_line(text).or_else(|| frame(text)),
         _ => None,

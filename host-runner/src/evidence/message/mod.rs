@@ -63,6 +63,24 @@ impl std::fmt::Display for Kind {
     }
 }
 
+/// Where the CPU was in repeats of an event that found it in another function.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Place {
+    /// The time of the first report that found it there.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub seconds: Option<u64>,
+    /// How many reports found it there.
+    pub repeats: u32,
+    /// As in [`Event::pc`].
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pc: Option<String>,
+    /// As in [`Event::lr`].
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub lr: Option<String>,
+    /// As in [`Event::call_trace`].
+    pub call_trace: Vec<String>,
+}
+
 /// One complaint, with all its repeats. Absent means that the log did not say it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Event {
@@ -88,7 +106,7 @@ pub struct Event {
     /// The kernel's taint letters at the first report, such as `GL`; absent when not tainted or not said.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub taint: Option<String>,
-    /// Where the CPU was, as `symbol+offset/length`, in the longest report that says it.
+    /// Where the CPU was, as `symbol+offset/length`, in the longest report that says it (the first of equals).
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub pc: Option<String>,
     /// The link register, arm64 only.
@@ -96,6 +114,10 @@ pub struct Event {
     pub lr: Option<String>,
     /// The calls that led there, innermost first, without frames of the interrupt that reported it.
     pub call_trace: Vec<String>,
+    /// Where other reports of the same CPU and task found it. A vCPU that stalls first cleaning the D-cache and later
+    /// invalidating the I-cache is one event with two places: never judge it by the first alone.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub elsewhere: Vec<Place>,
     /// Time stamp of the first report, microseconds of the kernel's log clock.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub timestamp_usec: Option<u64>,
@@ -118,8 +140,8 @@ struct Key {
     place: String,
 }
 
-/// Reports that can be open at once; a machine dumping all its CPUs stays below it.
-const MAX_OPEN: usize = 1024;
+/// Reports that can be open at once: more than CPUs complain together, and few enough to look through for each line.
+const MAX_OPEN: usize = 256;
 /// Lines between two looks for reports that are over; a power of two, and small beside a report.
 const SWEEP_LINES: u64 = 32;
 

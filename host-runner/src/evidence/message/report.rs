@@ -2,7 +2,7 @@
 
 use super::detail::Detail;
 use super::header::Header;
-use super::{Event, Key, Kind};
+use super::{Event, Key, Kind, Place};
 use crate::evidence::record::{Caller, Record};
 
 /// Frames kept of one call trace; the deepest fault path of KVM has about 25.
@@ -10,6 +10,8 @@ const MAX_FRAMES: usize = 64;
 /// Lines after the last one of a report at which it counts as over. A module list and registers are some fifty lines;
 /// the dumps of other CPUs come in between.
 const MAX_SILENT_LINES: u64 = 2000;
+/// Other places kept of one event.
+const MAX_PLACES: usize = 16;
 /// Time after its first line at which a report counts as over: slow serial consoles need seconds for one.
 const MAX_AGE_USEC: u64 = 10_000_000;
 
@@ -58,6 +60,7 @@ impl Report {
             call_trace: Vec::new(),
             timestamp_usec: record.timestamp_usec,
             last_timestamp_usec: record.timestamp_usec,
+            elsewhere: Vec::new(),
             interleaved: false,
             first_line: record.text.to_owned(),
         };
@@ -150,7 +153,8 @@ impl Report {
         match detail {
             Detail::Cpu { cpu, pid, comm, taint } => self.add_cpu_line(cpu, pid, comm, taint),
             Detail::Backtrace { cpu } => self.enter(self.event.cpu.is_none_or(|own| own == cpu)),
-            Detail::TaskDump => self.enter(!self.has_trace()),
+            // A stall report may begin with RCU's own thread, which starves because of the stall.
+            Detail::TaskDump(task) => self.enter(!self.has_trace() && !task.starts_with("rcu_")),
             Detail::StalledCpu(cpu) if self.event.kind == Kind::RcuStall => {
                 self.event.cpu = self.event.cpu.or(Some(cpu));
             }
@@ -237,14 +241,21 @@ impl Report {
 
 /// Adds a repeat to an event; `earlier` says that the repeat was the first in the log.
 pub(super) fn merge(known: &mut Event, repeat: Event, earlier: bool) {
-    known.repeats += repeat.repeats;
     known.interleaved |= repeat.interleaved;
-    let longer = repeat.seconds >= known.seconds && repeat.jiffies >= known.jiffies;
-    if repeat.pc.is_some() && (longer || known.pc.is_none()) || known.call_trace.is_empty() {
-        known.pc = repeat.pc.or(known.pc.take());
-        known.lr = repeat.lr.or(known.lr.take());
-        known.call_trace = repeat.call_trace;
+    let longer = (repeat.seconds, repeat.jiffies) > (known.seconds, known.jiffies);
+    let mut place = Place::of(&repeat);
+    if place.is_some() && (longer || Place::of(known).is_none()) {
+        let others: u32 = known.elsewhere.iter().map(|place| place.repeats).sum();
+        let old = Place::of(known).map(|old| Place { repeats: (known.repeats - others).max(1), ..old });
+        (known.pc, known.lr, known.call_trace) = (repeat.pc, repeat.lr, repeat.call_trace);
+        place = old;
+        let own = Place::of(known);
+        known.elsewhere.retain(|place| own.as_ref().is_none_or(|own| own.function() != place.function()));
     }
+    if let Some(place) = place {
+        add_place(known, place);
+    }
+    known.repeats += repeat.repeats;
     known.seconds = known.seconds.max(repeat.seconds);
     known.jiffies = known.jiffies.max(repeat.jiffies);
     known.timestamp_usec = known.timestamp_usec.min(repeat.timestamp_usec).or(known.timestamp_usec);
@@ -253,5 +264,39 @@ pub(super) fn merge(known: &mut Event, repeat: Event, earlier: bool) {
     if earlier {
         known.first_line = repeat.first_line;
         known.taint = repeat.taint;
+    }
+}
+
+/// Notes a place of a repeat, once for each function, and never the one the event names itself.
+fn add_place(event: &mut Event, place: Place) {
+    let own = Place::of(event).is_some_and(|own| own.function() == place.function());
+    if own {
+        return;
+    }
+    if let Some(known) = event.elsewhere.iter_mut().find(|known| known.function() == place.function()) {
+        known.repeats += place.repeats;
+    } else if event.elsewhere.len() < MAX_PLACES {
+        event.elsewhere.push(place);
+    }
+}
+
+impl Place {
+    /// Returns where a report says that the CPU was, if it says.
+    fn of(event: &Event) -> Option<Self> {
+        if event.pc.is_none() && event.call_trace.is_empty() {
+            return None;
+        }
+        Some(Self {
+            seconds: event.seconds,
+            repeats: 1,
+            pc: event.pc.clone(),
+            lr: event.lr.clone(),
+            call_trace: event.call_trace.clone(),
+        })
+    }
+
+    fn function(&self) -> &str {
+        let frame = self.pc.as_ref().or(self.call_trace.first()).map_or("", String::as_str);
+        frame.split('+').next().unwrap_or(frame)
     }
 }

@@ -117,6 +117,38 @@ fn repeats_are_one_event() {
 }
 
 #[test]
+fn no_place_is_lost_among_repeats() {
+    let d_side = ARM64.replace("icache_inval_pou", "dcache_clean_inval_poc");
+    let event = only(&format!("{d_side}x\n{ARM64}x\n{ARM64}x\n{}", d_side.replace("stuck for 3s", "stuck for 2s")));
+    assert_eq!(event.repeats, 4);
+    assert_eq!(event.pc.as_deref(), Some("dcache_clean_inval_poc+0x24/0x44"));
+    assert_eq!(event.elsewhere.len(), 1);
+    assert_eq!((event.elsewhere[0].repeats, event.elsewhere[0].pc.as_deref()), (2, Some("icache_inval_pou+0x24/0x44")));
+}
+
+#[test]
+fn the_starving_thread_of_rcu_is_not_the_stall() {
+    let event = only(
+        "\
+rcu: INFO: rcu_sched self-detected stall on CPU
+rcu: \t1-...!: (737 ticks this GP) idle=40d4/1/0x4000000000000000 softirq=183/183 fqs=0
+\t(t=750 jiffies g=-883 q=1 ncpus=2)
+rcu: RCU grace-period kthread stack dump:
+task:rcu_sched       state:R  running task     stack:0     pid:14    ppid:2      flags:0x00000008
+Call trace:
+ __switch_to+0xe8/0x120
+rcu: Stack dump where RCU GP kthread last ran:
+CPU: 1 PID: 88 Comm: vcpu-0 Tainted: G             L     6.1.0-56-arm64 #1  Debian 6.1.192-2
+pc : icache_inval_pou+0x2c/0x44
+Call trace:
+ icache_inval_pou+0x2c/0x44
+",
+    );
+    assert_eq!((event.jiffies, event.call_trace.len()), (Some(750), 1));
+    assert_eq!(event.pc.as_deref(), Some("icache_inval_pou+0x2c/0x44"));
+}
+
+#[test]
 fn callers_tell_mixed_reports_apart() {
     let found = from_callers(&[
         ("C1", "watchdog: BUG: soft lockup - CPU#1 stuck for 3s! [vcpu-0:10]"),

@@ -95,7 +95,7 @@ const ICACHE_SYMBOLS: [&str; 2] = ["invalidate_icache_guest_page", "__invalidate
 const DCACHE_SYMBOLS: [&str; 2] = ["clean_dcache_guest_page", "__clean_dcache_guest_page"];
 
 impl Trace {
-    /// Starts tracing with the default options.
+    /// Starts tracing with the default options. One trace a process: another one would remove this one's instance.
     ///
     /// # Errors
     ///
@@ -154,8 +154,7 @@ impl Trace {
     /// Those of reading; events read before are in the next log.
     pub fn drain(&mut self) -> io::Result<TraceLog> {
         let mut buffer = vec![0; 64 * 1024];
-        loop {
-            let Some(pipe) = self.pipe.as_mut() else { break };
+        while let Some(pipe) = self.pipe.as_mut() {
             match pipe.read(&mut buffer) {
                 Ok(0) => break,
                 Ok(length) => self.take_text(&buffer[..length]),
