@@ -300,8 +300,8 @@ pub struct Maintenance {
 pub struct Complaint {
     /// What the kernel said.
     pub event: Event,
-    /// What kept it busy.
-    pub attribution: Attribution,
+    /// What kept the CPU busy: of the longest report, then of each of [`Event::elsewhere`].
+    pub attributions: Vec<Attribution>,
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! Nothing passes in vain: a pass names the permission faults that were seen and the detector that watched.
 
-use crate::evidence::attribution::{Path, Side};
+use crate::evidence::attribution::{Attribution, Path, Side};
 use crate::evidence::message::Kind;
 use crate::plan::blocks::stage2_level;
 use crate::result::{CaseResult, Complaint, RunResult, Status, Verdict};
@@ -33,9 +33,12 @@ fn of_vcpu(complaint: &Complaint) -> bool {
     complaint.event.comm.as_deref().is_some_and(|comm| comm.starts_with("vcpu-"))
 }
 
-/// Returns the lockup of the report, if it is there: I side, while relaxing a permission.
-pub fn relax_lockup(case: &CaseResult) -> Option<&Complaint> {
-    lockups(case).find(|c| c.attribution.side == Side::ISide && c.attribution.path == Path::RelaxPerms)
+/// Returns the lockup of the report and what shows it, if it is there: I side, while relaxing a permission.
+pub fn relax_lockup(case: &CaseResult) -> Option<(&Complaint, &Attribution)> {
+    lockups(case).find_map(|c| {
+        let shows = |a: &&Attribution| a.side == Side::ISide && a.path == Path::RelaxPerms;
+        Some((c, c.attributions.iter().find(shows)?))
+    })
 }
 
 /// Returns how many instruction-fetch permission faults of the level that the block size should give were seen.
@@ -45,13 +48,17 @@ pub fn relax_faults(case: &CaseResult, page_bytes: u64) -> u64 {
     faults.filter(|f| f.access == "fetch" && f.kind == "permission" && f.level == level).map(|f| f.count).sum()
 }
 
-/// Describes a complaint without the words that lab scanners take for a failure of the lab itself.
+/// Describes a complaint by what it is mainly attributed to.
 pub fn describe(complaint: &Complaint) -> String {
+    complaint.attributions.first().map_or_else(|| complaint.event.kind.to_string(), |a| describe_as(complaint, a))
+}
+
+/// Describes a complaint without the words that lab scanners take for a failure of the lab itself.
+fn describe_as(complaint: &Complaint, attribution: &Attribution) -> String {
     let event = &complaint.event;
     let seconds = event.seconds.map(|s| format!(" for {s} s")).unwrap_or_default();
     let task = event.comm.as_deref().map(|comm| format!(" in {comm}")).unwrap_or_default();
-    let side = complaint.attribution.side.name();
-    format!("event={}{task}{seconds}, {side}: {}", event.kind, complaint.attribution.frame)
+    format!("event={}{task}{seconds}, {}: {}", event.kind, attribution.side.name(), attribution.frame)
 }
 
 /// Judges a case whose guest ended well.
@@ -59,8 +66,8 @@ pub fn case(case: &CaseResult, context: &Context) -> Verdict {
     if case.mismatches > 0 {
         return Verdict::new(Status::Fail, format!("{} fetches did not return their token", case.mismatches));
     }
-    if let Some(lockup) = relax_lockup(case) {
-        return Verdict::new(Status::Fail, format!("{} while relaxing a permission", describe(lockup)));
+    if let Some((lockup, shown)) = relax_lockup(case) {
+        return Verdict::new(Status::Fail, format!("{} while relaxing a permission", describe_as(lockup, shown)));
     }
     if let Some(lockup) = lockups(case).next() {
         return Verdict::new(Status::Fail, describe(lockup));
@@ -138,7 +145,7 @@ pub struct Reproduction {
 /// Says whether the lockup is there before and not after, on the same plan and with the path taken in both.
 pub fn reproduction(before: &RunResult, after: &RunResult) -> Reproduction {
     let not = |reason: String| Reproduction { reproduced: false, reason };
-    let Some((case_before, lockup)) = before.cases.iter().find_map(|c| Some((c, relax_lockup(c)?))) else {
+    let Some((case_before, (lockup, shown))) = before.cases.iter().find_map(|c| Some((c, relax_lockup(c)?))) else {
         return not(format!("no I-side lockup while relaxing a permission on {}", before.machine.kernel_release));
     };
     let same = |c: &&CaseResult| {
@@ -148,8 +155,8 @@ pub fn reproduction(before: &RunResult, after: &RunResult) -> Reproduction {
     let Some(case_after) = after.cases.iter().find(same) else {
         return not(format!("{} was not run on {}", case_before.block, after.machine.kernel_release));
     };
-    if let Some(lockup) = after.cases.iter().find_map(relax_lockup) {
-        return not(format!("{} has it too: {}", after.machine.kernel_release, describe(lockup)));
+    if let Some((lockup, shown)) = after.cases.iter().find_map(relax_lockup) {
+        return not(format!("{} has it too: {}", after.machine.kernel_release, describe_as(lockup, shown)));
     }
     for (run, case) in [(before, case_before), (after, case_after)] {
         if relax_faults(case, run.machine.page_bytes) == 0 {
@@ -166,7 +173,7 @@ pub fn reproduction(before: &RunResult, after: &RunResult) -> Reproduction {
         reason: format!(
             "{} permission fault at level {level}: {} on {}, no I-side lockup on {}",
             case_before.block,
-            describe(lockup),
+            describe_as(lockup, shown),
             before.machine.kernel_release,
             after.machine.kernel_release
         ),

@@ -41,7 +41,7 @@ pub fn run(args: &Boot) -> Result<u8, Error> {
     let image = session::payload(&args.common)?;
     vmm::check(args.vcpus)?;
     let mut session = Session::begin(&args.common)?;
-    session.dir.journal(&Step::Case { block: "boot".into() })?;
+    session.journal(&Step::Case { block: "boot".into() })?;
     let bar = progress(&format!("boot, {} vCPUs", args.vcpus));
     let program = vec![Op::rendezvous(0, args.vcpus).with_flags(abi::op::SLEEP), Op::end()];
     let spec = GuestSpec {

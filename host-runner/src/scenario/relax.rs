@@ -10,7 +10,7 @@ use indicatif::ProgressBar;
 use super::outcome::{autopsy, facts, guest_verdict, progress};
 use super::session::{self, Error, Session, Step};
 use crate::commands::run::Relax;
-use crate::evidence::attribution::attribute;
+use crate::evidence::attribution::attribute_all;
 use crate::evidence::detector::Detector;
 use crate::evidence::message::Parser;
 use crate::evidence::trace::{GuestFault, Trace, TraceLog};
@@ -36,7 +36,7 @@ pub fn run(args: &Relax) -> Result<u8, Error> {
     let mut scenario = Scenario { args, image, vcpus: Vec::new(), cases: Vec::new() };
     for block in scenario.blocks()? {
         let case = scenario.case(&mut session, block)?;
-        session.dir.journal(&Step::CaseDone { block: block.to_string(), status: case.verdict.status })?;
+        session.journal(&Step::CaseDone { block: block.to_string(), status: case.verdict.status })?;
         scenario.cases.push(case);
         if session.interrupted() {
             break;
@@ -169,7 +169,7 @@ impl Scenario<'_> {
         };
         result.block_bytes = case.block_bytes;
         result.region_bytes = case.region_bytes;
-        session.dir.journal(&Step::Case { block: block.to_string() })?;
+        session.journal(&Step::Case { block: block.to_string() })?;
         let bar = progress(&format!("relax {block}, {} vCPUs", case.vcpus));
         let mut observer = Observer {
             session,
@@ -218,7 +218,7 @@ impl Scenario<'_> {
             return Err(error);
         }
         result.complaints =
-            parser.finish().into_iter().map(|event| Complaint { attribution: attribute(&event), event }).collect();
+            parser.finish().into_iter().map(|event| Complaint { attributions: attribute_all(&event), event }).collect();
         result.host = traced.then(|| host_side(&log, case));
         let untraced = (!traced).then(|| absent.first().cloned().unwrap_or_else(|| "--no-trace".into()));
         for reason in absent.into_iter().chain(run.notes.iter().cloned()) {

@@ -19,7 +19,7 @@ use crate::evidence::procfs;
 use crate::plan::blocks::{Block, HostBlocks};
 use crate::result::{CaseResult, EvidenceState, RunId, RunResult, Status, Tool, VERSION, VcpuFacts};
 use crate::store::{self, RunDir};
-use crate::{report, verdict, vmm};
+use crate::{lab, report, verdict, vmm};
 
 /// Why a run ended without a verdict.
 #[derive(Debug, thiserror::Error)]
@@ -169,6 +169,18 @@ impl Session {
         }
         session.dir.write("environment.json", &session.machine)?;
         Ok(session)
+    }
+
+    /// Writes a journal entry that must survive what comes next, even where the machine does not.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written.
+    pub fn journal(&mut self, step: &Step<'_>) -> Result<(), Error> {
+        self.dir.journal(step)?;
+        // In the lab, on disk means brought out of the guest; where that fails the host notices.
+        let _ = lab::guest::barrier();
+        Ok(())
     }
 
     /// Changes a setting until the end of the run and returns what it reads then.
