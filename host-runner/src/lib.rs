@@ -4,10 +4,13 @@
 //! `evidence` sees tracefs and the kernel log, and everything that reports sees nothing but the stored result.
 
 pub mod commands;
+pub mod doctor;
 pub mod evidence;
 pub mod guest;
+pub mod journal;
 pub mod lab;
 pub mod plan;
+pub mod recover;
 pub mod report;
 pub mod result;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]

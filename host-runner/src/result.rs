@@ -40,6 +40,12 @@ pub struct RunResult {
     pub evidence: EvidenceState,
     /// One entry for each kind of block asked for.
     pub cases: Vec<CaseResult>,
+    /// The run did not live to write this: `faultline recover` made it of what the run had left.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub recovered: bool,
+    /// The dead run that this one went on with; its cases come first.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub resumed_from: Option<String>,
 }
 
 /// Which run, and when. The only part of a result that two equal runs do not share.

@@ -69,6 +69,10 @@ pub struct Relax {
     /// Size of the region for each kind of memory; a multiple of its blocks
     #[arg(long, value_name = "SIZE")]
     pub region: Option<Size>,
+    /// Go on with a run that the machine or the runner did not survive, after the case that ended it; give the same
+    /// other options as then
+    #[arg(long, value_name = "RUN", conflicts_with = "blocks")]
+    pub resume: Option<PathBuf>,
     #[command(flatten)]
     #[allow(missing_docs, reason = "clap would take the comment for the help text of the group")]
     pub common: Common,

@@ -63,6 +63,7 @@ fn platform(run: &RunResult) -> Option<String> {
     match run.machine.platform {
         Platform::Hardware => None,
         Platform::VirtualMachine => Some("virtual machine".into()),
+        Platform::Unknown => Some("machine not known".into()),
         Platform::Emulated => {
             let lab = run.machine.lab.as_ref();
             let text = |key: &str| lab.and_then(|lab| lab[key].as_str()).unwrap_or("unknown").to_owned();

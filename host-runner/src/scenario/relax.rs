@@ -22,7 +22,7 @@ use crate::result::{
     CaseResult, Complaint, FaultCount, HostSide, Maintenance, Predicted, Status, Timing, VcpuFacts, Verdict,
 };
 use crate::verdict::{self, Context};
-use crate::{stats, vmm};
+use crate::{recover, stats, vmm};
 
 /// Runs the scenario and returns the exit code of its verdict.
 ///
@@ -34,9 +34,19 @@ pub fn run(args: &Relax) -> Result<u8, Error> {
     vmm::check(args.vcpus)?;
     let mut session = Session::begin(&args.common)?;
     let mut scenario = Scenario { args, image, vcpus: Vec::new(), cases: Vec::new() };
-    for block in scenario.blocks()? {
+    let blocks = match &args.resume {
+        Some(dead) => scenario.resume(&mut session, dead)?,
+        None => scenario.blocks()?,
+    };
+    session.journal(&Step::Plan { blocks: blocks.clone() })?;
+    for block in blocks {
         let case = scenario.case(&mut session, block)?;
-        session.journal(&Step::CaseDone { block: block.to_string(), status: case.verdict.status })?;
+        session.journal(&Step::CaseDone {
+            block: block.to_string(),
+            status: case.verdict.status,
+            result: Box::new(case.clone()),
+            vcpus: scenario.vcpus.clone(),
+        })?;
         scenario.cases.push(case);
         if session.interrupted() {
             break;
@@ -119,6 +129,17 @@ impl Observer<'_> {
 }
 
 impl Scenario<'_> {
+    /// Takes over what a dead run had found, the case that killed it included, and returns what it had not come to.
+    fn resume(&mut self, session: &mut Session, dead: &Path) -> Result<Vec<Block>, Error> {
+        let (before, left) = recover::dead_run(dead).map_err(|error| Error::Usage(error.to_string()))?;
+        session.resumed_from = Some(before.run.id);
+        session.evidence.notes.extend(before.evidence.notes);
+        self.vcpus = before.vcpus;
+        self.cases = before.cases;
+        self.cases.truncate(self.cases.len().saturating_sub(left.len()));
+        Ok(left)
+    }
+
     /// Returns the kinds of memory to run on.
     fn blocks(&self) -> Result<Vec<Block>, Error> {
         let host = session::host_blocks();
@@ -169,7 +190,7 @@ impl Scenario<'_> {
         };
         result.block_bytes = case.block_bytes;
         result.region_bytes = case.region_bytes;
-        session.journal(&Step::Case { block: block.to_string() })?;
+        session.journal(&Step::Case { block: block.to_string(), plan: Box::new(result.clone()) })?;
         let bar = progress(&format!("relax {block}, {} vCPUs", case.vcpus));
         let mut observer = Observer {
             session,
