@@ -55,7 +55,7 @@ fn print(out: &mut impl Write, answer: &Answer) -> io::Result<()> {
     let word = match answer.outcome {
         crate::doctor::Outcome::Ready => "READY",
         crate::doctor::Outcome::NeedsFix => "NEEDS A FIX",
-        crate::doctor::Outcome::CannotShow => "CANNOT SHOW THE BUG",
+        crate::doctor::Outcome::CannotShow => "CANNOT SHOW THE LOCKUP",
     };
     writeln!(out, "\n{word}: {}", answer.reason)
 }

@@ -34,25 +34,13 @@ pub fn run(args: &Relax) -> Result<u8, Error> {
     vmm::check(args.vcpus)?;
     let mut session = Session::begin(&args.common)?;
     let mut scenario = Scenario { args, image, vcpus: Vec::new(), cases: Vec::new() };
-    let blocks = match &args.resume {
-        Some(dead) => scenario.resume(&mut session, dead)?,
-        None => scenario.blocks()?,
-    };
-    session.journal(&Step::Plan { blocks: blocks.clone() })?;
-    for block in blocks {
-        let case = scenario.case(&mut session, block)?;
-        session.journal(&Step::CaseDone {
-            block: block.to_string(),
-            status: case.verdict.status,
-            result: Box::new(case.clone()),
-            vcpus: scenario.vcpus.clone(),
-        })?;
-        scenario.cases.push(case);
-        if session.interrupted() {
-            break;
+    match scenario.all_cases(&mut session) {
+        Ok(()) => session.finish("relax", scenario.vcpus, scenario.cases),
+        Err(error) => {
+            session.gave_up(&error);
+            Err(error)
         }
     }
-    session.finish("relax", scenario.vcpus, scenario.cases)
 }
 
 struct Scenario<'a> {
@@ -129,6 +117,28 @@ impl Observer<'_> {
 }
 
 impl Scenario<'_> {
+    fn all_cases(&mut self, session: &mut Session) -> Result<(), Error> {
+        let blocks = match &self.args.resume {
+            Some(dead) => self.resume(session, dead)?,
+            None => self.blocks()?,
+        };
+        session.journal(&Step::Plan { blocks: blocks.clone() })?;
+        for block in blocks {
+            let case = self.case(session, block)?;
+            session.journal(&Step::CaseDone {
+                block: block.to_string(),
+                status: case.verdict.status,
+                result: Box::new(case.clone()),
+                vcpus: self.vcpus.clone(),
+            })?;
+            self.cases.push(case);
+            if session.interrupted() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Takes over what a dead run had found, the case that killed it included, and returns what it had not come to.
     fn resume(&mut self, session: &mut Session, dead: &Path) -> Result<Vec<Block>, Error> {
         let (before, left) = recover::dead_run(dead).map_err(|error| Error::Usage(error.to_string()))?;

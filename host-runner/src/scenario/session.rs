@@ -178,6 +178,11 @@ impl Session {
         Ok(())
     }
 
+    /// Leaves the reason of a run without a result in its journal, if there is still room for it.
+    pub fn gave_up(&mut self, error: &Error) {
+        let _ = self.journal(&Step::Failed { reason: error.to_string() });
+    }
+
     /// Says in the kernel log which case begins, so that a serial console or pstore tells it when nothing else does.
     /// At warning level, or a quiet console would not show it. Without permission the log simply lacks the line.
     fn mark(&self, block: &str) {

@@ -17,6 +17,7 @@ use rustix::system::{RebootCommand, reboot, uname};
 
 use super::barrier::{ANSWER, ASK};
 use super::courier::Courier;
+use super::hooks::Hooks;
 use super::semihost::{self, Semihost};
 use super::{
     EXIT_FILE, ExitMark, Farewell, HELLO_FILE, Hello, MANIFEST_PATH, Manifest, OUTPUT_FILE, RESULTS, RUN_NAME,
@@ -33,7 +34,6 @@ const MOUNTS: &[(&str, &str, Need)] = &[
     ("tracefs", "/sys/kernel/tracing", Need::MayBeAbsent),
     ("debugfs", "/sys/kernel/debug", Need::MayBeAbsent),
     ("tmpfs", "/tmp", Need::Must),
-    ("tmpfs", RESULTS, Need::Must),
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -68,9 +68,13 @@ fn serve() -> io::Result<()> {
     mount_all()?;
     run_ahead_of_the_runner();
     let manifest: Manifest = serde_json::from_slice(&fs::read(MANIFEST_PATH)?)?;
+    let mut hooks = Hooks::new(&manifest);
+    let (flags, data) = hooks.mount();
+    mount("tmpfs", RESULTS, "tmpfs", flags, data.as_deref())?;
     let desk = Desk::open()?;
     let (mut child, output) = spawn(&manifest)?;
-    let status = attend(&mut courier, &mut child, output, &desk)?;
+    let status = attend(&mut courier, &mut child, output, &desk, &mut hooks)?;
+    courier.append(OUTPUT_FILE, &hooks.afterwards()?)?;
     let farewell = Farewell { exit: exit_mark(status), lost: courier.finish(), host_was_full: courier.host_was_full() };
     courier.put(EXIT_FILE, &json(&farewell))?;
     say(&format!("runner ended: {status}"));
@@ -182,6 +186,7 @@ fn attend(
     child: &mut Child,
     output: PipeReader,
     desk: &Desk,
+    hooks: &mut Hooks,
 ) -> io::Result<ExitStatus> {
     let ended = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
     rustix::io::ioctl_fionbio(&output, true)?;
@@ -198,6 +203,7 @@ fn attend(
         };
         watch.advance();
         courier.sync();
+        hooks.strike(child);
         if asked {
             (&desk.ask).read_exact(&mut [0])?;
             (&desk.answer).write_all(&[0])?;
