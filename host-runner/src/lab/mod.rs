@@ -79,7 +79,7 @@ pub struct Options {
     /// The QEMU to use
     #[arg(long, hide = true, default_value = "qemu-system-aarch64", value_name = "PROGRAM")]
     pub qemu: PathBuf,
-    /// An accident inside the guest, for tests: case=SIGNAL, case=cut, mount=DATA, then=ARGS, show=FILE
+    /// An accident inside the guest, for tests: see lab/guest/hooks.rs
     #[arg(long, hide = true, value_name = "KEY=VALUE", value_parser = key_value)]
     pub guest_hook: Vec<(String, String)>,
     /// Static arm64 runner to put into the guest, in place of the one that was built with this program

@@ -10,19 +10,22 @@ use std::{fs, io};
 use rustix::mount::MountFlags;
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::barrier::ASK;
 use super::{Manifest, RESULTS, RUN_NAME, semihost};
+use crate::evidence::machine::LAB_VARIABLE;
 use crate::journal::Journal;
 
 /// The accidents that the manifest asks for.
 pub struct Hooks {
     wanted: BTreeMap<String, String>,
+    lab: String,
     struck: bool,
 }
 
 impl Hooks {
     /// Returns what the manifest asks for.
     pub fn new(manifest: &Manifest) -> Self {
-        Self { wanted: manifest.hooks.clone(), struck: false }
+        Self { wanted: manifest.hooks.clone(), lab: manifest.lab.clone(), struck: false }
     }
 
     /// Returns how to mount the place for results: `mount=ro`, or `mount=size=8m` and whatever else tmpfs takes.
@@ -33,8 +36,13 @@ impl Hooks {
         }
     }
 
+    /// Returns the user to run as, `uid=1000`, in place of root.
+    pub fn uid(&self) -> Option<u32> {
+        self.wanted.get("uid")?.parse().ok()
+    }
+
     /// Strikes when the journal says that a case is under way: `case=9` sends that signal, `case=cut` ends the
-    /// emulator as a power cut would.
+    /// emulator as a power cut would, `case=fill` takes all the room there is for results.
     pub fn strike(&mut self, runner: &Child) {
         let Some(what) = self.wanted.get("case").filter(|_| !self.struck) else { return };
         let journal = Journal::read(&Path::new(RESULTS).join(RUN_NAME));
@@ -42,8 +50,10 @@ impl Hooks {
             return;
         }
         self.struck = true;
-        if what == "cut" {
-            semihost::exit();
+        match what.as_str() {
+            "cut" => semihost::exit(),
+            "fill" => fill(),
+            _ => {}
         }
         if let Some(signal) = what.parse().ok().and_then(Signal::from_named_raw) {
             // Gone already is as good.
@@ -54,10 +64,13 @@ impl Hooks {
     /// Runs the command `then=…`, and returns what it printed and the values of the files `show=…` (with commas).
     pub fn afterwards(&self) -> io::Result<Vec<u8>> {
         let mut said = Vec::new();
+        // Nobody answers there any more.
+        let _ = fs::remove_file(ASK);
         if let Some(words) = self.wanted.get("then") {
             let output = Command::new("/proc/self/exe")
                 .args(words.split_whitespace())
                 .current_dir("/")
+                .env(LAB_VARIABLE, &self.lab)
                 .env("FAULTLINE_RUN_NAME", "then")
                 .stdin(Stdio::null())
                 .output()?;
@@ -71,4 +84,10 @@ impl Hooks {
         }
         Ok(said)
     }
+}
+
+/// Writes until there is no room.
+fn fill() {
+    let Ok(mut file) = fs::File::create(Path::new(RESULTS).join("filler")) else { return };
+    while io::Write::write_all(&mut file, &[0; 64 * 1024]).is_ok() {}
 }

@@ -72,7 +72,7 @@ fn serve() -> io::Result<()> {
     let (flags, data) = hooks.mount();
     mount("tmpfs", RESULTS, "tmpfs", flags, data.as_deref())?;
     let desk = Desk::open()?;
-    let (mut child, output) = spawn(&manifest)?;
+    let (mut child, output) = spawn(&manifest, hooks.uid())?;
     let status = attend(&mut courier, &mut child, output, &desk, &mut hooks)?;
     courier.append(OUTPUT_FILE, &hooks.afterwards()?)?;
     let farewell = Farewell { exit: exit_mark(status), lost: courier.finish(), host_was_full: courier.host_was_full() };
@@ -118,9 +118,10 @@ fn run_ahead_of_the_runner() {
     }
 }
 
-fn spawn(manifest: &Manifest) -> io::Result<(Child, PipeReader)> {
+fn spawn(manifest: &Manifest, uid: Option<u32>) -> io::Result<(Child, PipeReader)> {
     let (reader, writer) = io::pipe()?;
-    let child = Command::new("/proc/self/exe")
+    let mut command = Command::new("/proc/self/exe");
+    command
         .arg0("faultline")
         .args(&manifest.argv)
         .current_dir("/")
@@ -131,9 +132,11 @@ fn spawn(manifest: &Manifest) -> io::Result<(Child, PipeReader)> {
         .env("FAULTLINE_RUN_NAME", RUN_NAME)
         .stdin(Stdio::null())
         .stdout(writer.try_clone()?)
-        .stderr(writer)
-        .spawn()?;
-    Ok((child, reader))
+        .stderr(writer);
+    if let Some(uid) = uid {
+        command.uid(uid).gid(uid);
+    }
+    Ok((command.spawn()?, reader))
 }
 
 /// Init's end of the runner's [barrier](super::barrier()).
