@@ -194,6 +194,9 @@ pub struct CaseResult {
     pub mismatches: u64,
     /// What the kernel did, from the traced round.
     pub host: Option<HostSide>,
+    /// What tracing itself cost, where a round was traced.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tracing_cost: Option<TracingCost>,
     /// The kernel's complaints while this case ran.
     pub complaints: Vec<Complaint>,
     /// Descriptors the guest wrote to map the region.
@@ -221,6 +224,7 @@ impl CaseResult {
             resident: None,
             mismatches: 0,
             host: None,
+            tracing_cost: None,
             complaints: Vec::new(),
             descriptor_writes: 0,
             boot_ticks: 0,
@@ -262,6 +266,22 @@ pub struct Timing {
     pub ticks: Distribution,
     /// The same in nanoseconds.
     pub ns: Distribution,
+}
+
+/// The exec fault with and without tracing: the price of the evidence. Reported times are those without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TracingCost {
+    /// Median exec fault of the timed rounds.
+    pub untraced_ns: u64,
+    /// The same of the traced round.
+    pub traced_ns: u64,
+}
+
+impl TracingCost {
+    /// Returns what tracing added, in percent; negative where the traced round happened to be faster.
+    pub fn percent(&self) -> f64 {
+        (self.traced_ns as f64 / self.untraced_ns.max(1) as f64 - 1.0) * 100.0
+    }
 }
 
 /// What the kernel did in the traced round.

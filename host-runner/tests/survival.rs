@@ -47,7 +47,17 @@ impl Lab {
 
     fn run(self, arguments: &[&str]) -> Ended {
         let mut command = faultline();
-        command.args(["lab", "--kernel", self.kernel, "--cpu", self.cpu, "--time-scale", "6", "--append", &self.append]);
+        command.args([
+            "lab",
+            "--kernel",
+            self.kernel,
+            "--cpu",
+            self.cpu,
+            "--time-scale",
+            "6",
+            "--append",
+            &self.append,
+        ]);
         for hook in &self.hooks {
             command.args(["--guest-hook", hook]);
         }
@@ -84,8 +94,7 @@ fn relax(blocks: &str) -> Vec<&str> {
 #[test]
 #[ignore = "needs make build and QEMU"]
 fn a_panic_mid_storm_ends_with_a_verdict() {
-    let ended =
-        Lab::new().append("hugepagesz=1G hugepages=1 softlockup_panic=1").run(&relax("page,1G,thp"));
+    let ended = Lab::new().append("hugepagesz=1G hugepages=1 softlockup_panic=1").run(&relax("page,1G,thp"));
     let result = ended.result();
     assert!(result.recovered);
     let statuses: Vec<_> = result.cases.iter().map(|case| case.verdict.status).collect();

@@ -96,6 +96,10 @@ fn details(out: &mut impl Write, run: &RunResult) -> io::Result<()> {
     for case in &run.cases {
         let (status, reason) = (case.verdict.status.name(), &case.verdict.reason);
         writeln!(out, "{} {}: {status}: {reason}", run.machine.kernel_release, case.block)?;
+        if let Some(cost) = &case.tracing_cost {
+            let (percent, without, with) = (cost.percent(), time(cost.untraced_ns), time(cost.traced_ns));
+            writeln!(out, "    tracing cost: {percent:+.1} % of the median exec fault ({without} to {with})")?;
+        }
         for complaint in &case.complaints {
             let line = describe(complaint);
             if !reason.contains(&line) {
