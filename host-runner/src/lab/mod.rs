@@ -1,1 +1,3 @@
-//! stub
+//! lab
+pub mod cmo;
+pub mod policy;
