@@ -145,6 +145,7 @@ fn counts_of_two_cpus_at_once_add_up() {
         println!("skipped: {reason}");
         return;
     }
+    // With the MMU off memory is Device and must be accessed aligned: the flag is a word, not a doubleword.
     // CPU 0 starts CPU 1 (PSCI CPU_ON 0xc400_0003: target in x1, entry in x2) at the loop that both run, 50 times
     // 60,000; CPU 1 says through the word at x5 that it is done, CPU 0 waits for that and powers off.
     let start = Program::default().set(7, 1).set(1, 1);
@@ -158,8 +159,8 @@ fn counts_of_two_cpus_at_once_add_up() {
     let body = body.word(0xf100_04c6).word(0x5400_0001 | (back & 0x7_ffff) << 5); // subs x6, x6, #1; b.ne again
     let body = body.word(0x1000_0205); // adr x5, 64 bytes on, behind the code
     let body = body.word(0xb500_0087); // cbnz x7, 4 words on: CPU 0, whose x7 is 1 (CPU 1 starts with zeroes)
-    let body = body.set(8, 1).word(0xf900_00a8).word(BRANCH_HERE); // CPU 1: str x8, [x5]; stop
-    let body = body.word(0xf940_00a8).word(0xb4ff_ffe8); // CPU 0: ldr x8, [x5]; cbz x8, the load
+    let body = body.set(8, 1).word(0xb900_00a8).word(BRANCH_HERE); // CPU 1: str w8, [x5]; stop
+    let body = body.word(0xb940_00a8).word(0x34ff_ffe8); // CPU 0: ldr w8, [x5]; cbz w8, the load
     let report = report(&body.power_off(), &["-smp", "2", "-accel", "tcg,thread=multi"]);
     assert_eq!(ops(&report, 0), [op("ic_ivau", ivau, 2 * 50 * 60_000)]);
 }

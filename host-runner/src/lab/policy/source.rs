@@ -278,3 +278,78 @@ fn pipe<const N: usize>(commands: [Command; N]) -> Result<(), String> {
     }
     failed.map_or(Ok(()), Err)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns one side of `patch`, `-` for before and `+` for after: all its hunks in one text per file.
+    fn side(patch: &str, side: char) -> String {
+        let hunks = patch.lines().skip_while(|line| !line.starts_with("@@"));
+        let lines = hunks.filter(|line| !line.starts_with("@@"));
+        lines.filter_map(|line| line.strip_prefix([' ', side])).flat_map(|line| [line, "\n"]).collect()
+    }
+
+    /// A tree that holds what every patch expects to find and nothing else.
+    fn small_tree(folder: &Path) -> Tree {
+        for policy in Policy::ALL {
+            for file in touched(policy.patch()) {
+                let file = folder.join("src").join(file);
+                fs::create_dir_all(file.parent().expect("below src/")).expect("created");
+                fs::write(file, side(policy.patch(), '-')).expect("written");
+            }
+        }
+        Tree { id: "small".into(), folder: folder.to_owned() }
+    }
+
+    #[test]
+    fn selecting_a_policy_leaves_nothing_of_the_one_before() {
+        if Command::new("patch").arg("--version").output().is_err() {
+            println!("skipped: patch(1) is not installed");
+            return;
+        }
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let tree = small_tree(folder.path());
+        let header = folder.path().join("src/arch/arm64/include/asm/kvm_mmu.h");
+        let walkers = folder.path().join("src/arch/arm64/kvm/hyp/pgtable.c");
+        for policy in [Policy::ByLine, Policy::None, Policy::Shan, Policy::Upton, Policy::None, Policy::ByLine] {
+            tree.select(policy).expect("applies");
+            let [in_header, in_walkers] = [&header, &walkers].map(|file| fs::read_to_string(file).expect("there"));
+            let header_patch = if policy == Policy::Shan { policy } else { Policy::ByLine };
+            let header_side = if matches!(policy, Policy::Shan | Policy::ByLine) { '+' } else { '-' };
+            assert_eq!(in_header, side(header_patch.patch(), header_side), "{policy:?}");
+            let walkers_side = if policy == Policy::None { '+' } else { '-' };
+            assert_eq!(in_walkers, side(Policy::None.patch(), walkers_side), "{policy:?}");
+            let before = fs::metadata(&header).expect("there").modified().expect("kept by Linux");
+            tree.select(policy).expect("applies");
+            let after = fs::metadata(&header).expect("there").modified().expect("kept by Linux");
+            assert_eq!(before, after, "a file that is right already is not written");
+        }
+    }
+
+    #[test]
+    fn a_patch_that_does_not_apply_changes_nothing() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let tree = small_tree(folder.path());
+        let header = folder.path().join("src/arch/arm64/include/asm/kvm_mmu.h");
+        fs::write(&header, "another kernel\n").expect("written");
+        assert!(matches!(tree.select(Policy::Shan), Err(Error::Patch { policy: "shan", .. } | Error::Io { .. })));
+        assert_eq!(fs::read_to_string(&header).expect("there"), "another kernel\n");
+    }
+
+    #[test]
+    fn a_folder_that_is_no_kernel_is_refused() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let source = Source::Tree(folder.path().to_owned());
+        assert!(matches!(source.tree(folder.path(), &|_| ()), Err(Error::NotLinux(_))));
+    }
+
+    #[test]
+    fn a_failing_command_in_a_pipe_is_named() {
+        let [mut good, bad] = [Command::new("true"), Command::new("false")];
+        good.arg("unused");
+        let reason = pipe([good, bad]).expect_err("false fails");
+        assert!(reason.starts_with("false: "), "{reason}");
+        assert_eq!(folder_name("6.12.1-1~bpo12+1"), "6.12.1-1_bpo12_1");
+    }
+}
