@@ -1,5 +1,5 @@
-# Kernel options that were enough, checked on Linux 6.1 and (through olddefconfig) 6.12: allnoconfig + this file
-# (KCONFIG_ALLCONFIG). MODULES=y is there because KPROBES needs it on 6.1; nothing is built as a module.
+# What the lab kernels are made of: allnoconfig + this file (KCONFIG_ALLCONFIG). Checked on Linux 6.1 and 6.12. MODULES=y is
+# there because KPROBES needs it on 6.1; nothing is built as a module. The page size below is replaced for +16k and +64k.
 CONFIG_LOCALVERSION="-faultline"
 # CONFIG_LOCALVERSION_AUTO is not set
 CONFIG_64BIT=y

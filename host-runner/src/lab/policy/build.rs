@@ -55,11 +55,12 @@ const BUILD_IDENTITY: [(&str, &str); 4] = [
     ("KBUILD_BUILD_VERSION", "1"),
 ];
 
-/// Returns the configuration for kernels with pages of this size.
+/// Returns the configuration for kernels with pages of this size, without the comments: they make no other kernel.
 pub(super) fn config(page: PageSize) -> String {
     let default = PageSize::Size4K.option();
     assert!(FRAGMENT.contains(default), "lab/kernel.frag names the page size");
-    FRAGMENT.replace(default, page.option())
+    let settings = FRAGMENT.lines().filter(|line| line.starts_with("CONFIG_") || line.ends_with(" is not set"));
+    settings.flat_map(|line| [line, "\n"]).collect::<String>().replace(default, page.option())
 }
 
 /// Says which programs are missing, all at once.
