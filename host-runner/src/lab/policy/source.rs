@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io;
+use std::io::{self, Read, Seek};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -255,28 +255,38 @@ fn into(target: &Path, fill: impl FnOnce(&Path) -> Result<(), String>) -> Result
     fs::rename(&part, target).map_err(io_error("rename", &part))
 }
 
-/// Runs `commands` with the output of each as the input of the next; the first that fails is the reason.
+/// Runs `commands` with the output of each as the input of the next. The first that fails is the reason, with the first
+/// line it said; what the others say is dropped, since a line in the middle of the progress display helps nobody.
 fn pipe<const N: usize>(commands: [Command; N]) -> Result<(), String> {
     let mut running = Vec::new();
     let mut input = Stdio::null();
     for (index, mut command) in commands.into_iter().enumerate() {
         let name = command.get_program().to_string_lossy().into_owned();
-        command.stdin(input);
+        let failed = |error: io::Error| format!("{name}: {error}");
+        let said = tempfile::tempfile().map_err(failed)?;
+        command.stdin(input).stderr(said.try_clone().map_err(failed)?);
         if index + 1 < N {
             command.stdout(Stdio::piped());
         }
-        let mut child = command.spawn().map_err(|error| format!("{name}: {error}"))?;
+        let mut child = command.spawn().map_err(failed)?;
         input = child.stdout.take().map_or_else(Stdio::null, Stdio::from);
-        running.push((name, child));
+        running.push((name, child, said));
     }
     let mut failed = None;
-    for (name, mut child) in running {
+    for (name, mut child, said) in running {
         let status = child.wait().map_err(|error| format!("{name}: {error}"))?;
         if !status.success() {
-            failed.get_or_insert(format!("{name}: {status}"));
+            failed.get_or_insert_with(|| format!("{name}: {}", first_line(said).unwrap_or_else(|| status.to_string())));
         }
     }
     failed.map_or(Ok(()), Err)
+}
+
+/// Returns the first line in `file` that is not empty.
+fn first_line(mut file: File) -> Option<String> {
+    let mut text = Vec::new();
+    file.rewind().and_then(|()| file.read_to_end(&mut text)).ok()?;
+    String::from_utf8_lossy(&text).lines().find(|line| !line.trim().is_empty()).map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -349,7 +359,11 @@ mod tests {
         let [mut good, bad] = [Command::new("true"), Command::new("false")];
         good.arg("unused");
         let reason = pipe([good, bad]).expect_err("false fails");
-        assert!(reason.starts_with("false: "), "{reason}");
+        assert!(reason.starts_with("false: exit status"), "{reason}");
+        let mut tar = Command::new("tar");
+        tar.args(["-xf", "/nonexistent"]);
+        let reason = pipe([tar, Command::new("cat")]).expect_err("there is no such file");
+        assert!(reason.contains("/nonexistent"), "{reason}");
         assert_eq!(folder_name("6.12.1-1~bpo12+1"), "6.12.1-1_bpo12_1");
     }
 }
