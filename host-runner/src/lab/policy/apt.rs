@@ -10,6 +10,9 @@ use super::{Error, io_error};
 const SUITES: [(&str, Archive); 3] =
     [("bookworm-security", Archive::Security), ("bookworm-backports", Archive::Main), ("trixie", Archive::Main)];
 
+/// Debian's archive keys, from the package debian-archive-keyring.
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
 /// Debian's two archives, which every mirror keeps under these folders.
 #[derive(Clone, Copy)]
 enum Archive {
@@ -77,7 +80,9 @@ fn configured() -> String {
 }
 
 fn sources_list(configured: &str) -> String {
-    SUITES.iter().map(|(suite, archive)| format!("deb {} {suite} main\n", archive.uri(configured))).collect()
+    // A derivative's own apt does not trust Debian's keys unless told to.
+    let signed = if Path::new(KEYRING).exists() { format!("[signed-by={KEYRING}] ") } else { String::new() };
+    SUITES.iter().map(|(suite, archive)| format!("deb {signed}{} {suite} main\n", archive.uri(configured))).collect()
 }
 
 /// Runs apt-get in `state` with everything it reads and writes kept there.
@@ -94,7 +99,14 @@ fn run(state: &Path, arguments: &[&str]) -> Result<Output, String> {
         command.arg("-o").arg(format!("{option}={}", state.join(file).display()));
     }
     // Descriptions are never read; the download stays with our own user, who alone can be sure to reach the cache.
-    for option in ["Dir::Etc::sourceparts=/dev/null", "Acquire::Languages=none", "APT::Sandbox::User="] {
+    let fixed = [
+        "Dir::Etc::sourceparts=/dev/null",
+        "APT::Get::AllowUnauthenticated=false",
+        "Acquire::AllowInsecureRepositories=false",
+        "Acquire::Languages=none",
+        "APT::Sandbox::User=",
+    ];
+    for option in fixed {
         command.args(["-o", option]);
     }
     command.arg("-q").args(arguments).env("LC_ALL", "C").current_dir(state);
@@ -122,9 +134,9 @@ mod tests {
     #[test]
     fn uses_the_mirrors_of_the_machine_and_debian_otherwise() {
         let list = sources_list("http://mirror.example/debian/\nhttp://mirror.example/debian-security/\n");
-        assert!(list.contains("deb http://mirror.example/debian/ trixie main\n"), "{list}");
-        assert!(list.contains("deb http://mirror.example/debian-security/ bookworm-security main\n"), "{list}");
-        assert!(sources_list("").contains("deb https://deb.debian.org/debian-security/ bookworm-security main\n"));
+        assert!(list.contains("http://mirror.example/debian/ trixie main\n"), "{list}");
+        assert!(list.contains("http://mirror.example/debian-security/ bookworm-security main\n"), "{list}");
+        assert!(sources_list("").contains("https://deb.debian.org/debian-security/ bookworm-security main\n"));
     }
 
     #[test]
