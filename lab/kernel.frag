@@ -16,6 +16,8 @@ CONFIG_EXPERT=y
 CONFIG_PRINTK=y
 CONFIG_PRINTK_TIME=y
 CONFIG_BUG=y
+# Without it static keys are read from memory that EL2 cannot see, and protected KVM panics at boot (handle_trap).
+CONFIG_JUMP_LABEL=y
 CONFIG_KALLSYMS=y
 CONFIG_BINFMT_ELF=y
 CONFIG_BINFMT_SCRIPT=y
