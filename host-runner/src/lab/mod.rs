@@ -275,6 +275,10 @@ impl Lab<'_> {
         let full = collect::is_full(&self.results, &staging);
         let outcome = self.collect(ready, &staging, &ending, collect::Times { started, finished: Timestamp::now() })?;
         outcome.lost.iter().for_each(|loss| lane.line(&format!("lost: {loss}")));
+        if full || matches!(ending, Ending::Interrupted) {
+            // No outcome will say where it is.
+            lane.line(&outcome.run_dir.as_deref().unwrap_or(&self.results).display().to_string());
+        }
         match ending {
             Ending::Interrupted => Err(Error::Interrupted),
             _ if full => Err(Error::DiskFull(self.results.clone())),
