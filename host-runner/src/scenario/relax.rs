@@ -108,10 +108,7 @@ impl Observer<'_> {
         let Some(trace) = &mut self.trace else { return };
         match trace.drain() {
             Ok(log) => {
-                self.log.faults.extend(log.faults);
-                self.log.icache.extend(log.icache);
-                self.log.dcache.extend(log.dcache);
-                self.log.lost += log.lost + log.malformed;
+                self.log.append(log);
             }
             Err(error) => self.absent.push(format!("trace: {error}")),
         }
@@ -244,9 +241,14 @@ impl Scenario<'_> {
     ) -> Result<(), Error> {
         vmm::Watch::tick(&mut observer);
         observer.bar.finish_and_clear();
-        let Observer { session, mut parser, trace, log, absent, failure, .. } = observer;
+        let Observer { session, mut parser, trace, mut log, mut absent, failure, .. } = observer;
         let traced = trace.is_some();
-        drop(trace);
+        match trace.map(Trace::finish) {
+            Some(Ok(rest)) => log.append(rest),
+            Some(Err(error)) => absent.push(format!("trace: {error}")),
+            None => (),
+        }
+        let lost = log.lost + log.malformed;
         if let Some(error) = failure {
             return Err(error);
         }
@@ -259,7 +261,7 @@ impl Scenario<'_> {
                 session.evidence.absent.push(reason);
             }
         }
-        session.evidence.trace_lost += log.lost;
+        session.evidence.trace_lost += lost;
         if self.vcpus.is_empty() {
             self.vcpus = run.vcpus.iter().map(facts).collect();
         }
@@ -293,7 +295,7 @@ impl Scenario<'_> {
                     unwatched: session.unwatched(&detector, &run.cpus),
                     kmsg_lost: session.evidence.kmsg_lost,
                     untraced,
-                    trace_lost: log.lost,
+                    trace_lost: lost,
                 };
                 verdict::case(result, &context)
             }
