@@ -188,6 +188,9 @@ pub struct CaseResult {
     pub mismatches: u64,
     /// What the kernel did, from the traced round.
     pub host: Option<HostSide>,
+    /// What the TCG plugin counted in the traced round, in the emulated lab with `--count`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub counted: Option<Counted>,
     /// The kernel's complaints while this case ran.
     pub complaints: Vec<Complaint>,
     /// Descriptors the guest wrote to map the region.
@@ -215,6 +218,7 @@ impl CaseResult {
             resident: None,
             mismatches: 0,
             host: None,
+            counted: None,
             complaints: Vec::new(),
             descriptor_writes: 0,
             boot_ticks: 0,
@@ -293,6 +297,21 @@ pub struct Maintenance {
     pub max_ns: u64,
     /// All calls, in ns.
     pub total_ns: u64,
+}
+
+/// Cache maintenance instructions that the host kernel executed, counted exactly by the TCG plugin.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Counted {
+    /// Exec permission faults in the same round: the factor between the predictions and the counts.
+    pub faults: u64,
+    /// `IC IVAU` in `icache_inval_pou`.
+    pub ic_ivau: u64,
+    /// `IC IALLUIS` anywhere.
+    pub ic_ialluis: u64,
+    /// `DC CIVAC` in `dcache_clean_inval_poc`.
+    pub dc_civac: u64,
+    /// Policies whose prediction is exactly what was counted on the I side: `by line`, `capped`, `none`.
+    pub agrees_with: Vec<String>,
 }
 
 /// Something the kernel complained about, and why it is thought to have happened.
