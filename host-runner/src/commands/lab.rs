@@ -4,7 +4,8 @@ use std::ffi::OsString;
 
 use super::{Failure, HARNESS, INTERRUPTED, Outcome};
 use crate::lab::{self, GuestExit};
-use crate::result::Status;
+use crate::result::{RunResult, Status};
+use crate::{report, store};
 
 /// Which kernels, and what to run inside.
 #[derive(clap::Args)]
@@ -26,9 +27,14 @@ pub fn run(args: &Args) -> Outcome {
     let mut worst = 0;
     for outcome in &outcomes {
         let Some(exit) = &outcome.exit else { continue };
-        let code = exit_code(exit);
+        let mut code = exit_code(exit);
         if code != 0 {
             eprintln!("{}: {exit}", outcome.kernel);
+        }
+        if let Some(result) = recovered(outcome) {
+            // A closed pipe is the reader's choice; the result is on disk.
+            let _ = report::table::print(&mut std::io::stdout(), &[&result]);
+            code = result.verdict.status.exit_code();
         }
         if severity(code) > severity(worst) {
             worst = code;
@@ -38,6 +44,11 @@ pub fn run(args: &Args) -> Outcome {
         }
     }
     Ok(worst)
+}
+
+/// Returns the result that the lab made of a run that died.
+fn recovered(outcome: &lab::Outcome) -> Option<RunResult> {
+    store::read(outcome.run_dir.as_deref()?).ok().filter(|result| result.recovered)
 }
 
 /// Returns the failure that an error of the lab means.

@@ -1,8 +1,11 @@
 //! The command line: one file per command. Nothing here knows KVM or the kernel log.
 
 pub mod dmesg;
+pub mod doctor;
 pub mod lab;
+pub mod recover;
 pub mod reproduce;
+pub mod restore;
 pub mod run;
 
 use std::process::ExitCode;
@@ -38,6 +41,12 @@ enum Command {
     Reproduce(reproduce::Args),
     /// Find lockups, stalls and crashes in a saved kernel log
     Dmesg(dmesg::Args),
+    /// Say what this machine can and cannot show, and what it lacks
+    Doctor(doctor::Args),
+    /// Put settings back that a dead run left changed
+    Restore(restore::Args),
+    /// Write the results of runs that died, from what they left
+    Recover(recover::Args),
 }
 
 /// Why a command ended without a verdict: one line for the user, and the exit code.
@@ -72,11 +81,18 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
         }
     };
+    // A run does it itself, and notes it in its result.
+    if !matches!(cli.command, Command::Restore(_) | Command::Run(_)) {
+        restore::quietly();
+    }
     let outcome = match cli.command {
         Command::Run(args) => run::run(&args),
         Command::Lab(args) => lab::run(&args),
         Command::Reproduce(args) => reproduce::run(&args),
         Command::Dmesg(args) => dmesg::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Restore(args) => restore::run(&args),
+        Command::Recover(args) => recover::run(&args),
     };
     match outcome {
         Ok(code) => ExitCode::from(code),

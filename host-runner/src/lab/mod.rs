@@ -87,6 +87,9 @@ pub struct Options {
     /// The QEMU to use
     #[arg(long, hide = true, default_value = "qemu-system-aarch64", value_name = "PROGRAM")]
     pub qemu: PathBuf,
+    /// An accident inside the guest, for tests: see lab/guest/hooks.rs
+    #[arg(long, hide = true, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub guest_hook: Vec<(String, String)>,
     /// Static arm64 runner to put into the guest, in place of the one that was built with this program
     #[arg(long, hide = true, value_name = "FILE")]
     pub guest_runner: Option<PathBuf>,
@@ -111,9 +114,14 @@ impl Options {
             qemu_timeout: 600,
             qemu_args: Vec::new(),
             qemu: "qemu-system-aarch64".into(),
+            guest_hook: Vec::new(),
             guest_runner: None,
         }
     }
+}
+
+fn key_value(text: &str) -> Result<(String, String), &'static str> {
+    text.split_once('=').map(|(key, value)| (key.into(), value.into())).ok_or("KEY=VALUE expected")
 }
 
 /// What became of one kernel.
@@ -209,7 +217,8 @@ fn manifest(options: &Options, argv: &[OsString]) -> Result<Manifest, Error> {
         "time_scale": options.time_scale,
         "counting": options.count,
     });
-    Ok(Manifest { argv: argv.iter().map(text).collect::<Result<_, _>>()?, lab: lab.to_string() })
+    let hooks = options.guest_hook.iter().cloned().collect();
+    Ok(Manifest { argv: argv.iter().map(text).collect::<Result<_, _>>()?, lab: lab.to_string(), hooks })
 }
 
 /// A kernel and the directory in the results that it boots in.
@@ -321,6 +330,7 @@ impl Lab<'_> {
         });
         let release = marks.hello.map(|hello| hello.release).or_else(|| ready.kernel.info.release.clone());
         let run_dir = collect::publish(staging, &self.results, release.as_deref().unwrap_or("unknown"), times)?;
+        collect::close(&run_dir, &exit, times);
         if self.options.keep {
             self.keep(ready, &run_dir).map_err(|error| Error::results(&run_dir, error))?;
         }
