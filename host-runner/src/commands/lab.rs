@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use super::{Failure, HARNESS, INTERRUPTED, Outcome};
 use crate::lab::{self, GuestExit};
 use crate::result::Status;
+use crate::{report, store};
 
 /// Which kernels, and what to run inside.
 #[derive(clap::Args)]
@@ -23,6 +24,7 @@ pub struct Args {
 /// What keeps the lab itself from working.
 pub fn run(args: &Args) -> Outcome {
     let outcomes = lab::run(&args.options, &args.argv).map_err(failure)?;
+    write_formats(&outcomes)?;
     let mut worst = 0;
     for outcome in &outcomes {
         let Some(exit) = &outcome.exit else { continue };
@@ -38,6 +40,20 @@ pub fn run(args: &Args) -> Outcome {
         }
     }
     Ok(worst)
+}
+
+/// Writes the files for labs again: the guest wrote them before it could know the run's name and the host's time.
+///
+/// # Errors
+///
+/// If one cannot be written. A run without a result has none.
+pub fn write_formats(outcomes: &[lab::Outcome]) -> Result<(), Failure> {
+    for dir in outcomes.iter().filter_map(|outcome| outcome.run_dir.as_deref()) {
+        if let Ok(result) = store::read(dir) {
+            report::formats::write_all(dir, &result).map_err(Failure::harness)?;
+        }
+    }
+    Ok(())
 }
 
 /// Returns the failure that an error of the lab means.

@@ -1,3 +1,12 @@
-//! What people read, made from the stored result alone.
+//! What people and labs read, made from the stored result alone.
 
+pub mod formats;
+mod junit;
+mod kcidb;
+mod ktap;
+mod lava;
+mod linaro;
+pub mod measure;
+mod prom;
 pub mod table;
+mod words;

@@ -105,7 +105,7 @@ pub struct Session {
     interrupted: Arc<AtomicBool>,
     started: String,
     command: Vec<String>,
-    quiet: bool,
+    common: Common,
 }
 
 fn now() -> String {
@@ -162,8 +162,18 @@ impl Session {
             }
         };
         let raw = dir.file("kmsg.raw")?;
-        let mut session =
-            Self { dir, evidence, machine, guard: None, kmsg, raw, interrupted, started, command, quiet: common.quiet };
+        let mut session = Self {
+            dir,
+            evidence,
+            machine,
+            guard: None,
+            kmsg,
+            raw,
+            interrupted,
+            started,
+            command,
+            common: common.clone(),
+        };
         if let Some(seconds) = common.watchdog_thresh {
             session.set(&Setting::WatchdogThresh, &seconds.to_string())?;
         }
@@ -272,6 +282,7 @@ impl Session {
             run: self.run_id(),
             tool: Self::tool(),
             command: self.command.clone(),
+            under_test: self.common.under_test.clone(),
             scenario: scenario.into(),
             verdict: verdict::run(&cases),
             machine: self.machine.clone(),
@@ -282,16 +293,21 @@ impl Session {
         };
         let restored = self.guard.take().map_or(Ok(0), Guard::restore);
         self.dir.write(store::RESULT, &result)?;
+        report::formats::write_all(self.dir.path(), &result)?;
         self.dir.journal(&Step::End)?;
         restored?;
         let path = self.dir.path().display().to_string();
         if self.interrupted() {
             return Err(Error::Interrupted(path));
         }
-        if !self.quiet {
+        if !self.common.quiet {
             // A closed pipe is the reader's choice; the result is on disk.
-            let _ = report::table::print(&mut std::io::stdout(), &[&result]);
-            println!("{path}");
+            let _ = report::formats::print(&mut std::io::stdout(), self.common.format, &result);
+            if self.common.format == report::formats::Format::Human {
+                println!("{path}");
+            } else {
+                eprintln!("{path}");
+            }
         }
         Ok(result.verdict.status.exit_code())
     }
