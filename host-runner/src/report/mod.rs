@@ -1,6 +1,7 @@
 //! What people and labs read, made from the stored result alone.
 
 pub mod formats;
+pub mod html;
 mod junit;
 mod kcidb;
 mod ktap;
@@ -8,5 +9,6 @@ mod lava;
 mod linaro;
 pub mod measure;
 mod prom;
+pub mod runs;
 pub mod table;
 mod words;
