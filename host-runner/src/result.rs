@@ -26,6 +26,9 @@ pub struct RunResult {
     pub tool: Tool,
     /// Its arguments.
     pub command: Vec<String>,
+    /// What the operator said about the kernel.
+    #[serde(skip_serializing_if = "UnderTest::is_empty", default)]
+    pub under_test: UnderTest,
     /// Name of the scenario.
     pub scenario: String,
     /// Verdict over all cases.
@@ -57,6 +60,47 @@ pub struct RunId {
     pub started: String,
     /// End, RFC 3339, UTC.
     pub finished: String,
+}
+
+/// What a running kernel cannot tell about itself; for the reports of labs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::Args)]
+pub struct UnderTest {
+    /// Name this run in reports: a branch, a night, before or after
+    #[arg(long, value_name = "TEXT")]
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub label: Option<String>,
+    /// Commit the kernel was built from
+    #[arg(long, value_name = "HASH", value_parser = commit_hash)]
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub git_commit_hash: Option<String>,
+    /// Hash of the patches on top, as KCIDB has it: sha256sum *.patch | cut -c-64 | sha256sum; empty without patches
+    #[arg(long, value_name = "HASH", value_parser = patchset_hash)]
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub patchset_hash: Option<String>,
+}
+
+impl UnderTest {
+    /// Returns whether nothing was said.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+fn hash_of(digits: usize, text: &str) -> Result<String, String> {
+    let hex = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    if hex && text.len() == digits {
+        Ok(text.into())
+    } else {
+        Err(format!("give {digits} hexadecimal digits, in lower case"))
+    }
+}
+
+fn commit_hash(text: &str) -> Result<String, String> {
+    hash_of(40, text)
+}
+
+fn patchset_hash(text: &str) -> Result<String, String> {
+    if text.is_empty() { Ok(String::new()) } else { hash_of(64, text) }
 }
 
 /// The tool.
