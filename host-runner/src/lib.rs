@@ -4,6 +4,8 @@
 //! `evidence` sees tracefs and the kernel log, and everything that reports sees nothing but the stored result.
 
 pub mod commands;
+pub mod compare;
+pub mod counting;
 pub mod doctor;
 pub mod evidence;
 pub mod guest;

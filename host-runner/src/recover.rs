@@ -167,6 +167,7 @@ fn reconstruct(run: &Path, journal: &Journal, witness: &Witness) -> RunResult {
         tool: begin.tool,
         scenario: begin.command.get(1).cloned().unwrap_or_else(|| "unknown".into()),
         command: begin.command,
+        under_test: Default::default(),
         verdict: overall,
         machine,
         detector: detector.unwrap_or_else(Detector::unknown),

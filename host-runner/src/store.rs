@@ -147,6 +147,18 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::rename(&part, path)
 }
 
+/// Writes the result of a run directory anew, by rename.
+///
+/// # Errors
+///
+/// If it cannot be written.
+pub fn write_result(run_dir: &Path, result: &crate::result::RunResult) -> Result<(), Error> {
+    let path = run_dir.join(RESULT);
+    let failed = |error| Error::Write(path.clone(), error);
+    let text = serde_json::to_string_pretty(result).map_err(io::Error::from).map_err(failed)?;
+    replace(&path, format!("{text}\n").as_bytes()).map_err(failed)
+}
+
 /// Reads the result of a run directory, or the result file itself.
 ///
 /// # Errors

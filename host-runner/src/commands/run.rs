@@ -7,6 +7,8 @@ use clap::{Args as ClapArgs, Subcommand};
 use super::{Failure, Outcome};
 use crate::plan::blocks::Block;
 use crate::plan::relax::Sharing;
+use crate::report::formats::Format;
+use crate::result::UnderTest;
 use crate::size::Size;
 
 /// What to run.
@@ -45,6 +47,12 @@ pub struct Common {
     /// Do not trace: no evidence of the faults taken, so nothing can pass
     #[arg(long)]
     pub no_trace: bool,
+    /// What to print at the end; all but the table for programs
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub format: Format,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would take the comment for the help text of the group")]
+    pub under_test: UnderTest,
     /// Print nothing but errors; the result is in the run's directory
     #[arg(short, long)]
     pub quiet: bool,

@@ -66,6 +66,9 @@ pub struct Options {
     /// Source tree that policy:NAME kernels are built from, in place of Debian's linux-source-6.12
     #[arg(long, value_name = "DIR")]
     pub linux: Option<PathBuf>,
+    /// Count every cache maintenance instruction by a TCG plugin, and put the counts beside the predictions
+    #[arg(long)]
+    pub count: bool,
     /// Put this file into the guest, under its own name in the directory where the runner starts
     #[arg(long, value_name = "FILE")]
     pub with: Vec<PathBuf>,
@@ -104,6 +107,7 @@ impl Options {
             time_scale: None,
             append: String::new(),
             linux: None,
+            count: false,
             with: Vec::new(),
             dry_run: false,
             keep: false,
@@ -148,6 +152,7 @@ pub struct Outcome {
 /// the guests had written is kept in run directories.
 pub fn run(options: &Options, argv: &[OsString]) -> Result<Vec<Outcome>, Error> {
     let specs = parse(options)?;
+    let options = &with_plugin(options)?;
     if options.dry_run {
         return Ok(dry_run(options, &specs));
     }
@@ -173,6 +178,22 @@ fn parse(options: &Options) -> Result<Vec<Spec>, Error> {
     options.kernel.iter().map(|name| name.parse()).collect()
 }
 
+/// Adds the counting plugin to QEMU's arguments where it is asked for; its file lands among the guest's.
+fn with_plugin(options: &Options) -> Result<Options, Error> {
+    let mut options = options.clone();
+    if options.count {
+        let own = std::env::current_exe().unwrap_or_default();
+        let path = own.with_file_name("libcmo_plugin.so");
+        // QEMU splits the argument at commas.
+        if !path.exists() || path.to_string_lossy().contains(',') {
+            return Err(Error::NoPlugin(path));
+        }
+        let argument = format!("{},out={}", path.display(), crate::counting::COUNTS);
+        options.qemu_args.extend(["-plugin".into(), argument]);
+    }
+    Ok(options)
+}
+
 fn dry_run(options: &Options, specs: &[Spec]) -> Vec<Outcome> {
     let line = |name: &String, spec: &Spec| {
         let image = match spec {
@@ -194,6 +215,7 @@ fn manifest(options: &Options, argv: &[OsString]) -> Result<Manifest, Error> {
         "cpu": options.cpu,
         "smp": options.smp,
         "time_scale": options.time_scale,
+        "counting": options.count,
     });
     let hooks = options.guest_hook.iter().cloned().collect();
     Ok(Manifest { argv: argv.iter().map(text).collect::<Result<_, _>>()?, lab: lab.to_string(), hooks })

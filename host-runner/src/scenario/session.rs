@@ -77,7 +77,7 @@ pub struct Session {
     interrupted: Arc<AtomicBool>,
     started: String,
     command: Vec<String>,
-    quiet: bool,
+    common: Common,
     /// The run that this one goes on with, if any.
     pub resumed_from: Option<String>,
 }
@@ -153,7 +153,7 @@ impl Session {
             interrupted,
             started,
             command,
-            quiet: common.quiet,
+            common: common.clone(),
             resumed_from: None,
         };
         if let Some(seconds) = common.watchdog_thresh {
@@ -290,6 +290,7 @@ impl Session {
             run: self.run_id(),
             tool: Self::tool(),
             command: self.command.clone(),
+            under_test: self.common.under_test.clone(),
             scenario: scenario.into(),
             verdict: verdict::run(&cases),
             machine: self.machine.clone(),
@@ -302,18 +303,22 @@ impl Session {
         };
         let restored = self.guard.take().map_or(Ok(0), Guard::restore);
         self.dir.write(store::RESULT, &result)?;
+        report::formats::write_all(self.dir.path(), &result)?;
         self.dir.journal(&Step::End)?;
         restored?;
         let path = self.dir.path().display().to_string();
         if self.interrupted() {
             return Err(Error::Interrupted(path));
         }
-        if !self.quiet {
+        if !self.common.quiet {
             // A closed pipe is the reader's choice; the result is on disk.
-            let _ = report::table::print(&mut std::io::stdout(), &[&result]);
+            let _ = report::formats::print(&mut std::io::stdout(), self.common.format, &result);
             // In the lab the directory has another name outside, which the lab prints.
             if std::env::var_os("FAULTLINE_RUN_NAME").is_none() {
-                println!("{path}");
+                match self.common.format {
+                    report::formats::Format::Human => println!("{path}"),
+                    _ => eprintln!("{path}"),
+                }
             }
         }
         Ok(result.verdict.status.exit_code())
