@@ -8,6 +8,7 @@ pub mod evidence;
 pub mod guest;
 pub mod lab;
 pub mod plan;
+pub mod projection;
 pub mod report;
 pub mod result;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]

@@ -2,6 +2,7 @@
 
 pub mod dmesg;
 pub mod lab;
+pub mod project;
 pub mod reproduce;
 pub mod run;
 
@@ -36,6 +37,8 @@ enum Command {
     Lab(lab::Args),
     /// Show the lockup on one kernel and its absence on another, in the emulated lab
     Reproduce(reproduce::Args),
+    /// Compute stall and headroom of a storm from the cost of one line
+    Project(project::Args),
     /// Find lockups, stalls and crashes in a saved kernel log
     Dmesg(dmesg::Args),
 }
@@ -76,6 +79,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Lab(args) => lab::run(&args),
         Command::Reproduce(args) => reproduce::run(&args),
+        Command::Project(args) => project::run(&args),
         Command::Dmesg(args) => dmesg::run(&args),
     };
     match outcome {

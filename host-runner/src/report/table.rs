@@ -105,6 +105,7 @@ fn details(out: &mut impl Write, run: &RunResult) -> io::Result<()> {
             writeln!(out, "    {line}")?;
         }
     }
+    super::storm::findings(out, run)?;
     for absent in &run.evidence.absent {
         writeln!(out, "{}: without {absent}", run.machine.kernel_release)?;
     }

@@ -17,8 +17,10 @@ use crate::evidence::machine::Machine;
 use crate::evidence::message::Parser;
 use crate::evidence::procfs;
 use crate::plan::blocks::{Block, HostBlocks};
+use crate::projection::Headroom;
 use crate::result::{CaseResult, EvidenceState, RunId, RunResult, Status, Tool, VERSION, VcpuFacts};
 use crate::store::{self, RunDir};
+use crate::verdict::policy::Conclusion;
 use crate::{lab, report, verdict, vmm};
 
 /// Why a run ended without a verdict.
@@ -99,6 +101,10 @@ pub struct Session {
     pub evidence: EvidenceState,
     /// The machine.
     pub machine: Machine,
+    /// Which maintenance the kernel does, where the scenario finds out.
+    pub policy: Option<Conclusion>,
+    /// How far the longest stall is from a soft lockup, where the scenario finds out.
+    pub headroom: Option<Headroom>,
     guard: Option<Guard>,
     kmsg: Option<Kmsg<File>>,
     raw: File,
@@ -162,8 +168,20 @@ impl Session {
             }
         };
         let raw = dir.file("kmsg.raw")?;
-        let mut session =
-            Self { dir, evidence, machine, guard: None, kmsg, raw, interrupted, started, command, quiet: common.quiet };
+        let mut session = Self {
+            dir,
+            evidence,
+            machine,
+            policy: None,
+            headroom: None,
+            guard: None,
+            kmsg,
+            raw,
+            interrupted,
+            started,
+            command,
+            quiet: common.quiet,
+        };
         if let Some(seconds) = common.watchdog_thresh {
             session.set(&Setting::WatchdogThresh, &seconds.to_string())?;
         }
@@ -273,12 +291,14 @@ impl Session {
             tool: Self::tool(),
             command: self.command.clone(),
             scenario: scenario.into(),
-            verdict: verdict::run(&cases),
+            verdict: verdict::with_policy(verdict::run(&cases), self.policy.as_ref()),
             machine: self.machine.clone(),
             detector: Detector::read(Path::new("/")),
             vcpus,
             evidence: self.evidence.clone(),
             cases,
+            policy: self.policy.take(),
+            headroom: self.headroom.take(),
         };
         let restored = self.guard.take().map_or(Ok(0), Guard::restore);
         self.dir.write(store::RESULT, &result)?;
