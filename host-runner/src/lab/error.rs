@@ -28,9 +28,9 @@ pub enum Error {
         /// What is wrong with it.
         problem: super::image::ImageError,
     },
-    /// Policy kernels have no builder in this version.
-    #[error("policy kernels are not built yet: cannot make 'policy:{0}'; name a debian: kernel or an Image instead")]
-    PolicyNotBuilt(String),
+    /// A policy kernel could not be built.
+    #[error("{0}")]
+    Policy(#[from] super::policy::Error),
     /// A program that the lab calls is not installed.
     #[error("{program} is not installed: apt-get install {package}")]
     MissingProgram {

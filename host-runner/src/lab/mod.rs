@@ -5,6 +5,7 @@
 //! nothing. Inside the guest, [`guest`] is process 1.
 
 mod cache;
+pub mod cmo;
 mod collect;
 mod console;
 mod debian;
@@ -13,6 +14,7 @@ pub mod guest;
 mod image;
 mod initramfs;
 mod kernel;
+pub mod policy;
 mod process;
 mod progress;
 mod qemu;
@@ -61,6 +63,9 @@ pub struct Options {
     /// More arguments for the emulated kernel
     #[arg(long, default_value = "", value_name = "ARGS", allow_hyphen_values = true)]
     pub append: String,
+    /// Source tree that policy:NAME kernels are built from, in place of Debian's linux-source-6.12
+    #[arg(long, value_name = "DIR")]
+    pub linux: Option<PathBuf>,
     /// Put this file into the guest, under its own name in the directory where the runner starts
     #[arg(long, value_name = "FILE")]
     pub with: Vec<PathBuf>,
@@ -95,6 +100,7 @@ impl Options {
             mem: 4096,
             time_scale: None,
             append: String::new(),
+            linux: None,
             with: Vec::new(),
             dry_run: false,
             keep: false,
@@ -205,7 +211,9 @@ impl Lab<'_> {
             .prefix(".lab-")
             .tempdir_in(&self.results)
             .map_err(|error| Error::results(&self.results, error))?;
-        let kernel = kernel::resolve(name, spec, work.path(), self.interrupt, &|text| lane.stage(text));
+        let kernel = kernel::resolve(name, spec, self.options.linux.as_deref(), work.path(), self.interrupt, &|text| {
+            lane.stage(text)
+        });
         lane.finish();
         let kernel = kernel?;
         self.interrupt.check()?;
