@@ -4,6 +4,7 @@ pub mod dmesg;
 pub mod lab;
 pub mod project;
 pub mod reproduce;
+pub mod reproduce_patch;
 pub mod run;
 
 use std::process::ExitCode;
@@ -37,6 +38,8 @@ enum Command {
     Lab(lab::Args),
     /// Show the lockup on one kernel and its absence on another, in the emulated lab
     Reproduce(reproduce::Args),
+    /// Show that the patch alone makes the difference: the storm on kernels that differ by nothing else
+    ReproducePatch(reproduce_patch::Args),
     /// Compute stall and headroom of a storm from the cost of one line
     Project(project::Args),
     /// Find lockups, stalls and crashes in a saved kernel log
@@ -79,6 +82,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Lab(args) => lab::run(&args),
         Command::Reproduce(args) => reproduce::run(&args),
+        Command::ReproducePatch(args) => reproduce_patch::run(&args),
         Command::Project(args) => project::run(&args),
         Command::Dmesg(args) => dmesg::run(&args),
     };

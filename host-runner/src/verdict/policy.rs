@@ -217,6 +217,10 @@ fn look(point: &Point, all: &[Point], geometry: &Geometry) -> Seen {
     if let Some(counted) = point.counted.filter(|counted| counted.blocks > 0) {
         return by_counts(counted, lines, size);
     }
+    if point.permission_ns < 4 * point.resident_ns {
+        let cannot = format!("{size}: the first fetch took no longer than the second, so there was no fault");
+        return Seen { lines, shows: Shows::Undecided, by: None, cannot: Some(cannot), called };
+    }
     if point.probe_calls == Some(0) && point.grants > 0 {
         let by =
             format!("probe: {size} was made executable {} times without one call of the maintenance", point.grants);

@@ -54,14 +54,17 @@ pub fn case(case: &CaseResult, storm: &Storm, racers: u64, context: &Context) ->
     unseen(context).unwrap_or_else(|| raced(storm, context))
 }
 
+/// Says whether blocks were made executable without one call of the maintenance, as a probe on it shows.
+pub fn unmaintained(storm: &Storm) -> bool {
+    most_invalidations(storm).is_some_and(|(most, _)| most == 0) && storm.traced.iter().any(|race| race.faults > 0)
+}
+
 /// Fails a kernel that made blocks executable without one call of the maintenance.
 fn no_maintenance(storm: &Storm) -> Option<Verdict> {
-    let (most, _) = most_invalidations(storm)?;
-    let faults: u64 = storm.traced.iter().map(|race| race.faults).sum();
-    (most == 0 && faults > 0).then(|| {
-        let reason =
-            format!("no maintenance: {faults} faults made blocks executable without one call of the maintenance");
-        Verdict::new(Status::Fail, reason)
+    unmaintained(storm).then(|| {
+        let faults: u64 = storm.traced.iter().map(|race| race.faults).sum();
+        let how = "made blocks executable without one call of the maintenance";
+        Verdict::new(Status::Fail, format!("no maintenance: {faults} faults {how}"))
     })
 }
 
@@ -86,6 +89,11 @@ fn grown(storm: &Storm, racers: u64) -> Option<String> {
     })
 }
 
+/// Returns the most vCPUs that raced into one block.
+fn most_racers(storm: &Storm) -> u64 {
+    storm.traced.iter().map(|race| race.racers).max().unwrap_or(0)
+}
+
 /// Passes a race that was one: someone faulted in every block.
 fn raced(storm: &Storm, context: &Context) -> Verdict {
     let missed = storm.traced.iter().filter(|race| race.faulted.is_empty()).count();
@@ -102,7 +110,11 @@ fn raced(storm: &Storm, context: &Context) -> Verdict {
         let (faulted, racers) = (race.faulted.len(), race.racers);
         format!("; at most {n} invalidations of a block, where {faulted} of {racers} racers faulted")
     });
-    let growth = storm.growth.map(|growth| format!("; {growth:.2} times the stall of one racer")).unwrap_or_default();
+    let growth = storm
+        .growth
+        .filter(|_| most_racers(storm) > 1)
+        .map(|growth| format!("; {growth:.2} times the stall of one racer"))
+        .unwrap_or_default();
     let reason = format!(
         "{faults} {kind} faults by fetches; worst stall {}{growth}{}; no lockup",
         time(storm.worst_ns),

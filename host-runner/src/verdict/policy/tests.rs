@@ -150,6 +150,13 @@ fn a_second_block_decides() {
     assert_eq!(altra_4k(&[2 << 20, 1 << 30]).class, Class::Capped);
 }
 
+/// Where the mapping survived, nothing was measured, and cheap is not "none".
+#[test]
+fn a_fetch_without_a_fault_says_nothing() {
+    let points: Vec<_> = blocks(|_| 0).into_iter().map(|p| Point { permission_ns: p.resident_ns, ..p }).collect();
+    assert_eq!(class(&points, &LAB), Class::CannotTell);
+}
+
 #[test]
 fn what_was_not_measured_is_said() {
     assert_eq!(class(&[], &LAB), Class::CannotTell);
