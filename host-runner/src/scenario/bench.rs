@@ -189,7 +189,7 @@ impl<'a> Bench<'a> {
                 session.evidence.absent.push(reason.clone());
             }
         }
-        session.evidence.trace_lost += seen.log.lost;
+        session.evidence.trace_lost += seen.lost();
         let detector = Detector::read(Path::new("/"));
         Context {
             page_bytes: ground.host.page_bytes,
@@ -197,7 +197,7 @@ impl<'a> Bench<'a> {
             unwatched: session.unwatched(&detector, &run.cpus),
             kmsg_lost: session.evidence.kmsg_lost,
             untraced: seen.untraced(),
-            trace_lost: seen.log.lost,
+            trace_lost: seen.lost(),
         }
     }
 

@@ -132,8 +132,7 @@ impl<'a> Observer<'a> {
             }
         } else if self.setup.traced.is_some_and(|traced| traced < round) && self.trace.is_some() {
             // Rounds after the traced one are timed again.
-            self.read_trace();
-            self.trace = None;
+            self.close_trace();
             cmo::phase(NO_PHASE);
         }
         self.seen.rounds += 1;
@@ -176,13 +175,16 @@ impl<'a> Observer<'a> {
     fn read_trace(&mut self) {
         let Some(trace) = &mut self.trace else { return };
         match trace.drain() {
-            Ok(log) => {
-                self.seen.log.faults.extend(log.faults);
-                self.seen.log.icache.extend(log.icache);
-                self.seen.log.dcache.extend(log.dcache);
-                self.seen.log.lost += log.lost + log.malformed;
-            }
+            Ok(log) => self.seen.log.append(log),
             Err(error) => self.seen.absent.push(format!("trace: {error}")),
+        }
+    }
+
+    fn close_trace(&mut self) {
+        match self.trace.take().map(Trace::finish) {
+            Some(Ok(rest)) => self.seen.log.append(rest),
+            Some(Err(error)) => self.seen.absent.push(format!("trace: {error}")),
+            None => (),
         }
     }
 
@@ -195,7 +197,7 @@ impl<'a> Observer<'a> {
         cmo::phase(NO_PHASE);
         vmm::Watch::tick(&mut self);
         self.bar.finish_and_clear();
-        drop(self.trace);
+        self.close_trace();
         if let Some(error) = self.failure {
             return Err(error);
         }
@@ -207,6 +209,11 @@ impl<'a> Observer<'a> {
 }
 
 impl Observed {
+    /// Returns how many events the trace lost, those that could not be read included.
+    pub fn lost(&self) -> u64 {
+        self.log.lost + self.log.malformed
+    }
+
     /// Returns why there is no trace, if there is none.
     pub fn untraced(&self) -> Option<String> {
         (!self.traced).then(|| self.absent.first().cloned().unwrap_or_else(|| "--no-trace".into()))

@@ -178,6 +178,7 @@ impl Session {
         if let Some(seconds) = common.watchdog_thresh {
             session.set(&Setting::WatchdogThresh, &seconds.to_string())?;
         }
+        session.keep_hung_task_warnings();
         session.journal(&Step::Ready { detector: Detector::read(Path::new("/")) })?;
         Ok(session)
     }
@@ -195,6 +196,14 @@ impl Session {
         // In the lab, on disk means brought out of the guest; where that fails the host notices.
         let _ = lab::guest::barrier();
         Ok(())
+    }
+
+    /// Lets the guard put back how many hung tasks the kernel will still report: the count goes down by itself. Without
+    /// root, or beside another run, it stays as it becomes.
+    fn keep_hung_task_warnings(&mut self) {
+        if let Some(left @ 0..) = Detector::read(Path::new("/")).hung_task_warnings {
+            let _ = self.set(&Setting::HungTaskWarnings, &left.to_string());
+        }
     }
 
     /// Leaves the reason of a run without a result in its journal, if there is still room for it.
