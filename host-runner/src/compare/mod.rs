@@ -272,7 +272,8 @@ fn case_facts(name: &str, before: &[&CaseResult], after: &[&CaseResult]) -> Vec<
         |what, before: String, after: String, change| Fact { case: name.to_owned(), what, before, after, change };
     let bad = |cases: &[&CaseResult]| cases.iter().filter(|case| !ended_well(case.verdict.status)).count();
     let mut facts = vec![fact("verdict", statuses(before), statuses(after), verdict_change(before, after, bad))];
-    let sides: [(&str, fn(Lockups) -> u64); 3] = [
+    type Count = fn(Lockups) -> u64;
+    let sides: [(&str, Count); 3] = [
         ("I-side lockups", |found| found.i_side),
         ("D-side lockups", |found| found.d_side),
         ("other lockups", |found| found.other),

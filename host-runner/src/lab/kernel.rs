@@ -116,7 +116,6 @@ mod tests {
             let message = parse(text).expect_err(text);
             assert!(message.contains(&format!("'{text}'")) && message.contains("debian:6.12"), "{message}");
         }
-        let message = parse("policy:").expect_err("no name");
-        assert!(message.contains("by-line"), "{message}");
+        assert!(parse("policy:mine").is_err_and(|message| message.contains("by-line, upton")));
     }
 }
