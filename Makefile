@@ -5,7 +5,7 @@ SHELL := /bin/bash
 
 PAYLOAD_TARGET := aarch64-unknown-none-softfloat
 RUNNER_TARGET := aarch64-unknown-linux-musl
-PAYLOAD_ELF := target/$(PAYLOAD_TARGET)/release/faultline-payload
+PAYLOAD_ELF := target/$(PAYLOAD_TARGET)/payload/faultline-payload
 PAYLOAD := target/faultline-payload.img
 RUNNER := target/$(RUNNER_TARGET)/release/faultline
 FAULTLINE := target/release/faultline
@@ -28,7 +28,7 @@ setup: ## install what building and running needs (as root), or say what is miss
 
 .PHONY: payload
 payload: setup ## build the guest's image
-	@cargo build -q --release --locked -p payload --target $(PAYLOAD_TARGET)
+	@cargo build -q --profile payload --locked -p payload --target $(PAYLOAD_TARGET)
 	@objcopy -I elf64-little -O binary $(PAYLOAD_ELF) $(PAYLOAD).part
 	@cmp -s $(PAYLOAD).part $(PAYLOAD) && rm $(PAYLOAD).part || mv $(PAYLOAD).part $(PAYLOAD)
 
