@@ -35,7 +35,7 @@ payload: setup ## build the guest's image
 .PHONY: build
 build: payload ## build payload, static arm64 runner and native runner
 	@cargo build -q --release --locked -p host-runner --bin faultline --target $(RUNNER_TARGET)
-	@cargo build -q --release --locked -p host-runner --bin faultline
+	@cargo build -q --release --locked -p host-runner --bin faultline -p cmo-plugin
 
 .PHONY: reproduce
 reproduce: build ## the main job: the lockup on BEFORE=, gone on AFTER=

@@ -4,11 +4,16 @@
 //! `evidence` sees tracefs and the kernel log, and everything that reports sees nothing but the stored result.
 
 pub mod commands;
+pub mod compare;
+pub mod counting;
+pub mod doctor;
 pub mod evidence;
 pub mod guest;
+pub mod journal;
 pub mod lab;
 pub mod plan;
 pub mod projection;
+pub mod recover;
 pub mod report;
 pub mod result;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]

@@ -1,12 +1,22 @@
 //! The command line: one file per command. Nothing here knows KVM or the kernel log.
 
+pub mod baseline;
+pub mod compare;
 pub mod dmesg;
+pub mod doctor;
 pub mod lab;
+pub mod list;
 pub mod project;
+pub mod prune;
+pub mod recover;
+pub mod report;
 pub mod reproduce;
 pub mod reproduce_patch;
+pub mod restore;
 pub mod run;
+pub mod show;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -44,6 +54,24 @@ enum Command {
     Project(project::Args),
     /// Find lockups, stalls and crashes in a saved kernel log
     Dmesg(dmesg::Args),
+    /// Say what this machine can and cannot show, and what it lacks
+    Doctor(doctor::Args),
+    /// Put settings back that a dead run left changed
+    Restore(restore::Args),
+    /// Write the results of runs that died, from what they left
+    Recover(recover::Args),
+    /// List stored runs
+    List(list::Args),
+    /// Print stored runs again, as a table or in another format
+    Show(show::Args),
+    /// Say what changed between two sets of runs; exit code 1 if anything got worse
+    Compare(compare::Args),
+    /// Make one HTML file of runs
+    Report(report::Args),
+    /// Store runs that later ones are compared with
+    Baseline(baseline::Args),
+    /// Remove old runs
+    Prune(prune::Args),
 }
 
 /// Why a command ended without a verdict: one line for the user, and the exit code.
@@ -68,6 +96,21 @@ impl Failure {
 /// What commands return: an exit code, or a line and an exit code.
 pub type Outcome = Result<u8, Failure>;
 
+/// Prints what a command found. A reader that closes the pipe is no failure.
+///
+/// # Errors
+///
+/// If standard output cannot be written.
+pub fn emit(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::harness(format!("cannot write to standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Parses the command line and runs the command.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -78,6 +121,10 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
         }
     };
+    // A run does it itself, and notes it in its result.
+    if !matches!(cli.command, Command::Restore(_) | Command::Run(_)) {
+        restore::quietly();
+    }
     let outcome = match cli.command {
         Command::Run(args) => run::run(&args),
         Command::Lab(args) => lab::run(&args),
@@ -85,6 +132,15 @@ pub fn main() -> ExitCode {
         Command::ReproducePatch(args) => reproduce_patch::run(&args),
         Command::Project(args) => project::run(&args),
         Command::Dmesg(args) => dmesg::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Restore(args) => restore::run(&args),
+        Command::Recover(args) => recover::run(&args),
+        Command::List(args) => list::run(&args),
+        Command::Show(args) => show::run(&args),
+        Command::Compare(args) => compare::run(&args),
+        Command::Report(args) => report::run(&args),
+        Command::Baseline(args) => baseline::run(&args),
+        Command::Prune(args) => prune::run(&args),
     };
     match outcome {
         Ok(code) => ExitCode::from(code),

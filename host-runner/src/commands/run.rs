@@ -8,6 +8,8 @@ use super::{Failure, Outcome};
 use crate::plan::blocks::Block;
 use crate::plan::relax::Sharing;
 use crate::plan::storm::{Mode, Order};
+use crate::report::formats::Format;
+use crate::result::UnderTest;
 use crate::size::Size;
 
 /// What to run.
@@ -30,6 +32,8 @@ enum Scenario {
     Dside(DSide),
     /// Boot the guest, map a region, start all vCPUs and power off: does KVM work here at all
     Boot(Boot),
+    /// Run guests that scribble over everything they can reach: does this program live with it
+    Chaos(Chaos),
 }
 
 /// Options of every scenario.
@@ -50,6 +54,12 @@ pub struct Common {
     /// Do not trace: no evidence of the faults taken, so nothing can pass
     #[arg(long)]
     pub no_trace: bool,
+    /// What to print at the end; all but the table for programs
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub format: Format,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would take the comment for the help text of the group")]
+    pub under_test: UnderTest,
     /// Print nothing but errors; the result is in the run's directory
     #[arg(short, long)]
     pub quiet: bool,
@@ -76,6 +86,10 @@ pub struct Relax {
     /// Size of the region for each kind of memory; a multiple of its blocks
     #[arg(long, value_name = "SIZE")]
     pub region: Option<Size>,
+    /// Go on with a run that the machine or the runner did not survive, after the case that ended it; give the same
+    /// other options as then
+    #[arg(long, value_name = "RUN", conflicts_with = "blocks")]
+    pub resume: Option<PathBuf>,
     #[command(flatten)]
     #[allow(missing_docs, reason = "clap would take the comment for the help text of the group")]
     pub common: Common,
@@ -155,6 +169,23 @@ pub struct Boot {
     pub common: Common,
 }
 
+/// Options of `chaos`.
+#[derive(ClapArgs, Clone, Debug)]
+pub struct Chaos {
+    /// Number of guests
+    #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub runs: u64,
+    /// Seed of the first guest; the others follow
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(..1 << 62))]
+    pub seed: u64,
+    /// Number of vCPUs
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=abi::channel::MAX_VCPUS as u64))]
+    pub vcpus: u64,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would take the comment for the help text of the group")]
+    pub common: Common,
+}
+
 /// Runs the scenario.
 ///
 /// # Errors
@@ -168,6 +199,7 @@ pub fn run(args: &Args) -> Outcome {
         Scenario::Policy(policy) => crate::scenario::policy::run(policy),
         Scenario::Dside(dside) => crate::scenario::dside::run(dside),
         Scenario::Boot(boot) => crate::scenario::boot::run(boot),
+        Scenario::Chaos(chaos) => crate::scenario::chaos::run(chaos),
     };
     outcome.map_err(|error| Failure::new(error.exit_code(), error))
 }

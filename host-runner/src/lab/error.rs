@@ -90,6 +90,9 @@ pub enum Error {
     /// The file is there, but the guest could not execute it.
     #[error("{0} is not a static arm64 program: run `make build`, or correct FAULTLINE_GUEST_RUNNER")]
     GuestRunnerKind(PathBuf),
+    /// The counting plugin was not built.
+    #[error("no counting plugin at {0}: run `make build`")]
+    NoPlugin(PathBuf),
     /// A file for the guest cannot be had.
     #[error("cannot put {path} into the guest: {error}")]
     GuestFile {

@@ -1,4 +1,15 @@
-//! What people read, made from the stored result alone.
+//! What people and labs read, made from the stored result alone.
 
+pub mod formats;
+pub mod html;
+mod junit;
+mod kcidb;
+mod ktap;
+mod lava;
+mod linaro;
+pub mod measure;
+mod prom;
+pub mod runs;
 pub mod storm;
 pub mod table;
+mod words;

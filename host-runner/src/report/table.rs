@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use super::words::quiet;
 use crate::evidence::machine::Platform;
 use crate::result::{CaseResult, RunResult, Timing};
 use crate::verdict::{describe, relax_faults};
@@ -73,6 +74,7 @@ fn platform(run: &RunResult) -> Option<String> {
     match run.machine.platform {
         Platform::Hardware => None,
         Platform::VirtualMachine => Some("virtual machine".into()),
+        Platform::Unknown => Some("machine not known".into()),
         Platform::Emulated => {
             let lab = run.machine.lab.as_ref();
             let text = |key: &str| lab.and_then(|lab| lab[key].as_str()).unwrap_or("unknown").to_owned();
@@ -103,21 +105,25 @@ fn row(run: &RunResult, case: &CaseResult) -> [String; 7] {
 
 fn details(out: &mut impl Write, run: &RunResult) -> io::Result<()> {
     for case in &run.cases {
-        let (status, reason) = (case.verdict.status.name(), &case.verdict.reason);
+        let (status, reason) = (case.verdict.status.name(), quiet(&case.verdict.reason));
         writeln!(out, "{} {}: {status}: {reason}", run.machine.kernel_release, case.block)?;
+        if let Some(cost) = &case.tracing_cost {
+            let (percent, without, with) = (cost.percent(), time(cost.untraced_ns), time(cost.traced_ns));
+            writeln!(out, "    tracing cost: {percent:+.1} % of the median exec fault ({without} to {with})")?;
+        }
         for complaint in &case.complaints {
             let line = describe(complaint);
             if !reason.contains(&line) {
-                writeln!(out, "    {line}")?;
+                writeln!(out, "    {}", quiet(&line))?;
             }
         }
         for line in &case.autopsy {
-            writeln!(out, "    {line}")?;
+            writeln!(out, "    {}", quiet(line))?;
         }
     }
     super::storm::findings(out, run)?;
     for absent in &run.evidence.absent {
-        writeln!(out, "{}: without {absent}", run.machine.kernel_release)?;
+        writeln!(out, "{}: without {}", run.machine.kernel_release, quiet(absent))?;
     }
     Ok(())
 }

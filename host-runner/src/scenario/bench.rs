@@ -1,6 +1,7 @@
 //! What scenarios over kinds of memory share: which blocks, their guests, and what every case's result holds.
 
 use std::io::Write;
+use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,9 +14,9 @@ use crate::commands::run::Common;
 use crate::evidence::detector::Detector;
 use crate::guest::{Backing, End, GuestRun, GuestSpec, trouble};
 use crate::plan::blocks::{Block, HostBlocks, Missing, mapped_bytes};
-use crate::result::{CaseResult, Predicted, Status, Timing, VcpuFacts, Verdict};
+use crate::result::{CaseResult, Predicted, Status, Timing, TracingCost, VcpuFacts, Verdict};
 use crate::verdict::Context;
-use crate::{stats, store, vmm};
+use crate::{counting, stats, store, vmm};
 
 /// Cases of one run.
 pub struct Bench<'a> {
@@ -24,6 +25,8 @@ pub struct Bench<'a> {
     /// Options of every scenario.
     pub common: &'a Common,
     image: Vec<u8>,
+    /// Cases before the one under way.
+    pub index: usize,
     /// What the guest read of its CPUs, from the guest with the most of them.
     pub vcpus: Vec<VcpuFacts>,
 }
@@ -60,8 +63,19 @@ impl Ran {
 
     /// Returns times of the elements with this tag in the first `rounds` rounds, which were not traced.
     pub fn timing(&self, tag: u32, rounds: u64) -> Option<Timing> {
-        let elements = records(&self.run, Kind::Element).filter(|r| r.tag == tag && u64::from(r.pass) < rounds);
+        self.timing_of(tag, 0..rounds)
+    }
+
+    fn timing_of(&self, tag: u32, rounds: Range<u64>) -> Option<Timing> {
+        let elements = records(&self.run, Kind::Element);
+        let elements = elements.filter(|r| r.tag == tag && rounds.contains(&u64::from(r.pass)));
         stats::timing(elements.map(|r| r.data[1]).collect(), self.hz())
+    }
+
+    /// Returns what tracing added to the elements with this tag, where the rounds after the first `rounds` were traced.
+    pub fn tracing_cost(&self, tag: u32, rounds: u64) -> Option<TracingCost> {
+        let traced_ns = self.timing_of(tag, rounds..u64::MAX)?.ns.p50;
+        Some(TracingCost { untraced_ns: self.timing(tag, rounds)?.ns.p50, traced_ns })
     }
 }
 
@@ -79,7 +93,7 @@ impl<'a> Bench<'a> {
     pub fn new(name: &'static str, common: &'a Common, vcpus: u64) -> Result<Self, Error> {
         let image = session::payload(common)?;
         vmm::check(vcpus)?;
-        Ok(Self { name, common, image, vcpus: Vec::new() })
+        Ok(Self { name, common, image, index: 0, vcpus: Vec::new() })
     }
 
     /// Returns the round to trace when `rounds` are timed before it.
@@ -126,8 +140,9 @@ impl<'a> Bench<'a> {
     ) -> Result<Option<Ran>, Error> {
         result.block_bytes = ground.block_bytes;
         result.region_bytes = ground.region_bytes;
-        session.journal(&Step::Case { block: result.block.to_string() })?;
-        let mut observer = Observer::new(session, setup);
+        session.journal(&Step::Case { block: result.block.to_string(), plan: Box::new(result.clone()) })?;
+        let phase = counting::phase_of(self.index);
+        let mut observer = Observer::new(session, Setup { phase, ..setup });
         let limit = Duration::from_secs(self.common.time_limit);
         let run = match vmm::run(spec, &self.image, limit, &mut observer) {
             Ok(run) => run,
@@ -151,6 +166,21 @@ impl<'a> Bench<'a> {
             result.autopsy = autopsy(&run);
         }
         Ok(Some(Ran { run, seen, context, trouble }))
+    }
+
+    /// Notes in the journal that a case is over.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written.
+    pub fn done(&mut self, session: &mut Session, case: &CaseResult) -> Result<(), Error> {
+        self.index += 1;
+        session.journal(&Step::CaseDone {
+            block: case.block.to_string(),
+            status: case.verdict.status,
+            result: Box::new(case.clone()),
+            vcpus: self.vcpus.clone(),
+        })
     }
 
     fn context(&self, session: &mut Session, ground: &Ground, run: &GuestRun, seen: &Observed) -> Context {

@@ -2,7 +2,7 @@
 
 use super::bench::{Bench, Ran, blocks, write_samples};
 use super::observer::Setup;
-use super::session::{Error, Session, Step};
+use super::session::{Error, Session};
 use super::storm::geometry;
 use crate::commands::run;
 use crate::plan::blocks::Block;
@@ -23,7 +23,7 @@ pub fn run(args: &run::DSide) -> Result<u8, Error> {
     let mut cases = Vec::new();
     for block in blocks(&args.blocks, Some(args.region), |_, _| args.region.0)? {
         let case = case(&mut bench, &mut session, args, block)?;
-        session.journal(&Step::CaseDone { block: block.to_string(), status: case.verdict.status })?;
+        bench.done(&mut session, &case)?;
         cases.push(case);
         if session.interrupted() {
             break;

@@ -2,7 +2,9 @@
 
 pub mod bench;
 pub mod boot;
+pub mod chaos;
 pub mod dside;
+pub mod inspect;
 pub mod observer;
 pub mod outcome;
 pub mod policy;

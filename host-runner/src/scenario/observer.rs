@@ -12,10 +12,14 @@ use super::session::{Error, Session};
 use crate::evidence::attribution::attribute_all;
 use crate::evidence::message::Parser;
 use crate::evidence::trace::{GuestFault, Trace, TraceLog};
+use crate::lab::cmo;
 use crate::plan::relax::GENERATION;
 use crate::plan::{REGION_IPA, event};
 use crate::result::{Complaint, FaultCount, HostSide, Maintenance};
 use crate::vmm;
+
+/// Where the counting plugin books everything else.
+const NO_PHASE: u8 = 0;
 
 /// What the host does besides watching.
 #[derive(Default)]
@@ -24,6 +28,8 @@ pub struct Setup {
     pub label: String,
     /// The round to trace, if any.
     pub traced: Option<u64>,
+    /// Phase in which the emulated lab's counting plugin books the traced round.
+    pub phase: Option<u8>,
     /// IPAs at which the host writes code before the first round.
     pub code: Vec<u64>,
     /// End the run at the first round that begins later than this.
@@ -121,10 +127,14 @@ impl<'a> Observer<'a> {
         }
         if self.setup.traced == Some(round) {
             self.open_trace();
+            if let Some(phase) = self.setup.phase {
+                cmo::phase(phase);
+            }
         } else if self.setup.traced.is_some_and(|traced| traced < round) && self.trace.is_some() {
             // Rounds after the traced one are timed again.
             self.read_trace();
             self.trace = None;
+            cmo::phase(NO_PHASE);
         }
         self.seen.rounds += 1;
     }
@@ -182,6 +192,7 @@ impl<'a> Observer<'a> {
     ///
     /// What made watching impossible.
     pub fn finish(mut self) -> Result<(&'a mut Session, Observed), Error> {
+        cmo::phase(NO_PHASE);
         vmm::Watch::tick(&mut self);
         self.bar.finish_and_clear();
         drop(self.trace);

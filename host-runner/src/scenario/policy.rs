@@ -2,7 +2,7 @@
 
 use super::bench::{Bench, blocks, write_samples};
 use super::observer::Setup;
-use super::session::{Error, Session, Step};
+use super::session::{Error, Session};
 use super::storm::geometry;
 use crate::commands::run;
 use crate::plan::blocks::{Block, HostBlocks};
@@ -24,7 +24,7 @@ pub fn run(args: &run::Policy) -> Result<u8, Error> {
     let mut page_bytes = 0;
     for block in blocks(&args.blocks, None, region_bytes)? {
         let case = case(&mut bench, &mut session, args, block, &mut page_bytes)?;
-        session.journal(&Step::CaseDone { block: block.to_string(), status: case.verdict.status })?;
+        bench.done(&mut session, &case)?;
         cases.push(case);
         if session.interrupted() {
             break;
@@ -62,7 +62,7 @@ fn case(
         backing: ground.backing,
         rounds: args.rounds + u64::from(traced.is_some()),
     };
-    let setup = Setup { label: format!("policy {block}"), traced, code: plan.host_code(), until: None };
+    let setup = Setup { label: format!("policy {block}"), traced, code: plan.host_code(), ..Setup::default() };
     let Some(mut ran) = bench.run(session, &ground, &plan.guest(), setup, &mut result)? else { return Ok(result) };
     let timed = |wanted| ran.timing(wanted, args.rounds);
     let p50 = |timing: Option<Timing>| timing.map_or(0, |timing| timing.ns.p50);

@@ -1,5 +1,7 @@
 //! Runs `relax`: each kind of block in a guest of its own, first timed, then once more traced.
 
+use std::path::Path;
+
 use super::bench::{Bench, blocks, write_samples};
 use super::observer::Setup;
 use super::session::{Error, Session, Step};
@@ -7,7 +9,7 @@ use crate::commands::run::Relax;
 use crate::plan::blocks::{Block, HostBlocks};
 use crate::plan::relax::{Case, tag};
 use crate::result::{CaseResult, Status, Verdict};
-use crate::verdict;
+use crate::{recover, verdict};
 
 /// Runs the scenario and returns the exit code of its verdict.
 ///
@@ -18,15 +20,52 @@ pub fn run(args: &Relax) -> Result<u8, Error> {
     let mut bench = Bench::new("relax", &args.common, args.vcpus)?;
     let mut session = Session::begin(&args.common)?;
     let mut cases = Vec::new();
-    for block in blocks(&args.blocks, args.region, |block, host| region_bytes(args, block, host))? {
-        let case = case(&mut bench, &mut session, args, block)?;
-        session.journal(&Step::CaseDone { block: block.to_string(), status: case.verdict.status })?;
+    match all_cases(&mut bench, &mut session, args, &mut cases) {
+        Ok(()) => session.finish(bench.name, bench.vcpus, cases),
+        Err(error) => {
+            session.gave_up(&error);
+            Err(error)
+        }
+    }
+}
+
+fn all_cases(
+    bench: &mut Bench<'_>,
+    session: &mut Session,
+    args: &Relax,
+    cases: &mut Vec<CaseResult>,
+) -> Result<(), Error> {
+    let blocks = match &args.resume {
+        Some(dead) => resume(bench, session, dead, cases)?,
+        None => blocks(&args.blocks, args.region, |block, host| region_bytes(args, block, host))?,
+    };
+    session.journal(&Step::Plan { blocks: blocks.clone() })?;
+    for block in blocks {
+        let case = case(bench, session, args, block)?;
+        bench.done(session, &case)?;
         cases.push(case);
         if session.interrupted() {
             break;
         }
     }
-    session.finish(bench.name, bench.vcpus, cases)
+    Ok(())
+}
+
+/// Takes over what a dead run had found, the case that killed it included, and returns what it had not come to.
+fn resume(
+    bench: &mut Bench<'_>,
+    session: &mut Session,
+    dead: &Path,
+    cases: &mut Vec<CaseResult>,
+) -> Result<Vec<Block>, Error> {
+    let (before, left) = recover::dead_run(dead).map_err(|error| Error::Usage(error.to_string()))?;
+    session.resumed_from = Some(before.run.id);
+    session.evidence.notes.extend(before.evidence.notes);
+    bench.vcpus = before.vcpus;
+    cases.extend(before.cases);
+    cases.truncate(cases.len().saturating_sub(left.len()));
+    bench.index = cases.len();
+    Ok(left)
 }
 
 fn region_bytes(args: &Relax, block: Block, host: &HostBlocks) -> u64 {
@@ -57,6 +96,7 @@ fn case(bench: &mut Bench<'_>, session: &mut Session, args: &Relax, block: Block
     let Some(ran) = bench.run(session, &ground, &plan.guest(), setup, &mut result)? else { return Ok(result) };
     let timed = |wanted| ran.timing(wanted, args.rounds);
     (result.touch, result.exec, result.resident) = (timed(tag::TOUCH), timed(tag::EXEC), timed(tag::RESIDENT));
+    result.tracing_cost = ran.tracing_cost(tag::EXEC, args.rounds);
     write_samples(session, block, &ran.run, |tag| match tag {
         tag::TOUCH => "touch",
         tag::EXEC => "exec",

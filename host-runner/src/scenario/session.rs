@@ -1,12 +1,10 @@
 //! What every scenario has around it: signals, settings, kernel log, run directory.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-use serde::Serialize;
 
 use crate::commands::run::Common;
 use crate::commands::{HARNESS, INTERRUPTED, USAGE};
@@ -16,12 +14,13 @@ use crate::evidence::kmsg::{Kmsg, KmsgError};
 use crate::evidence::machine::Machine;
 use crate::evidence::message::Parser;
 use crate::evidence::procfs;
+pub use crate::journal::Step;
 use crate::plan::blocks::{Block, HostBlocks};
 use crate::projection::Headroom;
-use crate::result::{CaseResult, EvidenceState, RunId, RunResult, Status, Tool, VERSION, VcpuFacts};
+use crate::result::{CaseResult, EvidenceState, RunId, RunResult, Tool, VERSION, VcpuFacts};
 use crate::store::{self, RunDir};
 use crate::verdict::policy::Conclusion;
-use crate::{lab, report, verdict, vmm};
+use crate::{counting, lab, recover, report, verdict, vmm};
 
 /// Why a run ended without a verdict.
 #[derive(Debug, thiserror::Error)]
@@ -66,33 +65,6 @@ impl Error {
     }
 }
 
-/// An entry of the journal.
-#[derive(Serialize)]
-#[serde(tag = "step", rename_all = "snake_case")]
-pub enum Step<'a> {
-    /// The run begins.
-    Begin {
-        /// The arguments.
-        command: &'a [String],
-        /// The kernel.
-        release: &'a str,
-    },
-    /// A case begins; the machine may not survive it.
-    Case {
-        /// The kind of block.
-        block: String,
-    },
-    /// A case is over.
-    CaseDone {
-        /// The kind of block.
-        block: String,
-        /// How it came out.
-        status: Status,
-    },
-    /// The run is over and its result written.
-    End,
-}
-
 /// A run under way.
 pub struct Session {
     /// Where it is stored.
@@ -111,7 +83,9 @@ pub struct Session {
     interrupted: Arc<AtomicBool>,
     started: String,
     command: Vec<String>,
-    quiet: bool,
+    common: Common,
+    /// The run that this one goes on with, if any.
+    pub resumed_from: Option<String>,
 }
 
 fn now() -> String {
@@ -130,7 +104,7 @@ fn run_name(release: &str) -> String {
 }
 
 /// Returns what is left of the kernel log, by syslog(2): it says which mode KVM started in.
-fn boot_log() -> Option<String> {
+pub fn boot_log() -> Option<String> {
     const SYSLOG_ACTION_READ_ALL: i32 = 3;
     let mut buffer = vec![0u8; 1 << 20];
     let room = i32::try_from(buffer.len()).ok()?;
@@ -138,6 +112,14 @@ fn boot_log() -> Option<String> {
     let length = unsafe { libc::klogctl(SYSLOG_ACTION_READ_ALL, buffer.as_mut_ptr().cast(), room) };
     buffer.truncate(usize::try_from(length).ok()?);
     Some(String::from_utf8_lossy(&buffer).into_owned())
+}
+
+/// Saves where this kernel's maintenance functions are, for the counts that the lab's plugin takes by address.
+fn save_symbols(dir: &RunDir) -> Result<(), Error> {
+    let kallsyms = std::fs::read_to_string("/proc/kallsyms").unwrap_or_default();
+    let path = dir.path().join(counting::SYMBOLS);
+    let written = store::replace(&path, counting::excerpt(&kallsyms).as_bytes());
+    written.map_err(|error| Error::Store(store::Error::Write(path, error)))
 }
 
 impl Session {
@@ -158,8 +140,15 @@ impl Session {
         }
         let started = now();
         let mut dir = RunDir::create(&common.results, &run_name(&machine.kernel_release))?;
+        dir.write(store::ENVIRONMENT, &machine)?;
         let command: Vec<_> = std::env::args().skip(1).collect();
-        dir.journal(&Step::Begin { command: &command, release: &machine.kernel_release })?;
+        dir.journal(&Step::Begin {
+            started: started.clone(),
+            boot_id: procfs::boot_id().unwrap_or_default(),
+            command: command.clone(),
+            release: machine.kernel_release.clone(),
+            tool: Self::tool(),
+        })?;
         let kmsg = match Kmsg::open() {
             Ok(kmsg) => Some(kmsg),
             Err(error) => {
@@ -167,6 +156,9 @@ impl Session {
                 None
             }
         };
+        if machine.lab.as_ref().is_some_and(|lab| lab["counting"] == true) {
+            save_symbols(&dir)?;
+        }
         let raw = dir.file("kmsg.raw")?;
         let mut session = Self {
             dir,
@@ -180,12 +172,13 @@ impl Session {
             interrupted,
             started,
             command,
-            quiet: common.quiet,
+            common: common.clone(),
+            resumed_from: None,
         };
         if let Some(seconds) = common.watchdog_thresh {
             session.set(&Setting::WatchdogThresh, &seconds.to_string())?;
         }
-        session.dir.write("environment.json", &session.machine)?;
+        session.journal(&Step::Ready { detector: Detector::read(Path::new("/")) })?;
         Ok(session)
     }
 
@@ -194,11 +187,28 @@ impl Session {
     /// # Errors
     ///
     /// If it cannot be written.
-    pub fn journal(&mut self, step: &Step<'_>) -> Result<(), Error> {
+    pub fn journal(&mut self, step: &Step) -> Result<(), Error> {
+        if let Step::Case { block, .. } = step {
+            self.mark(block);
+        }
         self.dir.journal(step)?;
         // In the lab, on disk means brought out of the guest; where that fails the host notices.
         let _ = lab::guest::barrier();
         Ok(())
+    }
+
+    /// Leaves the reason of a run without a result in its journal, if there is still room for it.
+    pub fn gave_up(&mut self, error: &Error) {
+        let _ = self.journal(&Step::Failed { reason: error.to_string() });
+    }
+
+    /// Says in the kernel log which case begins, so that a serial console or pstore tells it when nothing else does.
+    /// At warning level, or a quiet console would not show it. Without permission the log simply lacks the line.
+    fn mark(&self, block: &str) {
+        let run = self.dir.path().file_name().unwrap_or_default().to_string_lossy();
+        if let Ok(mut log) = File::options().write(true).open("/dev/kmsg") {
+            let _ = log.write_all(format!("<4>{}\n", recover::mark(&run, block)).as_bytes());
+        }
     }
 
     /// Changes a setting until the end of the run and returns what it reads then.
@@ -290,6 +300,7 @@ impl Session {
             run: self.run_id(),
             tool: Self::tool(),
             command: self.command.clone(),
+            under_test: self.common.under_test.clone(),
             scenario: scenario.into(),
             verdict: verdict::with_policy(verdict::run(&cases), self.policy.as_ref()),
             machine: self.machine.clone(),
@@ -297,21 +308,30 @@ impl Session {
             vcpus,
             evidence: self.evidence.clone(),
             cases,
+            recovered: false,
+            resumed_from: self.resumed_from.clone(),
             policy: self.policy.take(),
             headroom: self.headroom.take(),
         };
         let restored = self.guard.take().map_or(Ok(0), Guard::restore);
         self.dir.write(store::RESULT, &result)?;
+        report::formats::write_all(self.dir.path(), &result)?;
         self.dir.journal(&Step::End)?;
         restored?;
         let path = self.dir.path().display().to_string();
         if self.interrupted() {
             return Err(Error::Interrupted(path));
         }
-        if !self.quiet {
+        if !self.common.quiet {
             // A closed pipe is the reader's choice; the result is on disk.
-            let _ = report::table::print(&mut std::io::stdout(), &[&result]);
-            println!("{path}");
+            let _ = report::formats::print(&mut std::io::stdout(), self.common.format, &result);
+            // In the lab the directory has another name outside, which the lab prints.
+            if std::env::var_os("FAULTLINE_RUN_NAME").is_none() {
+                match self.common.format {
+                    report::formats::Format::Human => println!("{path}"),
+                    _ => eprintln!("{path}"),
+                }
+            }
         }
         Ok(result.verdict.status.exit_code())
     }
@@ -323,12 +343,16 @@ impl Session {
 ///
 /// If there is none.
 pub fn payload(common: &Common) -> Result<Vec<u8>, Error> {
-    const INSIDE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/payload.img"));
     match &common.payload {
         Some(path) => std::fs::read(path).map_err(|error| Error::Payload(path.display().to_string(), error)),
-        None if INSIDE.is_empty() => Err(Error::NoPayload),
-        None => Ok(INSIDE.to_vec()),
+        None => inside().ok_or(Error::NoPayload),
     }
+}
+
+/// Returns the image inside this program, if it was built with one.
+pub fn inside() -> Option<Vec<u8>> {
+    const INSIDE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/payload.img"));
+    (!INSIDE.is_empty()).then(|| INSIDE.to_vec())
 }
 
 /// Reads what kinds of memory this host has.

@@ -6,7 +6,7 @@ use abi::{Kind, Record};
 
 use super::bench::{Bench, Ground, Ran, append, blocks, records};
 use super::observer::{Observed, Setup};
-use super::session::{self, Error, Session, Step};
+use super::session::{self, Error, Session};
 use crate::commands::run;
 use crate::evidence::detector::Detector;
 use crate::evidence::machine::{Machine, Platform};
@@ -37,7 +37,7 @@ pub fn run(args: &run::Storm) -> Result<u8, Error> {
         let first = cases.len();
         for racers in &args.racers {
             let case = case(&mut bench, &mut session, args, block, *racers, &cases[first..])?;
-            session.journal(&Step::CaseDone { block: block.to_string(), status: case.verdict.status })?;
+            bench.done(&mut session, &case)?;
             cases.push(case);
             if session.interrupted() {
                 break 'all;
@@ -104,6 +104,7 @@ fn case(
         traced,
         code: plan.host_code(),
         until: args.seconds.map(Duration::from_secs),
+        ..Setup::default()
     };
     let Some(mut ran) = bench.run(session, &ground, &plan.guest(), setup, &mut result)? else { return Ok(result) };
     if args.seconds.is_some() && !ran.seen.time_over && ran.trouble.is_none() {

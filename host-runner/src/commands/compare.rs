@@ -1,0 +1,88 @@
+//! `faultline compare BEFORE AFTER`.
+
+use std::path::PathBuf;
+
+use super::{Failure, Outcome, USAGE, baseline, emit};
+use crate::compare::{Change, Options, Platforms, compare, print};
+use crate::report::runs;
+use crate::result::RunResult;
+
+/// What to compare.
+#[derive(clap::Args)]
+#[command(
+    override_usage = "faultline compare [OPTIONS] BEFORE AFTER\n       faultline compare [OPTIONS] --baseline FILE AFTER"
+)]
+pub struct Args {
+    /// Runs before, then runs after: each a run directory, its result.json, a directory of runs, or a pattern in quotes
+    #[arg(required = true, num_args = 1..=2, value_name = "RUNS")]
+    runs: Vec<String>,
+    /// Compare with what `faultline baseline set` stored in this file
+    #[arg(long, value_name = "FILE")]
+    baseline: Option<PathBuf>,
+    /// Changes up to this many percent count as none
+    #[arg(long, default_value_t = 5.0, value_name = "PERCENT", value_parser = percent)]
+    threshold: f64,
+    /// Compare emulated runs with real ones all the same
+    #[arg(long)]
+    force: bool,
+    /// How to print
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    format: Format,
+    /// Print JSON
+    #[arg(long, conflicts_with = "format")]
+    json: bool,
+}
+
+/// How to print a comparison.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// For the terminal.
+    #[default]
+    Text,
+    /// 72 columns, for a mail.
+    Markdown,
+    /// For programs.
+    Json,
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    match text.trim_end_matches('%').parse::<f64>() {
+        Ok(value) if (0.0..=1000.0).contains(&value) => Ok(value),
+        _ => Err("give a percentage between 0 and 1000".into()),
+    }
+}
+
+/// Compares; the exit code is 1 if anything got worse.
+///
+/// # Errors
+///
+/// If the runs cannot be read or not be compared.
+pub fn run(args: &Args) -> Outcome {
+    let usage = |error: &dyn std::fmt::Display| Failure::new(USAGE, error);
+    let load = |name: &str| -> Result<Vec<RunResult>, Failure> {
+        Ok(runs::load(name).map_err(|error| usage(&error))?.into_iter().map(|stored| stored.result).collect())
+    };
+    let (before, after) = match (args.runs.as_slice(), &args.baseline) {
+        ([before, after], None) => (load(before)?, load(after)?),
+        ([after], Some(file)) => {
+            let after = load(after)?;
+            (baseline::read(file)?.matching(&after).map_err(|error| usage(&error))?, after)
+        }
+        ([_], None) => {
+            return Err(usage(&"compare what with what? name the runs before and after, or --baseline FILE"));
+        }
+        _ => return Err(usage(&"with --baseline name only the runs after")),
+    };
+    let options = Options {
+        threshold: args.threshold / 100.0,
+        platforms: if args.force { Platforms::Any } else { Platforms::Same },
+    };
+    let comparison = compare(&before, &after, options).map_err(|error| usage(&error))?;
+    let format = if args.json { Format::Json } else { args.format };
+    emit(&match format {
+        Format::Text => print::text(&comparison),
+        Format::Markdown => print::markdown(&comparison),
+        Format::Json => serde_json::to_string_pretty(&comparison).map_err(Failure::harness)? + "\n",
+    })?;
+    Ok(u8::from(comparison.change == Change::Worse))
+}

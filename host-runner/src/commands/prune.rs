@@ -1,0 +1,71 @@
+//! `faultline prune --keep N`: old run directories go, dead ones stay.
+
+use std::fs;
+use std::path::PathBuf;
+
+use super::{Failure, Outcome, emit};
+use crate::report::runs::directories;
+use crate::store;
+
+/// How many to keep, and where.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Keep this many of the newest runs
+    #[arg(long, value_name = "N")]
+    keep: usize,
+    /// Directory that holds run directories
+    #[arg(long, default_value = "results", value_name = "DIR")]
+    results: PathBuf,
+    /// Print what would go and remove nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Removes all but the newest finished runs. A run that died is kept until it has been recovered.
+///
+/// # Errors
+///
+/// If one cannot be removed.
+pub fn run(args: &Args) -> Outcome {
+    let finished = |path: &PathBuf| path.join(store::RESULT).is_file() && !path.is_symlink();
+    let runs: Vec<_> = directories(&args.results).into_iter().filter(finished).collect();
+    let mut removed = String::new();
+    for path in &runs[..runs.len().saturating_sub(args.keep)] {
+        if !args.dry_run {
+            fs::remove_dir_all(path)
+                .map_err(|error| Failure::harness(format!("cannot remove {}: {error}", path.display())))?;
+        }
+        removed += &format!("{}\n", path.display());
+    }
+    emit(&removed)?;
+    Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_and_the_dead_stay() {
+        let results = tempfile::tempdir().expect("a temporary directory");
+        for (name, file) in [("1", "result.json"), ("2", "journal.jsonl"), ("3", "result.json"), ("4", "result.json")] {
+            fs::create_dir(results.path().join(name)).expect("fresh");
+            fs::write(results.path().join(name).join(file), "{}").expect("writable");
+        }
+        fs::create_dir(results.path().join("0-mine")).expect("fresh");
+        let args = |keep, dry_run| Args { keep, results: results.path().to_owned(), dry_run };
+        let left = || {
+            let mut names: Vec<_> = fs::read_dir(results.path())
+                .expect("there")
+                .flatten()
+                .map(|entry| entry.file_name().to_string_lossy().into_owned())
+                .collect();
+            names.sort();
+            names
+        };
+        assert!(run(&args(0, true)).is_ok());
+        assert_eq!(left().len(), 5, "a dry run removes nothing");
+        assert!(run(&args(1, false)).is_ok());
+        assert_eq!(left(), ["0-mine", "2", "4"]);
+    }
+}

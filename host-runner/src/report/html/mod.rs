@@ -1,0 +1,355 @@
+//! Reports as one HTML file each: no scripts, nothing loaded from elsewhere, readable without colours and pictures. Pure.
+
+mod charts;
+pub mod fleet;
+pub mod samples;
+mod svg;
+
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use self::samples::Sample;
+use crate::compare::{self, Change, Platforms};
+use crate::evidence::machine::Platform;
+use crate::report::measure::{case_label, lockups};
+use crate::report::table::{thousands, time};
+use crate::result::{CaseResult, RunResult, Status, Timing};
+use crate::verdict::{describe, relax_faults, reproduction};
+
+const STYLE: &str = include_str!("style.css");
+/// Lines of the kernel log that a report shows.
+const LOG_LINES: usize = 80;
+
+/// One run, with the files beside its result that a report can show. These may be empty.
+#[derive(Clone, Debug)]
+pub struct Source<'a> {
+    /// The result.
+    pub result: &'a RunResult,
+    /// What to call the run.
+    pub name: String,
+    /// The same where there is little room.
+    pub short: String,
+    /// Every timed element.
+    pub samples: Vec<Sample>,
+    /// `kmsg.raw`.
+    pub kmsg: String,
+}
+
+impl<'a> Source<'a> {
+    /// Returns a run with the text of `samples.csv` and `kmsg.raw`, empty where there is none.
+    pub fn new(result: &'a RunResult, samples: &str, kmsg: &str) -> Self {
+        let release = &result.machine.kernel_release;
+        let name =
+            result.under_test.label.as_ref().map_or_else(|| release.clone(), |label| format!("{label} ({release})"));
+        let version: String = release.chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();
+        let short = result.under_test.label.clone().unwrap_or_else(|| version.trim_end_matches(".0").to_owned());
+        let short = short.chars().take(12).collect();
+        Self { result, name, short, samples: samples::parse(samples), kmsg: kmsg.to_owned() }
+    }
+}
+
+/// Returns a page around `body`.
+fn page(title: &str, body: &Markup) -> String {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="generator" content=(concat!("faultline ", env!("CARGO_PKG_VERSION")));
+                title { (title) }
+                link rel="icon" href="data:,";
+                style { (PreEscaped(STYLE)) }
+            }
+            body { main { (body) } }
+        }
+    }
+    .into_string()
+}
+
+/// Returns the report of these runs; of two, the first is taken for before and the second for after.
+pub fn report(sources: &[Source<'_>]) -> String {
+    let shown = &sources[..sources.len().min(charts::MAX_SERIES)];
+    let names: Vec<_> = sources.iter().map(|source| source.name.as_str()).collect();
+    let title = format!("faultline: {}", names.join(" and "));
+    let body = html! {
+        header {
+            h1 { "faultline report" }
+            p class="soft" { "First execution in guest memory under KVM/arm64: " (names.join(" and ")) }
+        }
+        (banner(sources))
+        (emulated(sources))
+        @if let Some(chart) = charts::cost(shown) { section { h2 { "What an exec fault costs" } (chart) } }
+        @if let Some(chart) = charts::storm(shown) { section { h2 { "The storm" } (chart) } }
+        @if let Some(chart) = charts::timeline(shown) { section { h2 { "The longest fault, and what the kernel said" } (chart) } }
+        @if let Some(chart) = charts::histogram(shown) { section { h2 { "How the faults spread" } (chart) } }
+        section { h2 { "All cases" } (cases(sources)) }
+        @if let [before, after] = sources { (comparison(before.result, after.result)) }
+        section {
+            h2 { "What the kernel log says" }
+            @for (n, source) in sources.iter().enumerate() { (log(n, source)) }
+        }
+        section {
+            h2 { "Machines" }
+            @for source in sources { (machine(source)) }
+        }
+        section {
+            h2 { "How to repeat it" }
+            @for (n, source) in sources.iter().enumerate() { (repeat(n, source)) }
+        }
+    };
+    page(&title, &body)
+}
+
+/// Says how it came out: of a pair, whether the lockup is there before and not after.
+fn banner(sources: &[Source<'_>]) -> Markup {
+    if let [before, after] = sources {
+        let reproduced = reproduction(before.result, after.result);
+        if reproduced.reproduced {
+            return html! {
+                div class="banner is-pass" { p { strong { "REPRODUCED" } } p { (reproduced.reason) } }
+            };
+        }
+    }
+    html! {
+        @for source in sources {
+            @let verdict = &source.result.verdict;
+            div class=(format!("banner is-{}", verdict.status.name())) {
+                p { strong { (verdict.status.name().to_uppercase()) } " \u{2002}" (source.name) }
+                p { (verdict.reason) }
+            }
+        }
+    }
+}
+
+fn emulated(sources: &[Source<'_>]) -> Markup {
+    let lab = sources.iter().find(|source| source.result.machine.platform == Platform::Emulated);
+    let text =
+        |key: &str| lab.and_then(|s| s.result.machine.lab.as_ref()?[key].as_str()).unwrap_or("unknown").to_owned();
+    html! {
+        @if lab.is_some() {
+            p class="emulated" { strong { "Emulated" } " by " (text("emulator")) ", CPU model " (text("cpu")) ". Times are a model in which every instruction costs alike: they repeat exactly and must not be compared with hardware." }
+        }
+    }
+}
+
+fn badge(status: Status) -> Markup {
+    html! { span class=(format!("badge is-{}", status.name())) { (status.name()) } }
+}
+
+fn worst(timing: Option<&Timing>) -> String {
+    timing.map_or_else(|| "\u{2013}".into(), |timing| time(timing.ns.max))
+}
+
+/// The table of everything, for those who cannot use the pictures as well.
+fn cases(sources: &[Source<'_>]) -> Markup {
+    html! {
+        div class="scroll" tabindex="0" role="region" aria-label="All cases" {
+            table {
+                thead { tr {
+                    th scope="col" { "block" } th scope="col" class="left" { "kernel" } th scope="col" { "verdict" }
+                    th scope="col" { "first touch" } th scope="col" { "exec fault, median" } th scope="col" { "exec fault, max" }
+                    th scope="col" { "once mapped" } th scope="col" { "inval. in host" }
+                    th scope="col" { "IC IVAU by line" } th scope="col" { "with the cap" } th scope="col" { "permission faults" } th scope="col" { "lockups I / D / other" }
+                } }
+                tbody {
+                    @for source in sources { @for case in &source.result.cases { (case_row(source, case)) } }
+                }
+            }
+        }
+    }
+}
+
+fn case_row(source: &Source<'_>, case: &CaseResult) -> Markup {
+    let found = lockups(case);
+    let host = case.host.as_ref().and_then(|host| host.icache);
+    html! {
+        tr {
+            th scope="row" { (case_label(case)) }
+            td class="left" { (source.name) }
+            td { (badge(case.verdict.status)) }
+            td { (worst(case.touch.as_ref())) }
+            td { (case.exec.map_or_else(|| "\u{2013}".into(), |t| time(t.ns.p50))) }
+            td { (worst(case.exec.as_ref())) }
+            td { (case.resident.map_or_else(|| "\u{2013}".into(), |t| time(t.ns.p50))) }
+            td { (host.map_or_else(|| "\u{2013}".into(), |m| time(m.max_ns))) }
+            td { (thousands(case.predicted.by_line)) }
+            td { (thousands(case.predicted.capped)) }
+            td { (thousands(relax_faults(case, source.result.machine.page_bytes))) }
+            td { (found.i_side) " / " (found.d_side) " / " (found.other) }
+        }
+    }
+}
+
+fn comparison(before: &RunResult, after: &RunResult) -> Markup {
+    let options = compare::Options { threshold: 0.05, platforms: Platforms::Same };
+    let told = compare::compare(std::slice::from_ref(before), std::slice::from_ref(after), options);
+    let Ok(told) = told else { return html! {} };
+    let status = |change| match change {
+        Change::Better => "pass",
+        Change::Worse => "fail",
+        Change::Same | Change::Inconclusive => "skip",
+    };
+    html! {
+        section {
+            h2 { "What changed" }
+            div class="scroll" tabindex="0" role="region" aria-label="What changed" {
+                table {
+                    thead { tr { th scope="col" { "block" } th scope="col" class="left" { "what" } th scope="col" { "before" } th scope="col" { "after" } th scope="col" { "change" } th scope="col" { "verdict" } } }
+                    tbody {
+                        @for fact in &told.facts {
+                            tr { th scope="row" { (fact.case) } td class="left" { (fact.what) } td { (fact.before) } td { (fact.after) } td {} td { span class=(format!("badge is-{}", status(fact.change))) { (fact.change.name()) } } }
+                        }
+                        @for metric in told.metrics.iter().filter(|metric| metric.change != Change::Same) {
+                            tr {
+                                th scope="row" { (metric.case) } td class="left" { (metric.measure) }
+                                td { (time(metric.before_ns as u64)) } td { (time(metric.after_ns as u64)) }
+                                td { (compare::print::relative(metric.relative)) }
+                                td { span class=(format!("badge is-{}", status(metric.change))) { (metric.change.name()) } }
+                            }
+                        }
+                    }
+                }
+            }
+            p class="soft" { "Times that changed by no more than 5 % are left out. " (if told.exact { "Emulated times are exact." } else { "One run a side cannot tell noise from change: faultline compare takes several." }) }
+            @if !told.differences.is_empty() {
+                details {
+                    summary { "What else differs" }
+                    dl { @for difference in &told.differences { dt { (difference.what) } dd { (difference.before) " \u{2192} " (difference.after) } } }
+                }
+            }
+        }
+    }
+}
+
+fn log(number: usize, source: &Source<'_>) -> Markup {
+    let complaints: Vec<_> = source.result.cases.iter().flat_map(|case| &case.complaints).collect();
+    let excerpt: Vec<_> =
+        source.kmsg.lines().take(LOG_LINES).map(|line| line.split_once(';').map_or(line, |(_, text)| text)).collect();
+    let more = source.kmsg.lines().count().saturating_sub(LOG_LINES);
+    html! {
+        h3 { (source.name) }
+        @if complaints.is_empty() { p { "No complaint while the run lasted." } }
+        @else { ul { @for complaint in &complaints { li { (describe(complaint)) } } } }
+        @if !excerpt.is_empty() {
+            details open[number == 0] {
+                summary { "The log itself" }
+                pre tabindex="0" role="region" aria-label=(format!("kernel log of {}, run {}", source.name, number + 1)) {
+                    (excerpt.join("\n"))
+                    @if more > 0 { "\n\u{2026} " (more) " more lines in kmsg.raw" }
+                }
+            }
+        }
+        @for absent in &source.result.evidence.absent { p class="soft" { "Without " (absent) "." } }
+    }
+}
+
+fn machine(source: &Source<'_>) -> Markup {
+    let machine = &source.result.machine;
+    let vcpu = source.result.vcpus.first();
+    let flag = u8::from;
+    html! {
+        details {
+            summary { (source.name) }
+            dl {
+                dt { "run" } dd { (source.result.run.id) ", " (source.result.run.started) }
+                dt { "kernel" } dd { (machine.kernel_release) " " (machine.kernel_version) }
+                dt { "machine" } dd { (machine.model.as_deref().unwrap_or("unknown")) ", " (crate::report::formats::platform_name(machine.platform)) }
+                dt { "CPUs online" } dd { (machine.cpus_online.len()) }
+                dt { "page size" } dd { (machine.page_bytes >> 10) "K" }
+                @if let Some(mode) = machine.kvm_mode { dt { "KVM mode" } dd { (format!("{mode:?}").to_lowercase()) } }
+                @if let Some(vcpu) = vcpu {
+                    dt { "guest’s caches" }
+                    dd { "CTR_EL0 " (vcpu.ctr_el0) ": I line " (vcpu.imin_line_bytes) " B " (vcpu.l1ip) ", D line " (vcpu.dmin_line_bytes) " B, IDC " (flag(vcpu.idc)) ", DIC " (flag(vcpu.dic)) }
+                    dt { "counter" } dd { (thousands(vcpu.cntfrq_hz)) " Hz, resolution " (vcpu.resolution_ticks) " ticks" }
+                }
+                @if let Some(seconds) = source.result.detector.soft_threshold_s() { dt { "soft lockup after" } dd { (seconds) " s" } }
+                @if let Some(line) = &machine.command_line { dt { "command line" } dd { (line) } }
+                dt { "faultline" } dd { (source.result.tool.version) " (" (source.result.tool.commit) ")" }
+            }
+        }
+    }
+}
+
+fn repeat(number: usize, source: &Source<'_>) -> Markup {
+    let machine = &source.result.machine;
+    let arguments = source.result.command.join(" ");
+    let line = match &machine.lab {
+        Some(lab) => {
+            let scale = lab["time_scale"].as_u64().map(|n| format!(" --time-scale {n}")).unwrap_or_default();
+            let smp = lab["smp"].as_u64().unwrap_or(2);
+            let cpu = lab["cpu"].as_str().unwrap_or("neoverse-n1");
+            let append: Vec<_> = machine
+                .command_line
+                .as_deref()
+                .unwrap_or_default()
+                .split(' ')
+                .filter(|word| word.starts_with("hugepage"))
+                .collect();
+            let append = if append.is_empty() { String::new() } else { format!(" --append \"{}\"", append.join(" ")) };
+            format!(
+                "faultline lab --kernel {} --cpu {cpu} --smp {smp}{scale}{append} -- {arguments}",
+                machine.kernel_release
+            )
+        }
+        None => format!("faultline {arguments}"),
+    };
+    html! { pre tabindex="0" role="region" aria-label=(format!("command of run {}", number + 1)) { (line) } }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stored(name: &str) -> (RunResult, String, String) {
+        let read = |file: &str| {
+            let path = format!("{}/tests/runs/{name}/{file}", env!("CARGO_MANIFEST_DIR"));
+            std::fs::read_to_string(path).expect("a stored run")
+        };
+        (serde_json::from_str(&read("result.json")).expect("a result"), read("samples.csv"), read("kmsg.raw"))
+    }
+
+    fn pair() -> String {
+        let (before, after) = (stored("debian-6.1"), stored("debian-6.12"));
+        report(&[Source::new(&before.0, &before.1, &before.2), Source::new(&after.0, &after.1, &after.2)])
+    }
+
+    #[test]
+    fn a_pair_has_all_pictures_with_their_text() {
+        let page = pair();
+        for id in ["cost", "timeline", "histogram"] {
+            assert!(page.contains(&format!("<title id=\"{id}-title\">")), "{id}");
+            assert!(page.contains(&format!("<desc id=\"{id}-desc\">")), "{id}");
+        }
+        assert!(page.contains("REPRODUCED") && page.contains("icache_inval_pou") && page.contains("16,777,216"));
+        assert!(page.contains("Emulated"));
+        assert_eq!(page, pair(), "the same runs, the same bytes");
+    }
+
+    #[test]
+    fn nothing_comes_from_elsewhere() {
+        let page = pair();
+        for word in ["<script", "http://", "https://", "@import", "url(", "NaN", "inf"] {
+            let found = page.match_indices(word).find(|(at, _)| word != "inf" || page[at + 3..].starts_with('"'));
+            assert!(found.is_none(), "{word}: {:?}", found.map(|(at, _)| &page[at.saturating_sub(80)..at + 40]));
+        }
+    }
+
+    #[test]
+    fn what_a_guest_or_a_kernel_says_is_text() {
+        let mut run = stored("debian-6.1").0;
+        run.verdict.reason = "<script>alert(1)</script>".into();
+        run.machine.kernel_release = "\"><img src=x>".into();
+        let page = report(&[Source::new(&run, "", "0,1,2,-;<b>bold</b>")]);
+        assert!(!page.contains("<script") && !page.contains("<img") && !page.contains("<b>"));
+    }
+
+    #[test]
+    fn a_run_without_anything_is_a_page_still() {
+        let mut run = stored("debian-6.1").0;
+        run.cases.clear();
+        run.vcpus.clear();
+        run.machine.lab = None;
+        let page = report(&[Source::new(&run, "", "")]);
+        assert!(page.ends_with("</html>") && !page.contains("<figure"));
+    }
+}
