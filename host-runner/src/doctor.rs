@@ -69,8 +69,6 @@ pub struct Facts {
     pub tracing: Result<Survey, (String, Option<String>)>,
     /// Why the kernel log cannot be read, if it cannot.
     pub no_kernel_log: Option<String>,
-    /// Whether this process is root's.
-    pub is_root: bool,
     /// What could take the machine down.
     pub dangers: Dangers,
     /// CPUs without a tick.

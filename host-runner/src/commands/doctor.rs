@@ -70,7 +70,6 @@ fn gather() -> Facts {
         cpu_kinds,
         tracing: trace::survey().map_err(|absent| (absent.to_string(), remedy(&absent))),
         no_kernel_log: Kmsg::open().err().map(|error| error.to_string()),
-        is_root: rustix::process::geteuid().is_root(),
         dangers: dangers(root),
         nohz_full: procfs::read(root, "/sys/devices/system/cpu/nohz_full")
             .and_then(|list| procfs::cpu_list(&list))

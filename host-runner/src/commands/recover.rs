@@ -32,6 +32,7 @@ pub fn run(args: &Args) -> Outcome {
         match recover::close(path, &Witness::default()) {
             Ok(result) => {
                 worst = worst.max(result.verdict.status);
+                report::formats::write_all(path, &result).map_err(Failure::harness)?;
                 // A closed pipe is the reader's choice; the result is on disk.
                 let _ = report::table::print(&mut std::io::stdout(), &[&result]);
                 println!("{}: {}: {}", path.display(), result.verdict.status.name(), result.verdict.reason);

@@ -43,7 +43,6 @@ fn good() -> Facts {
         cpu_kinds: vec![kind(Ok(vcpu(false, "PIPT")))],
         tracing: Ok(Survey { icache: Some("a"), dcache: Some("b") }),
         no_kernel_log: None,
-        is_root: true,
         dangers: Dangers::default(),
         nohz_full: Vec::new(),
     }
