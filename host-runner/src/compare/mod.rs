@@ -11,7 +11,7 @@ use serde::Serialize;
 use self::machines::{Difference, differences};
 use self::stats::{change, change_interval, holm, median, rank_test};
 use crate::evidence::machine::Platform;
-use crate::report::measure::{Lockups, Measure, case_label, lockups, measures};
+use crate::report::measure::{Lockups, Measure, Phase, Stat, case_label, lockups, measures};
 use crate::result::{CaseResult, RunResult, Status};
 use crate::stats::ns;
 
@@ -257,6 +257,9 @@ fn resolution_ns(runs: &[RunResult]) -> f64 {
     all.max().unwrap_or(0) as f64
 }
 
+/// How to count the lockups of one side.
+type CountSide = fn(Lockups) -> u64;
+
 /// Compares what is there or not: new in any run is worse, gone from all is better.
 fn presence(before: usize, after: usize) -> Change {
     match (before, after) {
@@ -272,7 +275,7 @@ fn case_facts(name: &str, before: &[&CaseResult], after: &[&CaseResult]) -> Vec<
         |what, before: String, after: String, change| Fact { case: name.to_owned(), what, before, after, change };
     let bad = |cases: &[&CaseResult]| cases.iter().filter(|case| !ended_well(case.verdict.status)).count();
     let mut facts = vec![fact("verdict", statuses(before), statuses(after), verdict_change(before, after, bad))];
-    let sides: [(&str, fn(Lockups) -> u64); 3] = [
+    let sides: [(&str, CountSide); 3] = [
         ("I-side lockups", |found| found.i_side),
         ("D-side lockups", |found| found.d_side),
         ("other lockups", |found| found.other),
@@ -334,8 +337,9 @@ struct Sampled {
 
 fn case_metrics(name: &str, before: &[&CaseResult], after: &[&CaseResult]) -> Vec<Sampled> {
     let mut kinds: Vec<Measure> = Vec::new();
+    let samples = before.iter().chain(after).filter_map(|case| Some(case.exec?.ns.count)).max().unwrap_or(0);
     for (measure, _) in before.iter().flat_map(|case| measures(case)) {
-        if !kinds.contains(&measure) {
+        if !kinds.contains(&measure) && !repeats_another(measure, samples) {
             kinds.push(measure);
         }
     }
@@ -363,6 +367,17 @@ fn case_metrics(name: &str, before: &[&CaseResult], after: &[&CaseResult]) -> Ve
         .collect()
 }
 
+/// Says whether a number of so few samples is another one again: the 99th percentile of up to 100 is their maximum, and
+/// all of one is one. Testing it too would only weaken the test.
+fn repeats_another(measure: Measure, samples: u64) -> bool {
+    match (measure.phase, measure.stat) {
+        (Phase::HostIcache | Phase::HostDcache, _) => false,
+        (_, Stat::P99) => samples <= 100,
+        (_, Stat::P50) => samples == 1,
+        (_, Stat::Max) => false,
+    }
+}
+
 /// Decides each measurement, all of them being tested at once.
 fn judge(metrics: &mut [Sampled], exact: bool, threshold: f64, resolution_ns: f64, runs: usize) {
     let raw: Vec<f64> = metrics.iter().map(|sampled| sampled.raw_p.unwrap_or(1.0)).collect();
@@ -388,29 +403,36 @@ fn judge(metrics: &mut [Sampled], exact: bool, threshold: f64, resolution_ns: f6
 fn overall(facts: &[Fact], metrics: &[Sampled]) -> (Change, String) {
     let changes = || facts.iter().map(|fact| fact.change).chain(metrics.iter().map(|m| m.metric.change));
     let count = |wanted| changes().filter(|change| *change == wanted).count();
-    let named = |wanted| {
-        let facts = facts
-            .iter()
-            .filter(move |f| f.change == wanted)
-            .map(|f| format!("{} {}: {} -> {}", f.case, f.what, f.before, f.after));
-        let metrics = metrics
-            .iter()
-            .map(|m| &m.metric)
-            .filter(move |m| m.change == wanted)
-            .map(|m| format!("{} {}: {}", m.case, m.measure, print::relative(m.relative)));
-        let all: Vec<_> = facts.chain(metrics).collect();
-        let more = if all.len() > 3 { format!(" and {} more", all.len() - 3) } else { String::new() };
-        all.into_iter().take(3).collect::<Vec<_>>().join("; ") + &more
-    };
-    match (count(Change::Worse), count(Change::Better), count(Change::Same)) {
-        (1.., _, _) => (Change::Worse, named(Change::Worse)),
-        (0, 1.., _) => (Change::Better, named(Change::Better)),
-        (0, 0, same) if same == facts.len() + metrics.len() => (Change::Same, format!("all {same} the same")),
-        (0, 0, same) => {
-            let unclear = count(Change::Inconclusive);
-            (Change::Inconclusive, format!("{same} the same, {unclear} cannot be told: run both more often"))
+    let (worse, better, same) = (count(Change::Worse), count(Change::Better), count(Change::Same));
+    if worse > 0 {
+        let besides =
+            if better > 0 { format!("; better: {}", named(facts, metrics, Change::Better)) } else { String::new() };
+        return (Change::Worse, named(facts, metrics, Change::Worse) + &besides);
+    }
+    if better > 0 {
+        return (Change::Better, named(facts, metrics, Change::Better));
+    }
+    match count(Change::Inconclusive) {
+        0 => (Change::Same, format!("all {same} the same")),
+        unclear => {
+            (Change::Inconclusive, format!("{same} the same, {unclear} cannot be told: run both sides more often"))
         }
     }
+}
+
+/// Names the few that matter most: facts, then the largest changes.
+fn named(facts: &[Fact], metrics: &[Sampled], wanted: Change) -> String {
+    const NAMED: usize = 3;
+    let size = |metric: &Metric| (metric.after_ns / metric.before_ns.max(1.0)).max(1e-9).ln().abs();
+    let mut largest: Vec<&Metric> = metrics.iter().map(|m| &m.metric).filter(|m| m.change == wanted).collect();
+    largest.sort_by(|a, b| size(b).total_cmp(&size(a)));
+    let facts = facts.iter().filter(|fact| fact.change == wanted);
+    let all: Vec<_> = facts
+        .map(|fact| format!("{} {}: {} -> {}", fact.case, fact.what, fact.before, fact.after))
+        .chain(largest.iter().map(|m| format!("{} {}: {}", m.case, m.measure, print::relative(m.relative))))
+        .collect();
+    let more = if all.len() > NAMED { format!(" and {} more", all.len() - NAMED) } else { String::new() };
+    all.into_iter().take(NAMED).collect::<Vec<_>>().join("; ") + &more
 }
 
 #[cfg(test)]
