@@ -178,6 +178,9 @@ pub fn compare(before: &[RunResult], after: &[RunResult], options: Options) -> R
     }
     let resolution = resolution_ns(before).max(resolution_ns(after));
     judge(&mut metrics, exact, options.threshold, resolution, before.len().min(after.len()));
+    if exact {
+        doubt_lone_maxima(&mut metrics);
+    }
     let (change, reason) = overall(&facts, &metrics);
     let unmatched = keys_before
         .iter()
@@ -333,6 +336,8 @@ fn statuses(cases: &[&CaseResult]) -> String {
 struct Sampled {
     metric: Metric,
     raw_p: Option<f64>,
+    /// The largest of several elements, which one interrupt can make.
+    of_several: bool,
 }
 
 fn case_metrics(name: &str, before: &[&CaseResult], after: &[&CaseResult]) -> Vec<Sampled> {
@@ -362,7 +367,8 @@ fn case_metrics(name: &str, before: &[&CaseResult], after: &[&CaseResult]) -> Ve
                 p: None,
                 change: Change::Inconclusive,
             };
-            Some(Sampled { metric, raw_p: (had.len() > 1 && has.len() > 1).then(|| rank_test(&had, &has)) })
+            let of_several = measure.stat == Stat::Max && samples > 1;
+            Some(Sampled { metric, of_several, raw_p: (had.len() > 1 && has.len() > 1).then(|| rank_test(&had, &has)) })
         })
         .collect()
 }
@@ -381,7 +387,7 @@ fn repeats_another(measure: Measure, samples: u64) -> bool {
 /// Decides each measurement, all of them being tested at once.
 fn judge(metrics: &mut [Sampled], exact: bool, threshold: f64, resolution_ns: f64, runs: usize) {
     let raw: Vec<f64> = metrics.iter().map(|sampled| sampled.raw_p.unwrap_or(1.0)).collect();
-    for (Sampled { metric, raw_p }, adjusted) in metrics.iter_mut().zip(holm(&raw)) {
+    for (Sampled { metric, raw_p, .. }, adjusted) in metrics.iter_mut().zip(holm(&raw)) {
         let direction = if metric.relative > 0.0 { Change::Worse } else { Change::Better };
         let small = metric.relative.abs() <= threshold || (metric.after_ns - metric.before_ns).abs() <= resolution_ns;
         if exact {
@@ -396,6 +402,30 @@ fn judge(metrics: &mut [Sampled], exact: bool, threshold: f64, resolution_ns: f6
             Some(_) if inside && runs > 2 => Change::Same,
             _ => Change::Inconclusive,
         };
+    }
+}
+
+/// Takes back what a single interrupt can have done: where instructions are counted a timer tick falls on another fault
+/// as soon as anything before it changes, so the largest of several says nothing unless the median went the same way.
+fn doubt_lone_maxima(metrics: &mut [Sampled]) {
+    let medians: Vec<(String, Phase, Change)> = metrics
+        .iter()
+        .map(|sampled| &sampled.metric)
+        .filter(|metric| metric.measure.stat == Stat::P50)
+        .map(|metric| (metric.case.clone(), metric.measure.phase, metric.change))
+        .collect();
+    for Sampled { metric, .. } in metrics.iter_mut().filter(|sampled| sampled.of_several) {
+        let phase = match metric.measure.phase {
+            Phase::HostIcache => Phase::Exec,
+            Phase::HostDcache => Phase::Touch,
+            phase => phase,
+        };
+        let agrees = |(case, of, change): &(String, Phase, Change)| {
+            *case == metric.case && *of == phase && *change == metric.change
+        };
+        if metric.change != Change::Same && !medians.iter().any(agrees) {
+            metric.change = Change::Inconclusive;
+        }
     }
 }
 

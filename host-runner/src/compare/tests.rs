@@ -145,3 +145,23 @@ fn nothing_shared_is_said() {
     let error = compare(&[run], &[other], DEFAULTS).expect_err("nothing to compare");
     assert!(error.to_string().contains("relax.1G") && error.to_string().ends_with("none"), "{error}");
 }
+
+#[test]
+fn one_slow_fault_among_many_is_no_regression_of_an_emulated_kernel() {
+    let before = stored("debian-6.12");
+    let mut after = before.clone();
+    let exec = after.cases[0].exec.as_mut().expect("it was timed");
+    exec.ns.max *= 2;
+    let told = compare(from_ref(&before), from_ref(&after), DEFAULTS).expect("both are emulated");
+    assert_eq!(told.change, Change::Inconclusive, "{}", told.reason);
+    let exec = after.cases[0].exec.as_mut().expect("it was timed");
+    exec.ns.p50 *= 2;
+    let told = compare(from_ref(&before), from_ref(&after), DEFAULTS).expect("both are emulated");
+    assert_eq!(told.change, Change::Worse, "{}", told.reason);
+    let exec = after.cases[2].exec.as_mut().expect("it was timed");
+    assert_eq!(exec.ns.count, 1, "a single fault is its own median");
+    after = before.clone();
+    after.cases[2].exec.as_mut().expect("it was timed").ns.max *= 2;
+    let told = compare(from_ref(&before), from_ref(&after), DEFAULTS).expect("both are emulated");
+    assert_eq!(told.change, Change::Worse, "{}", told.reason);
+}
