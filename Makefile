@@ -35,7 +35,7 @@ payload: setup ## build the guest's image
 .PHONY: build
 build: payload ## build payload, static arm64 runner and native runner
 	@cargo build -q --release --locked -p host-runner --bin faultline --target $(RUNNER_TARGET)
-	@cargo build -q --release --locked -p host-runner --bin faultline
+	@cargo build -q --release --locked -p host-runner --bin faultline -p cmo-plugin
 
 .PHONY: reproduce
 reproduce: build ## the main job: the lockup on BEFORE=, gone on AFTER=
@@ -59,14 +59,14 @@ check: ## fmt, clippy on all targets, unit tests: seconds
 
 .PHONY: test
 test: build check ## check, then everything end to end under QEMU
-	@cargo test -q --locked --release -p host-runner --test end_to_end -- --ignored --test-threads 1
+	@cargo test -q --locked -p host-runner --test end_to_end -- --ignored --test-threads 1
 
 .PHONY: test-long
 test-long: test ## test, and what takes longer
 
 .PHONY: bench
 bench: build ## sizes, instruction counts and ratios, some with limits
-	@cargo test -q --locked --release -p host-runner --test bench -- --ignored --nocapture --test-threads 1
+	@cargo test -q --locked -p host-runner --test bench -- --ignored --nocapture --test-threads 1
 
 .PHONY: release
 release: build ## one static file for arm64, with the guest inside

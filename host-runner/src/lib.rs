@@ -5,10 +5,14 @@
 
 pub mod commands;
 pub mod compare;
+pub mod counting;
+pub mod doctor;
 pub mod evidence;
 pub mod guest;
+pub mod journal;
 pub mod lab;
 pub mod plan;
+pub mod recover;
 pub mod report;
 pub mod result;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]

@@ -43,6 +43,12 @@ pub struct RunResult {
     pub evidence: EvidenceState,
     /// One entry for each kind of block asked for.
     pub cases: Vec<CaseResult>,
+    /// The run did not live to write this: `faultline recover` made it of what the run had left.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub recovered: bool,
+    /// The dead run that this one went on with; its cases come first.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub resumed_from: Option<String>,
 }
 
 /// Which run, and when. The only part of a result that two equal runs do not share.
@@ -232,6 +238,12 @@ pub struct CaseResult {
     pub mismatches: u64,
     /// What the kernel did, from the traced round.
     pub host: Option<HostSide>,
+    /// What the TCG plugin counted in the traced round, in the emulated lab with `--count`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub counted: Option<Counted>,
+    /// What tracing itself cost, where a round was traced.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tracing_cost: Option<TracingCost>,
     /// The kernel's complaints while this case ran.
     pub complaints: Vec<Complaint>,
     /// Descriptors the guest wrote to map the region.
@@ -259,6 +271,8 @@ impl CaseResult {
             resident: None,
             mismatches: 0,
             host: None,
+            counted: None,
+            tracing_cost: None,
             complaints: Vec::new(),
             descriptor_writes: 0,
             boot_ticks: 0,
@@ -302,6 +316,22 @@ pub struct Timing {
     pub ns: Distribution,
 }
 
+/// The exec fault with and without tracing: the price of the evidence. Reported times are those without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TracingCost {
+    /// Median exec fault of the timed rounds.
+    pub untraced_ns: u64,
+    /// The same of the traced round.
+    pub traced_ns: u64,
+}
+
+impl TracingCost {
+    /// Returns what tracing added, in percent; negative where the traced round happened to be faster.
+    pub fn percent(&self) -> f64 {
+        (self.traced_ns as f64 / self.untraced_ns.max(1) as f64 - 1.0) * 100.0
+    }
+}
+
 /// What the kernel did in the traced round.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HostSide {
@@ -337,6 +367,21 @@ pub struct Maintenance {
     pub max_ns: u64,
     /// All calls, in ns.
     pub total_ns: u64,
+}
+
+/// Cache maintenance instructions that the host kernel executed, counted exactly by the TCG plugin.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Counted {
+    /// Exec permission faults in the same round: the factor between the predictions and the counts.
+    pub faults: u64,
+    /// `IC IVAU` in `icache_inval_pou`.
+    pub ic_ivau: u64,
+    /// `IC IALLUIS` anywhere.
+    pub ic_ialluis: u64,
+    /// `DC CIVAC` in `dcache_clean_inval_poc`.
+    pub dc_civac: u64,
+    /// Policies whose prediction is exactly what was counted on the I side: `by line`, `capped`, `none`.
+    pub agrees_with: Vec<String>,
 }
 
 /// Something the kernel complained about, and why it is thought to have happened.

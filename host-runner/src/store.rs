@@ -4,10 +4,22 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use serde::Serialize;
+
+use crate::journal;
 
 /// Name of the result in a run directory. A directory without it belongs to a run that died.
 pub const RESULT: &str = "result.json";
+
+/// Name of the machine's description in a run directory.
+pub const ENVIRONMENT: &str = "environment.json";
+
+/// Room kept for the result, so that a disk that fills up meanwhile does not take it. Given up when it is written.
+const RESERVE: &str = ".reserve";
+/// Size of that room in bytes.
+const RESERVE_BYTES: u64 = 1 << 20;
 
 /// Free space wanted before a run starts, in bytes: the kernel log, samples and result of the largest run.
 const WANTED_BYTES: u64 = 16 << 20;
@@ -53,7 +65,14 @@ impl RunDir {
         }
         fs::create_dir(&path).map_err(failed)?;
         let journal =
-            OpenOptions::new().create_new(true).append(true).open(path.join("journal.jsonl")).map_err(failed)?;
+            OpenOptions::new().create_new(true).append(true).open(path.join(journal::FILE)).map_err(failed)?;
+        // The lock goes when this process does: it tells a run that lives from one that died. A file system without
+        // locks cannot tell, and is no reason not to run.
+        let _ = flock(&journal, FlockOperation::NonBlockingLockExclusive);
+        // Kept by no more than trying: some file systems cannot allocate ahead.
+        if let Ok(reserve) = File::create(path.join(RESERVE)) {
+            let _ = rustix::fs::fallocate(&reserve, rustix::fs::FallocateFlags::empty(), 0, RESERVE_BYTES);
+        }
         Ok(Self { path, journal })
     }
 
@@ -68,7 +87,7 @@ impl RunDir {
     ///
     /// If it cannot be written.
     pub fn journal(&mut self, entry: &impl Serialize) -> Result<(), Error> {
-        let failed = |error| Error::Write(self.path.join("journal.jsonl"), error);
+        let failed = |error| Error::Write(self.path.join(journal::FILE), error);
         let mut line = serde_json::to_vec(entry).map_err(io::Error::from).map_err(failed)?;
         line.push(b'\n');
         self.journal.write_all(&line).map_err(failed)?;
@@ -94,8 +113,24 @@ impl RunDir {
         let path = self.path.join(name);
         let failed = |error| Error::Write(path.clone(), error);
         let text = serde_json::to_string_pretty(value).map_err(io::Error::from).map_err(failed)?;
+        if name == RESULT {
+            give_up_reserve(&self.path);
+        }
         replace(&path, format!("{text}\n").as_bytes()).map_err(failed)
     }
+}
+
+/// Frees the room kept for the result of a run.
+pub fn give_up_reserve(run: &Path) {
+    // Absent after the result, and in runs of other versions.
+    let _ = fs::remove_file(run.join(RESERVE));
+}
+
+/// Says whether a run directory belongs to a runner that is still alive.
+pub fn is_alive(run: &Path) -> bool {
+    let Ok(journal) = File::open(run.join(journal::FILE)) else { return false };
+    // Taken and dropped at once where nobody holds it.
+    flock(&journal, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK)
 }
 
 /// Replaces a file by rename, so that it is never there in part.
@@ -110,6 +145,18 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&part, path)
+}
+
+/// Writes the result of a run directory anew, by rename.
+///
+/// # Errors
+///
+/// If it cannot be written.
+pub fn write_result(run_dir: &Path, result: &crate::result::RunResult) -> Result<(), Error> {
+    let path = run_dir.join(RESULT);
+    let failed = |error| Error::Write(path.clone(), error);
+    let text = serde_json::to_string_pretty(result).map_err(io::Error::from).map_err(failed)?;
+    replace(&path, format!("{text}\n").as_bytes()).map_err(failed)
 }
 
 /// Reads the result of a run directory, or the result file itself.
@@ -136,8 +183,12 @@ mod tests {
         run.write(RESULT, &1).expect("it is writable");
         let names: Vec<_> = fs::read_dir(run.path()).expect("it exists").flatten().map(|e| e.file_name()).collect();
         assert_eq!(names.len(), 2, "{names:?}: no part is left");
+        assert!(is_alive(run.path()));
         assert_eq!(fs::read_to_string(run.path().join("journal.jsonl")).ok().as_deref(), Some("\"one\"\n\"two\"\n"));
         assert!(matches!(RunDir::create(results.path(), "run"), Err(Error::Write(..))));
         assert!(matches!(read(run.path()), Err(Error::Format(..))));
+        let path = run.path().to_owned();
+        drop(run);
+        assert!(!is_alive(&path));
     }
 }

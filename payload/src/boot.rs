@@ -22,6 +22,8 @@ static mut BOOT_TABLES: [Table; 6] = [const { Table([0; 512]) }; 6];
 
 #[repr(C, align(16))]
 struct Stacks([[u8; STACK_BYTES]; abi::channel::MAX_VCPUS]);
+/// Not zeroed at boot: a stack holds nothing before it is used.
+#[unsafe(link_section = ".noinit")]
 static mut STACKS: Stacks = Stacks([[0; STACK_BYTES]; abi::channel::MAX_VCPUS]);
 
 /// TCR_EL1. Arm ARM "TCR_EL1, Translation Control Register (EL1)". IPS is added from ID_AA64MMFR0_EL1.

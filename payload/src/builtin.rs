@@ -91,7 +91,23 @@ pub fn judge(cpu: usize, records: &[Record], report: &mut impl FnMut(ResultLine<
         report(ResultLine { name: check.name, cpu: Some(cpu), status, value, unit: "ticks" });
         all &= holds;
     }
+    if let Some((window, outside)) = fetch_cost(records) {
+        let line = |name, value| ResultLine { name, cpu: Some(cpu), status: Status::Pass, value, unit: "ticks" };
+        report(line("fetch-window", window));
+        report(line("fetch-outside", outside));
+    }
     all
+}
+
+/// Returns what a fetch costs that neither faults nor was asked for one by one: ticks inside the timed window, and per
+/// element outside it. Where a tick is an instruction (QEMU's icount), these are instruction counts.
+fn fetch_cost(records: &[Record]) -> Option<(u64, u64)> {
+    let after_rendezvous = 3;
+    let at = records.iter().position(|r| r.kind == Kind::Summary as u16 && r.tag == after_rendezvous)?;
+    let [count, _, min, _, sum, began] = records[at].data;
+    let ended = records.get(at + 1)?.data[5];
+    let outside = ended.checked_sub(began)?.checked_sub(sum)?;
+    Some((min, outside.div_ceil(count.max(1))))
 }
 
 #[cfg(test)]

@@ -146,71 +146,59 @@ extern "C" fn unexpected() {
     )
 }
 
-/// Arms recovery at label 9 and reads the counter into x20, as the last steps before a timed access.
+/// Defines an access: what stands in `measured` is all that is executed between the two counter reads.
 ///
-/// x19 holds the result's address. The fence before and after the read is kvm-unit-tests' order: barrier, ISB, read.
-macro_rules! begin_access {
-    () => {
-        "stp x29, x30, [sp, #-96]!
-        stp x19, x20, [sp, #16]
-        stp x21, x22, [sp, #32]
-        stp x23, x24, [sp, #48]
-        stp x25, x26, [sp, #64]
-        stp x27, x28, [sp, #80]
-        mrs x9, tpidr_el1
-        adr x10, 9f
-        mov x11, sp
-        stp x10, x11, [x9]
-        dsb ish
-        isb
-        mrs x20, cntvct_el0
-        isb"
-    };
-}
-
-/// Reads the counter, disarms and stores the result; label 9 is where an exception goes on.
-macro_rules! end_access {
-    () => {
-        "dsb ish
-        isb
-        mrs x21, cntvct_el0
-        isb
-        mrs x9, tpidr_el1
-        str xzr, [x9]
-        ldr x19, [sp, #96]
-        stp x20, x21, [x19]
-        stp x0, xzr, [x19, #16]
-        b 8f
-        9: mrs x9, tpidr_el1
-        ldr x19, [sp, #96]
-        ldp x10, x11, [x9, {esr}]
-        ldr x12, [x9, {elr}]
-        stp xzr, xzr, [x19]
-        stp xzr, x10, [x19, #16]
-        stp x11, x12, [x19, #32]
-        8: ldp x19, x20, [sp, #16]
-        ldp x21, x22, [sp, #32]
-        ldp x23, x24, [sp, #48]
-        ldp x25, x26, [sp, #64]
-        ldp x27, x28, [sp, #80]
-        ldp x29, x30, [sp], #112
-        ret"
-    };
-}
-
-/// Defines an access: `setup` may use x0 to x2, `measured` is what stands between the two counter reads.
+/// The fence around each read is kvm-unit-tests' order: barrier, ISB, read, ISB. Recovery is armed from before the
+/// first read until after the second; an exception goes on at label 9. All registers that AAPCS64 wants kept are kept,
+/// whatever the code called does. The result is returned through x8, as AAPCS64 returns large structures.
 macro_rules! timed_access {
     ($(#[$doc:meta])* $name:ident($($argument:ident),*), $measured:literal) => {
         $(#[$doc])*
         #[unsafe(naked)]
-        unsafe extern "C" fn $name(result: *mut Access, $($argument: u64),*) {
+        unsafe extern "C" fn $name($($argument: u64),*) -> Access {
             naked_asm!(
-                "str x0, [sp, #-16]!",
-                "mov x8, x1",
-                "mov x7, x2",
-                begin_access!(),
+                "stp x29, x30, [sp, #-112]!",
+                "stp x19, x20, [sp, #16]",
+                "stp x21, x22, [sp, #32]",
+                "stp x23, x24, [sp, #48]",
+                "stp x25, x26, [sp, #64]",
+                "stp x27, x28, [sp, #80]",
+                "str x8, [sp, #96]",
+                "mov x9, x0",
+                "mrs x10, tpidr_el1",
+                "adr x11, 9f",
+                "mov x12, sp",
+                "stp x11, x12, [x10]",
+                "dsb ish",
+                "isb",
+                "mrs x20, cntvct_el0",
+                "isb",
                 $measured,
-                end_access!(),
+                "dsb ish",
+                "isb",
+                "mrs x21, cntvct_el0",
+                "isb",
+                "mrs x9, tpidr_el1",
+                "str xzr, [x9]",
+                "ldr x8, [sp, #96]",
+                "stp x20, x21, [x8]",
+                "stp x0, xzr, [x8, #16]",
+                "stp xzr, xzr, [x8, #32]",
+                "8: ldp x19, x20, [sp, #16]",
+                "ldp x21, x22, [sp, #32]",
+                "ldp x23, x24, [sp, #48]",
+                "ldp x25, x26, [sp, #64]",
+                "ldp x27, x28, [sp, #80]",
+                "ldp x29, x30, [sp], #112",
+                "ret",
+                "9: mrs x9, tpidr_el1",
+                "ldr x8, [sp, #96]",
+                "ldp x10, x11, [x9, {esr}]",
+                "ldr x12, [x9, {elr}]",
+                "stp xzr, xzr, [x8]",
+                "stp xzr, x10, [x8, #16]",
+                "stp x11, x12, [x8, #32]",
+                "b 8b",
                 esr = const ESR,
                 elr = const ELR,
             )
@@ -219,16 +207,16 @@ macro_rules! timed_access {
 }
 
 timed_access! {
-    /// Calls the code at `va`. All registers that AAPCS64 wants kept are kept, whatever the code does.
-    timed_call(va), "blr x8"
+    /// Calls the code at `va`.
+    timed_call(va), "blr x9"
 }
 timed_access! {
     /// Loads the `u64` at `va`.
-    timed_load(va), "ldr x0, [x8]"
+    timed_load(va), "ldr x0, [x9]"
 }
 timed_access! {
     /// Stores `value` at `va`.
-    timed_store(va, value), "str x7, [x8]"
+    timed_store(va, value), "str x1, [x9]"
 }
 
 /// Calls the code at `va` and returns what it returned, or the exception it took.
@@ -237,11 +225,10 @@ timed_access! {
 ///
 /// If anything is mapped executable at `va`, it must be a code slot, a prefix of one, or instructions that trap: code
 /// that returns with other memory or system registers changed cannot be caught.
+#[inline]
 pub unsafe fn fetch(va: u64) -> Access {
-    let mut access = Access::default();
-    // SAFETY: `access` outlives the call; the caller answers for the code.
-    unsafe { timed_call(&mut access, va) };
-    access
+    // SAFETY: the caller answers for the code at `va`.
+    unsafe { timed_call(va) }
 }
 
 /// Loads the `u64` at `va`, or returns the exception that took.
@@ -249,11 +236,10 @@ pub unsafe fn fetch(va: u64) -> Access {
 /// # Safety
 ///
 /// If `va` is mapped, it must be memory, not a device that a read changes.
+#[inline]
 pub unsafe fn load(va: u64) -> Access {
-    let mut access = Access::default();
-    // SAFETY: as above.
-    unsafe { timed_load(&mut access, va) };
-    access
+    // SAFETY: the caller answers for what is mapped at `va`.
+    unsafe { timed_load(va) }
 }
 
 /// Stores `value` at `va`, or returns the exception that took.
@@ -261,9 +247,8 @@ pub unsafe fn load(va: u64) -> Access {
 /// # Safety
 ///
 /// If `va` is mapped, it must be memory that Rust does not know of.
+#[inline]
 pub unsafe fn store(va: u64, value: u64) -> Access {
-    let mut access = Access::default();
-    // SAFETY: as above.
-    unsafe { timed_store(&mut access, va, value) };
-    access
+    // SAFETY: the caller answers for what is mapped at `va`.
+    unsafe { timed_store(va, value) }
 }

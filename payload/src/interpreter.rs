@@ -26,7 +26,7 @@ pub struct Access {
 
 impl Access {
     fn ticks(&self) -> u64 {
-        self.ended.saturating_sub(self.began)
+        self.ended.wrapping_sub(self.began)
     }
 }
 
@@ -118,16 +118,14 @@ impl Machine {
             OpCode::Repeat => return self.repeat(op, index),
             OpCode::WriteCode => write_code(cpu, op, &mut tally, sink),
             OpCode::Load => {
-                elements(op, &mut tally, sink, |ipa| (cpu.load(ipa), op.args[0]));
+                elements(op, &mut tally, sink, |ipa| cpu.load(ipa), |_, _| op.args[0]);
             }
             OpCode::Store => {
-                elements(op, &mut tally, sink, |ipa| {
-                    let access = cpu.store(ipa, op.args[0]);
-                    (access, access.value)
-                });
+                elements(op, &mut tally, sink, |ipa| cpu.store(ipa, op.args[0]), |_, access| access.value);
             }
             OpCode::Fetch => {
-                elements(op, &mut tally, sink, |ipa| (cpu.fetch(ipa), slot::token(ipa, op.args[0] as u16)));
+                let expected = |ipa, _: &Access| slot::token(ipa, op.args[0] as u16);
+                elements(op, &mut tally, sink, |ipa| cpu.fetch(ipa), expected);
             }
             OpCode::CleanD => clean_d(cpu, op, &mut tally),
             OpCode::InvalI => inval_i(cpu, op, &mut tally),
@@ -194,19 +192,15 @@ impl Tally {
         Self { base, flags: op.flags, count: 0, mismatches: 0, min: u64::MAX, max: 0, sum: 0, began, whole_op: true }
     }
 
-    #[inline]
-    fn add(&mut self, ipa: u64, access: &Access, expected: u64, sink: &mut impl Sink) {
-        let ticks = access.ticks();
-        self.count += 1;
-        self.sum += ticks;
-        self.min = self.min.min(ticks);
-        self.max = self.max.max(ticks);
+    /// Writes what an element was, where every one is asked for or this one is wrong.
+    #[inline(never)]
+    fn element(&mut self, ipa: u64, access: &Access, expected: u64, sink: &mut impl Sink) {
         let wrong = access.esr != 0 || (self.flags & CHECK != 0 && access.value != expected);
         if self.flags & EACH != 0 {
             sink.record(Record {
                 kind: Kind::Element as u16,
                 outcome: if wrong { outcome(access) as u16 } else { Outcome::Ok as u16 },
-                data: [ipa, ticks, access.value, access.esr, access.far, access.began],
+                data: [ipa, access.ticks(), access.value, access.esr, access.far, access.began],
                 ..self.base
             });
         }
@@ -250,52 +244,71 @@ fn outcome(access: &Access) -> Outcome {
     if access.esr == 0 { Outcome::Wrong } else { Outcome::from_esr(access.esr) }
 }
 
-/// Visits the op's elements with a timed access, which returns what it saw and what is expected.
-#[inline]
-fn elements(op: &Op, tally: &mut Tally, sink: &mut impl Sink, mut access: impl FnMut(u64) -> (Access, u64)) {
-    tally.whole_op = false;
-    for_each(op, op.stride, |ipa| {
-        let (access, expected) = access(ipa);
-        tally.add(ipa, &access, expected, sink);
+/// Visits the op's elements with a timed access, and compares the value it returned with what is expected.
+///
+/// Counts stay in locals and the access where it was returned, so that an element costs little outside its window.
+#[inline(always)]
+fn elements(
+    op: &Op,
+    tally: &mut Tally,
+    sink: &mut impl Sink,
+    mut access: impl FnMut(u64) -> Access,
+    expected: impl Fn(u64, &Access) -> u64,
+) {
+    let (each, check) = (op.flags & EACH != 0, op.flags & CHECK != 0);
+    let (mut sum, mut min, mut max) = (0, u64::MAX, 0);
+    let count = for_each(op, op.stride, |ipa| {
+        let access = access(ipa);
+        let expected = expected(ipa, &access);
+        let ticks = access.ticks();
+        sum += ticks;
+        min = min.min(ticks);
+        max = max.max(ticks);
+        if each || access.esr != 0 || (check && access.value != expected) {
+            tally.element(ipa, &access, expected, sink);
+        }
     });
+    tally.whole_op = false;
+    (tally.count, tally.sum, tally.min, tally.max) = (count, sum, min, max);
 }
 
-/// Visits `start`, `start + stride`, … below the end of the range; a stride of 0 visits the start alone.
-#[inline]
-fn for_each(op: &Op, stride: u64, mut visit: impl FnMut(u64)) {
-    let end = op.start.saturating_add(op.bytes);
+/// Visits `start`, `start + stride`, … below the end of the range; a stride of 0 visits the start alone. Returns how
+/// many it visited.
+#[inline(always)]
+fn for_each(op: &Op, stride: u64, mut visit: impl FnMut(u64)) -> u64 {
+    // A range that ends beyond the address space ends there.
+    let bytes = op.bytes.min(u64::MAX - op.start);
+    let count = if stride == 0 { u64::from(bytes > 0) } else { bytes.div_ceil(stride) };
     let mut ipa = op.start;
-    while ipa < end {
+    let mut left = count;
+    while left > 0 {
         visit(ipa);
-        match ipa.checked_add(stride) {
-            Some(next) if stride != 0 => ipa = next,
-            _ => break,
-        }
+        ipa = ipa.wrapping_add(stride);
+        left -= 1;
     }
+    count
 }
 
 /// Writes the slots; the timed access of each is the store of its first two instructions.
 fn write_code(cpu: &mut impl Cpu, op: &Op, tally: &mut Tally, sink: &mut impl Sink) {
-    elements(op, tally, sink, |ipa| {
+    let write = |ipa| {
         let [a, b, c, d, e] = slot::encode(ipa, op.args[0] as u16).map(u64::from);
         let access = cpu.store(ipa, a | b << 32);
         if access.esr == 0 {
             cpu.store(ipa + 8, c | d << 32);
             cpu.store(ipa + 16, e);
         }
-        (access, access.value)
-    });
+        access
+    };
+    elements(op, tally, sink, write, |_, access| access.value);
 }
 
 /// Goes line by line through the range, from the start of its first line.
-fn lines(op: &Op, line_bytes: u64, tally: &mut Tally, mut visit: impl FnMut(u64)) {
+fn lines(op: &Op, line_bytes: u64, tally: &mut Tally, visit: impl FnMut(u64)) {
     let stride = if op.stride == 0 { line_bytes } else { op.stride };
     let start = op.start & !(line_bytes - 1);
     let aligned = Op { start, bytes: op.bytes.saturating_add(op.start - start), ..*op };
-    for_each(&aligned, stride, |ipa| {
-        visit(ipa);
-        tally.count += 1;
-    });
+    tally.count = for_each(&aligned, stride, visit);
 }
 
 fn clean_d(cpu: &mut impl Cpu, op: &Op, tally: &mut Tally) {

@@ -22,6 +22,8 @@ const ROOT_LEVEL: usize = 0;
 
 #[repr(C, align(4096))]
 struct Arena([u8; ARENA_BYTES]);
+/// Not zeroed at boot: each table is, when it is allocated.
+#[unsafe(link_section = ".noinit")]
 static mut ARENA: Arena = Arena([0; ARENA_BYTES]);
 
 type Tables = Mapping<ArenaTables, El1And0>;

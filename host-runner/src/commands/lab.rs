@@ -4,8 +4,8 @@ use std::ffi::OsString;
 
 use super::{Failure, HARNESS, INTERRUPTED, Outcome};
 use crate::lab::{self, GuestExit};
-use crate::result::Status;
-use crate::{report, store};
+use crate::result::{RunResult, Status};
+use crate::{counting, report, store};
 
 /// Which kernels, and what to run inside.
 #[derive(clap::Args)]
@@ -24,13 +24,18 @@ pub struct Args {
 /// What keeps the lab itself from working.
 pub fn run(args: &Args) -> Outcome {
     let outcomes = lab::run(&args.options, &args.argv).map_err(failure)?;
-    write_formats(&outcomes)?;
+    complete(&outcomes)?;
     let mut worst = 0;
     for outcome in &outcomes {
         let Some(exit) = &outcome.exit else { continue };
-        let code = exit_code(exit);
+        let mut code = exit_code(exit);
         if code != 0 {
             eprintln!("{}: {exit}", outcome.kernel);
+        }
+        if let Some(result) = recovered(outcome) {
+            // A closed pipe is the reader's choice; the result is on disk.
+            let _ = report::table::print(&mut std::io::stdout(), &[&result]);
+            code = result.verdict.status.exit_code();
         }
         if severity(code) > severity(worst) {
             worst = code;
@@ -42,13 +47,20 @@ pub fn run(args: &Args) -> Outcome {
     Ok(worst)
 }
 
-/// Writes the files for labs again: the guest wrote them before it could know the run's name and the host's time.
+/// Returns the result that the lab made of a run that died.
+fn recovered(outcome: &lab::Outcome) -> Option<RunResult> {
+    store::read(outcome.run_dir.as_deref()?).ok().filter(|result| result.recovered)
+}
+
+/// Completes the results by what only the host knows: the plugin's counts, and the files for labs, which the guest wrote
+/// before it could know the run's name and the host's time.
 ///
 /// # Errors
 ///
 /// If one cannot be written. A run without a result has none.
-pub fn write_formats(outcomes: &[lab::Outcome]) -> Result<(), Failure> {
+pub fn complete(outcomes: &[lab::Outcome]) -> Result<(), Failure> {
     for dir in outcomes.iter().filter_map(|outcome| outcome.run_dir.as_deref()) {
+        counting::complete(dir).map_err(Failure::harness)?;
         if let Ok(result) = store::read(dir) {
             report::formats::write_all(dir, &result).map_err(Failure::harness)?;
         }

@@ -3,11 +3,14 @@
 pub mod baseline;
 pub mod compare;
 pub mod dmesg;
+pub mod doctor;
 pub mod lab;
 pub mod list;
 pub mod prune;
+pub mod recover;
 pub mod report;
 pub mod reproduce;
+pub mod restore;
 pub mod run;
 pub mod show;
 
@@ -45,6 +48,12 @@ enum Command {
     Reproduce(reproduce::Args),
     /// Find lockups, stalls and crashes in a saved kernel log
     Dmesg(dmesg::Args),
+    /// Say what this machine can and cannot show, and what it lacks
+    Doctor(doctor::Args),
+    /// Put settings back that a dead run left changed
+    Restore(restore::Args),
+    /// Write the results of runs that died, from what they left
+    Recover(recover::Args),
     /// List stored runs
     List(list::Args),
     /// Print stored runs again, as a table or in another format
@@ -106,11 +115,18 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
         }
     };
+    // A run does it itself, and notes it in its result.
+    if !matches!(cli.command, Command::Restore(_) | Command::Run(_)) {
+        restore::quietly();
+    }
     let outcome = match cli.command {
         Command::Run(args) => run::run(&args),
         Command::Lab(args) => lab::run(&args),
         Command::Reproduce(args) => reproduce::run(&args),
         Command::Dmesg(args) => dmesg::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Restore(args) => restore::run(&args),
+        Command::Recover(args) => recover::run(&args),
         Command::List(args) => list::run(&args),
         Command::Show(args) => show::run(&args),
         Command::Compare(args) => compare::run(&args),

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use super::lab::{failure, write_formats};
+use super::lab::{complete, failure};
 use super::{Failure, Outcome};
 use crate::lab::{self, Options};
 use crate::{report, store, verdict};
@@ -55,7 +55,7 @@ pub fn run(args: &Args) -> Outcome {
     if args.dry_run {
         return Ok(0);
     }
-    write_formats(&outcomes)?;
+    complete(&outcomes)?;
     let mut results = Vec::new();
     for outcome in &outcomes {
         let Some(path) = &outcome.run_dir else { continue };

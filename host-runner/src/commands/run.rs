@@ -25,6 +25,8 @@ enum Scenario {
     Relax(Relax),
     /// Boot the guest, map a region, start all vCPUs and power off: does KVM work here at all
     Boot(Boot),
+    /// Run guests that scribble over everything they can reach: does this program live with it
+    Chaos(Chaos),
 }
 
 /// Options of every scenario.
@@ -77,6 +79,10 @@ pub struct Relax {
     /// Size of the region for each kind of memory; a multiple of its blocks
     #[arg(long, value_name = "SIZE")]
     pub region: Option<Size>,
+    /// Go on with a run that the machine or the runner did not survive, after the case that ended it; give the same
+    /// other options as then
+    #[arg(long, value_name = "RUN", conflicts_with = "blocks")]
+    pub resume: Option<PathBuf>,
     #[command(flatten)]
     #[allow(missing_docs, reason = "clap would take the comment for the help text of the group")]
     pub common: Common,
@@ -96,6 +102,23 @@ pub struct Boot {
     pub common: Common,
 }
 
+/// Options of `chaos`.
+#[derive(ClapArgs, Clone, Debug)]
+pub struct Chaos {
+    /// Number of guests
+    #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub runs: u64,
+    /// Seed of the first guest; the others follow
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(..1 << 62))]
+    pub seed: u64,
+    /// Number of vCPUs
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=abi::channel::MAX_VCPUS as u64))]
+    pub vcpus: u64,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would take the comment for the help text of the group")]
+    pub common: Common,
+}
+
 /// Runs the scenario.
 ///
 /// # Errors
@@ -106,6 +129,7 @@ pub fn run(args: &Args) -> Outcome {
     let outcome = match &args.scenario {
         Scenario::Relax(relax) => crate::scenario::relax::run(relax),
         Scenario::Boot(boot) => crate::scenario::boot::run(boot),
+        Scenario::Chaos(chaos) => crate::scenario::chaos::run(chaos),
     };
     outcome.map_err(|error| Failure::new(error.exit_code(), error))
 }
@@ -117,7 +141,7 @@ pub fn run(args: &Args) -> Outcome {
 /// Always.
 #[cfg(not(all(target_os = "linux", target_arch = "aarch64")))]
 pub fn run(args: &Args) -> Outcome {
-    let (Scenario::Relax(_) | Scenario::Boot(_)) = &args.scenario;
+    let (Scenario::Relax(_) | Scenario::Boot(_) | Scenario::Chaos(_)) = &args.scenario;
     Err(Failure::new(
         super::HARNESS,
         format!(

@@ -19,6 +19,8 @@ pub enum State {
     Off,
     /// This kernel or machine has none (hard lockups on arm64 before v6.5): silence of it means nothing.
     NotAvailable,
+    /// Nobody looked: the run died before it could.
+    Unknown,
 }
 
 /// The kernel's lockup detectors as they are now.
@@ -114,6 +116,21 @@ impl Detector {
         }
     }
 
+    /// Returns the state of detectors that nobody looked at.
+    pub fn unknown() -> Self {
+        Self {
+            soft: State::Unknown,
+            hard: State::Unknown,
+            thresh_s: None,
+            cpus: Vec::new(),
+            softlockup_panic: false,
+            panic_on_warn: false,
+            hung_task_timeout_s: None,
+            hung_task_warnings: None,
+            counters: Counters::default(),
+        }
+    }
+
     /// Returns the time without scheduling after which a soft lockup is reported, in seconds.
     pub fn soft_threshold_s(&self) -> Option<u32> {
         self.thresh_s.map(|thresh| thresh.saturating_mul(2))
@@ -126,7 +143,7 @@ impl Detector {
     /// The reason why one would not.
     pub fn watches(&self, cpus: &[usize]) -> Result<(), NotWatched> {
         match self.soft {
-            State::NotAvailable => return Err(NotWatched::NotAvailable),
+            State::NotAvailable | State::Unknown => return Err(NotWatched::NotAvailable),
             State::Off => return Err(NotWatched::Off),
             State::On => {}
         }

@@ -311,7 +311,8 @@ fn lock(path: &Path) -> Result<File, GuardError> {
     let mut file =
         OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(at(path))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
+        // A kernel without CONFIG_FILE_LOCKING has no locks: then nothing keeps two runs apart.
+        Ok(()) | Err(rustix::io::Errno::NOSYS) => {}
         Err(error) if error == rustix::io::Errno::WOULDBLOCK => {
             let owner = fs::read_to_string(path).unwrap_or_default();
             return Err(GuardError::Busy(owner.trim().to_owned()));

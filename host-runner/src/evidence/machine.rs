@@ -33,6 +33,8 @@ pub enum Platform {
     VirtualMachine,
     /// Nothing says that it is virtual.
     Hardware,
+    /// Nobody looked: the run died before it could.
+    Unknown,
 }
 
 /// One pool of huge pages.
@@ -114,6 +116,31 @@ impl Machine {
     /// Reads the facts of this machine. `kernel_log` is what is left of the kernel's boot messages, if readable.
     pub fn read(kernel_log: Option<&str>) -> Self {
         Self::read_below(Path::new("/"), kernel_log, std::env::var(LAB_VARIABLE).ok().as_deref())
+    }
+
+    /// Returns a machine of which only the kernel is known.
+    pub fn unknown(kernel_release: &str) -> Self {
+        Self {
+            kernel_release: kernel_release.into(),
+            kernel_version: "unknown".into(),
+            architecture: "unknown".into(),
+            page_bytes: 0,
+            midr: BTreeMap::new(),
+            cpus_online: Vec::new(),
+            cpus_allowed: Vec::new(),
+            cpus_isolated: Vec::new(),
+            kvm_mode: None,
+            memory_bytes: None,
+            hugepages: Vec::new(),
+            transparent_hugepages: None,
+            mitigations: BTreeMap::new(),
+            clocksource: None,
+            cpu_governor: None,
+            command_line: None,
+            model: None,
+            platform: Platform::Unknown,
+            lab: None,
+        }
     }
 
     fn read_below(root: &Path, kernel_log: Option<&str>, lab: Option<&str>) -> Self {

@@ -15,6 +15,11 @@ pub fn read_number<T: std::str::FromStr>(root: &Path, path: &str) -> Option<T> {
     read(root, path)?.parse().ok()
 }
 
+/// Returns the kernel's id of this boot.
+pub fn boot_id() -> Option<String> {
+    read(Path::new("/"), "/proc/sys/kernel/random/boot_id")
+}
+
 /// Returns `path`, which may be absolute, below `root`.
 pub fn under(root: &Path, path: impl AsRef<Path>) -> PathBuf {
     let path = path.as_ref();

@@ -10,10 +10,11 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::Error;
+use super::GuestExit;
 use super::guest::courier::PARTIAL_FILE;
-use super::guest::{CONSOLE_FILE, EXIT_FILE, Farewell, HELLO_FILE, Hello};
-
-const RESULT_FILE: &str = "result.json";
+use super::guest::{CONSOLE_FILE, EXIT_FILE, Farewell, HELLO_FILE, Hello, OUTPUT_FILE};
+use crate::recover::{self, Witness};
+use crate::store::RESULT;
 
 /// What init left in the staging directory besides the runner's files.
 #[derive(Debug)]
@@ -61,12 +62,43 @@ pub struct Times {
 pub fn publish(staging: &Path, results: &Path, release: &str, times: Times) -> Result<PathBuf, Error> {
     let id = run_id(times.started, release);
     let target = results.join(&id);
-    let result = staging.join(RESULT_FILE);
+    let result = staging.join(RESULT);
     if result.exists() {
         complete(&result, &id, times).map_err(|error| Error::results(&result, error))?;
     }
     fs::rename(staging, &target).map_err(|error| Error::results(&target, error))?;
     Ok(target)
+}
+
+/// Gives a run that died in the guest its result. Without a journal there was no run; the lab's own word on the guest is
+/// all there is then.
+pub fn close(run_dir: &Path, exit: &GuestExit, times: Times) {
+    if run_dir.join(RESULT).exists() {
+        return;
+    }
+    let cause = match exit {
+        GuestExit::Exited(code) => last_words(run_dir).unwrap_or_else(|| ended_with(*code)),
+        other => other.to_string(),
+    };
+    let witness =
+        Witness { cause: Some(cause), started: Some(rfc3339(times.started)), finished: Some(rfc3339(times.finished)) };
+    // A run directory that cannot be written to any more stays as it is, for `faultline recover`.
+    let _ = recover::close(run_dir, &witness);
+}
+
+/// Says how a runner ended that had nothing to say.
+fn ended_with(code: i32) -> String {
+    match code.checked_sub(128).filter(|signal| *signal > 0) {
+        Some(signal) => format!("the runner was killed by signal {signal}"),
+        None => format!("the runner ended with exit code {code}"),
+    }
+}
+
+/// Returns the runner's error message, if it printed one.
+fn last_words(run_dir: &Path) -> Option<String> {
+    let output = fs::read_to_string(run_dir.join(OUTPUT_FILE)).ok()?;
+    let line = output.lines().rev().find_map(|line| line.strip_prefix("faultline: "))?;
+    Some(format!("the runner gave up: {line}"))
 }
 
 fn run_id(started: Timestamp, release: &str) -> String {
@@ -119,12 +151,12 @@ mod tests {
         let staging = base.path().join("staging");
         fs::create_dir(&staging).expect("a fresh directory");
         let text = r#"{"z":1.10,"run":{"id":"run","scenario":"relax"},"a":0.1234567890123456789}"#;
-        fs::write(staging.join(RESULT_FILE), text).expect("writable");
+        fs::write(staging.join(RESULT), text).expect("writable");
         let run = publish(&staging, base.path(), "6.1.0-9-arm64", times()).expect("publishing works");
         let name = run.file_name().expect("a named directory").to_string_lossy().into_owned();
         assert!(name.starts_with("20260102T030405Z-6.1.0-9-arm64-"), "{name}");
         assert!(!staging.exists());
-        let result = fs::read_to_string(run.join(RESULT_FILE)).expect("the result is there");
+        let result = fs::read_to_string(run.join(RESULT)).expect("the result is there");
         let value: Value = serde_json::from_str(&result).expect("valid JSON");
         assert_eq!(value["run"]["id"], name.as_str());
         assert_eq!(value["run"]["started"], "2026-01-02T03:04:05Z");

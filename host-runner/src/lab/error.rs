@@ -28,9 +28,9 @@ pub enum Error {
         /// What is wrong with it.
         problem: super::image::ImageError,
     },
-    /// Policy kernels have no builder in this version.
-    #[error("policy kernels are not built yet: cannot make 'policy:{0}'; name a debian: kernel or an Image instead")]
-    PolicyNotBuilt(String),
+    /// A policy kernel could not be built.
+    #[error("{0}")]
+    Policy(#[from] super::policy::Error),
     /// A program that the lab calls is not installed.
     #[error("{program} is not installed: apt-get install {package}")]
     MissingProgram {
@@ -90,6 +90,9 @@ pub enum Error {
     /// The file is there, but the guest could not execute it.
     #[error("{0} is not a static arm64 program: run `make build`, or correct FAULTLINE_GUEST_RUNNER")]
     GuestRunnerKind(PathBuf),
+    /// The counting plugin was not built.
+    #[error("no counting plugin at {0}: run `make build`")]
+    NoPlugin(PathBuf),
     /// A file for the guest cannot be had.
     #[error("cannot put {path} into the guest: {error}")]
     GuestFile {

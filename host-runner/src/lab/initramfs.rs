@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     fn manifest() -> Manifest {
-        Manifest { argv: vec!["run".into(), "relax".into()], lab: "{}".into() }
+        Manifest { argv: vec!["run".into(), "relax".into()], lab: "{}".into(), hooks: Default::default() }
     }
 
     #[test]

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::Error;
-use super::cache::Cache;
+use super::cache::{self, Cache};
 use super::debian::{self, Series};
 use super::image::{self, ImageInfo};
+use super::policy;
 use super::process::Interrupt;
 
 /// A kernel as named on the command line.
@@ -17,7 +18,7 @@ pub enum Spec {
     /// One exact Debian release, as `uname -r` gives it.
     Release(String),
     /// A policy variant, built from source.
-    Policy(String),
+    Policy(policy::Spec),
     /// A file.
     Path(PathBuf),
 }
@@ -28,7 +29,7 @@ impl FromStr for Spec {
     fn from_str(text: &str) -> Result<Self, Error> {
         let unknown = || Error::UnknownKernel(text.to_string());
         if let Some(name) = text.strip_prefix("policy:") {
-            return if name.is_empty() { Err(unknown()) } else { Ok(Self::Policy(name.to_string())) };
+            return name.parse().map(Self::Policy).map_err(Error::Policy);
         }
         let debian = text.strip_prefix("debian:");
         let name = debian.unwrap_or(text);
@@ -69,6 +70,7 @@ pub struct Kernel {
 pub fn resolve(
     name: &str,
     spec: &Spec,
+    linux: Option<&Path>,
     scratch: &Path,
     interrupt: &Interrupt,
     progress: &dyn Fn(&str),
@@ -79,8 +81,10 @@ pub fn resolve(
         Spec::Release(release) => {
             debian::fetch_release(release, &Cache::open(interrupt, progress)?, interrupt, progress)?
         }
-        // The builder connects here: policy::image(name, &cache, progress).
-        Spec::Policy(policy) => return Err(Error::PolicyNotBuilt(policy.clone())),
+        Spec::Policy(policy) => {
+            let source = linux.map_or(policy::Source::Debian, |tree| policy::Source::Tree(tree.to_owned()));
+            policy::image(&policy.to_string(), &source, &cache::directory()?, progress).map_err(Error::Policy)?
+        }
     };
     let (image, info) = image::prepare(&path, scratch)?;
     Ok(Kernel { name: name.to_string(), image, info })
@@ -101,7 +105,7 @@ mod tests {
         assert_eq!(parse("debian:6.12-16k"), Ok(Spec::Series(Series::V6_12Pages16K)));
         assert_eq!(parse("6.1.0-38-arm64"), Ok(Spec::Release("6.1.0-38-arm64".into())));
         assert_eq!(parse("debian:6.12.57+deb13-arm64"), Ok(Spec::Release("6.12.57+deb13-arm64".into())));
-        assert_eq!(parse("policy:by-line"), Ok(Spec::Policy("by-line".into())));
+        assert_eq!(parse("policy:by-line"), Ok(Spec::Policy("by-line".parse().expect("it is one"))));
         assert_eq!(parse("./Image"), Ok(Spec::Path("./Image".into())));
         assert_eq!(parse("/boot/vmlinuz-6.1.0-38-arm64"), Ok(Spec::Path("/boot/vmlinuz-6.1.0-38-arm64".into())));
     }

@@ -5,6 +5,7 @@
 //! nothing. Inside the guest, [`guest`] is process 1.
 
 mod cache;
+pub mod cmo;
 mod collect;
 mod console;
 mod debian;
@@ -13,6 +14,7 @@ pub mod guest;
 mod image;
 mod initramfs;
 mod kernel;
+pub mod policy;
 mod process;
 mod progress;
 mod qemu;
@@ -61,6 +63,12 @@ pub struct Options {
     /// More arguments for the emulated kernel
     #[arg(long, default_value = "", value_name = "ARGS", allow_hyphen_values = true)]
     pub append: String,
+    /// Source tree that policy:NAME kernels are built from, in place of Debian's linux-source-6.12
+    #[arg(long, value_name = "DIR")]
+    pub linux: Option<PathBuf>,
+    /// Count every cache maintenance instruction by a TCG plugin, and put the counts beside the predictions
+    #[arg(long)]
+    pub count: bool,
     /// Put this file into the guest, under its own name in the directory where the runner starts
     #[arg(long, value_name = "FILE")]
     pub with: Vec<PathBuf>,
@@ -79,6 +87,9 @@ pub struct Options {
     /// The QEMU to use
     #[arg(long, hide = true, default_value = "qemu-system-aarch64", value_name = "PROGRAM")]
     pub qemu: PathBuf,
+    /// An accident inside the guest, for tests: see lab/guest/hooks.rs
+    #[arg(long, hide = true, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub guest_hook: Vec<(String, String)>,
     /// Static arm64 runner to put into the guest, in place of the one that was built with this program
     #[arg(long, hide = true, value_name = "FILE")]
     pub guest_runner: Option<PathBuf>,
@@ -95,15 +106,22 @@ impl Options {
             mem: 4096,
             time_scale: None,
             append: String::new(),
+            linux: None,
+            count: false,
             with: Vec::new(),
             dry_run: false,
             keep: false,
             qemu_timeout: 600,
             qemu_args: Vec::new(),
             qemu: "qemu-system-aarch64".into(),
+            guest_hook: Vec::new(),
             guest_runner: None,
         }
     }
+}
+
+fn key_value(text: &str) -> Result<(String, String), &'static str> {
+    text.split_once('=').map(|(key, value)| (key.into(), value.into())).ok_or("KEY=VALUE expected")
 }
 
 /// What became of one kernel.
@@ -134,6 +152,7 @@ pub struct Outcome {
 /// the guests had written is kept in run directories.
 pub fn run(options: &Options, argv: &[OsString]) -> Result<Vec<Outcome>, Error> {
     let specs = parse(options)?;
+    let options = &with_plugin(options)?;
     if options.dry_run {
         return Ok(dry_run(options, &specs));
     }
@@ -159,6 +178,22 @@ fn parse(options: &Options) -> Result<Vec<Spec>, Error> {
     options.kernel.iter().map(|name| name.parse()).collect()
 }
 
+/// Adds the counting plugin to QEMU's arguments where it is asked for; its file lands among the guest's.
+fn with_plugin(options: &Options) -> Result<Options, Error> {
+    let mut options = options.clone();
+    if options.count {
+        let own = std::env::current_exe().unwrap_or_default();
+        let path = own.with_file_name("libcmo_plugin.so");
+        // QEMU splits the argument at commas.
+        if !path.exists() || path.to_string_lossy().contains(',') {
+            return Err(Error::NoPlugin(path));
+        }
+        let argument = format!("{},out={}", path.display(), crate::counting::COUNTS);
+        options.qemu_args.extend(["-plugin".into(), argument]);
+    }
+    Ok(options)
+}
+
 fn dry_run(options: &Options, specs: &[Spec]) -> Vec<Outcome> {
     let line = |name: &String, spec: &Spec| {
         let image = match spec {
@@ -180,8 +215,10 @@ fn manifest(options: &Options, argv: &[OsString]) -> Result<Manifest, Error> {
         "cpu": options.cpu,
         "smp": options.smp,
         "time_scale": options.time_scale,
+        "counting": options.count,
     });
-    Ok(Manifest { argv: argv.iter().map(text).collect::<Result<_, _>>()?, lab: lab.to_string() })
+    let hooks = options.guest_hook.iter().cloned().collect();
+    Ok(Manifest { argv: argv.iter().map(text).collect::<Result<_, _>>()?, lab: lab.to_string(), hooks })
 }
 
 /// A kernel and the directory in the results that it boots in.
@@ -205,7 +242,9 @@ impl Lab<'_> {
             .prefix(".lab-")
             .tempdir_in(&self.results)
             .map_err(|error| Error::results(&self.results, error))?;
-        let kernel = kernel::resolve(name, spec, work.path(), self.interrupt, &|text| lane.stage(text));
+        let kernel = kernel::resolve(name, spec, self.options.linux.as_deref(), work.path(), self.interrupt, &|text| {
+            lane.stage(text)
+        });
         lane.finish();
         let kernel = kernel?;
         self.interrupt.check()?;
@@ -267,7 +306,10 @@ impl Lab<'_> {
         let full = collect::is_full(&self.results, &staging);
         let outcome = self.collect(ready, &staging, &ending, collect::Times { started, finished: Timestamp::now() })?;
         outcome.lost.iter().for_each(|loss| lane.line(&format!("lost: {loss}")));
-        lane.line(&outcome.run_dir.as_deref().unwrap_or(&self.results).display().to_string());
+        if full || matches!(ending, Ending::Interrupted) {
+            // No outcome will say where it is.
+            lane.line(&outcome.run_dir.as_deref().unwrap_or(&self.results).display().to_string());
+        }
         match ending {
             Ending::Interrupted => Err(Error::Interrupted),
             _ if full => Err(Error::DiskFull(self.results.clone())),
@@ -288,6 +330,7 @@ impl Lab<'_> {
         });
         let release = marks.hello.map(|hello| hello.release).or_else(|| ready.kernel.info.release.clone());
         let run_dir = collect::publish(staging, &self.results, release.as_deref().unwrap_or("unknown"), times)?;
+        collect::close(&run_dir, &exit, times);
         if self.options.keep {
             self.keep(ready, &run_dir).map_err(|error| Error::results(&run_dir, error))?;
         }

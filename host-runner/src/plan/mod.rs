@@ -1,6 +1,7 @@
 //! Scenarios as programs for the guest, and the events they ask of the host. Pure: nothing here touches a machine.
 
 pub mod blocks;
+pub mod chaos;
 pub mod relax;
 
 /// Host events, argument 0 of [`abi::OpCode::Event`].

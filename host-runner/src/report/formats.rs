@@ -80,6 +80,7 @@ pub fn platform_name(platform: Platform) -> &'static str {
         Platform::Emulated => "emulated",
         Platform::VirtualMachine => "virtual_machine",
         Platform::Hardware => "hardware",
+        Platform::Unknown => "unknown",
     }
 }
 

@@ -64,6 +64,7 @@ fn platform(run: &RunResult) -> Option<String> {
     match run.machine.platform {
         Platform::Hardware => None,
         Platform::VirtualMachine => Some("virtual machine".into()),
+        Platform::Unknown => Some("machine not known".into()),
         Platform::Emulated => {
             let lab = run.machine.lab.as_ref();
             let text = |key: &str| lab.and_then(|lab| lab[key].as_str()).unwrap_or("unknown").to_owned();
@@ -96,6 +97,10 @@ fn details(out: &mut impl Write, run: &RunResult) -> io::Result<()> {
     for case in &run.cases {
         let (status, reason) = (case.verdict.status.name(), quiet(&case.verdict.reason));
         writeln!(out, "{} {}: {status}: {reason}", run.machine.kernel_release, case.block)?;
+        if let Some(cost) = &case.tracing_cost {
+            let (percent, without, with) = (cost.percent(), time(cost.untraced_ns), time(cost.traced_ns));
+            writeln!(out, "    tracing cost: {percent:+.1} % of the median exec fault ({without} to {with})")?;
+        }
         for complaint in &case.complaints {
             let line = describe(complaint);
             if !reason.contains(&line) {

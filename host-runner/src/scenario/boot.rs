@@ -41,7 +41,9 @@ pub fn run(args: &Boot) -> Result<u8, Error> {
     let image = session::payload(&args.common)?;
     vmm::check(args.vcpus)?;
     let mut session = Session::begin(&args.common)?;
-    session.journal(&Step::Case { block: "boot".into() })?;
+    let mut case = CaseResult::not_run(Block::Page, args.vcpus, Sharing::Shared);
+    case.region_bytes = args.region.0;
+    session.journal(&Step::Case { block: "boot".into(), plan: Box::new(case.clone()) })?;
     let bar = progress(&format!("boot, {} vCPUs", args.vcpus));
     let program = vec![Op::rendezvous(0, args.vcpus).with_flags(abi::op::SLEEP), Op::end()];
     let spec = GuestSpec {
@@ -53,8 +55,6 @@ pub fn run(args: &Boot) -> Result<u8, Error> {
     let run = vmm::run(&spec, &image, limit, &mut Signals(&session))?;
     bar.finish_and_clear();
     session.read_kmsg(&mut Parser::new())?;
-    let mut case = CaseResult::not_run(Block::Page, args.vcpus, Sharing::Shared);
-    case.region_bytes = args.region.0;
     case.descriptor_writes = run.boot.descriptor_writes;
     case.boot_ticks = run.boot.ticks;
     case.verdict = guest_verdict(&run).unwrap_or_else(|| {

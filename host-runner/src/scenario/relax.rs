@@ -1,6 +1,7 @@
 //! Runs `relax`: each kind of block in a guest of its own, first timed, then once more traced.
 
 use std::io::Write;
+use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
 
@@ -19,10 +20,11 @@ use crate::plan::blocks::{Block, HostBlocks, mapped_bytes};
 use crate::plan::event;
 use crate::plan::relax::{Case, tag};
 use crate::result::{
-    CaseResult, Complaint, FaultCount, HostSide, Maintenance, Predicted, Status, Timing, VcpuFacts, Verdict,
+    CaseResult, Complaint, FaultCount, HostSide, Maintenance, Predicted, Status, Timing, TracingCost, VcpuFacts,
+    Verdict,
 };
 use crate::verdict::{self, Context};
-use crate::{stats, vmm};
+use crate::{recover, stats, vmm};
 
 /// Runs the scenario and returns the exit code of its verdict.
 ///
@@ -34,15 +36,13 @@ pub fn run(args: &Relax) -> Result<u8, Error> {
     vmm::check(args.vcpus)?;
     let mut session = Session::begin(&args.common)?;
     let mut scenario = Scenario { args, image, vcpus: Vec::new(), cases: Vec::new() };
-    for block in scenario.blocks()? {
-        let case = scenario.case(&mut session, block)?;
-        session.journal(&Step::CaseDone { block: block.to_string(), status: case.verdict.status })?;
-        scenario.cases.push(case);
-        if session.interrupted() {
-            break;
+    match scenario.all_cases(&mut session) {
+        Ok(()) => session.finish("relax", scenario.vcpus, scenario.cases),
+        Err(error) => {
+            session.gave_up(&error);
+            Err(error)
         }
     }
-    session.finish("relax", scenario.vcpus, scenario.cases)
 }
 
 struct Scenario<'a> {
@@ -119,6 +119,39 @@ impl Observer<'_> {
 }
 
 impl Scenario<'_> {
+    fn all_cases(&mut self, session: &mut Session) -> Result<(), Error> {
+        let blocks = match &self.args.resume {
+            Some(dead) => self.resume(session, dead)?,
+            None => self.blocks()?,
+        };
+        session.journal(&Step::Plan { blocks: blocks.clone() })?;
+        for block in blocks {
+            let case = self.case(session, block)?;
+            session.journal(&Step::CaseDone {
+                block: block.to_string(),
+                status: case.verdict.status,
+                result: Box::new(case.clone()),
+                vcpus: self.vcpus.clone(),
+            })?;
+            self.cases.push(case);
+            if session.interrupted() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes over what a dead run had found, the case that killed it included, and returns what it had not come to.
+    fn resume(&mut self, session: &mut Session, dead: &Path) -> Result<Vec<Block>, Error> {
+        let (before, left) = recover::dead_run(dead).map_err(|error| Error::Usage(error.to_string()))?;
+        session.resumed_from = Some(before.run.id);
+        session.evidence.notes.extend(before.evidence.notes);
+        self.vcpus = before.vcpus;
+        self.cases = before.cases;
+        self.cases.truncate(self.cases.len().saturating_sub(left.len()));
+        Ok(left)
+    }
+
     /// Returns the kinds of memory to run on.
     fn blocks(&self) -> Result<Vec<Block>, Error> {
         let host = session::host_blocks();
@@ -169,7 +202,7 @@ impl Scenario<'_> {
         };
         result.block_bytes = case.block_bytes;
         result.region_bytes = case.region_bytes;
-        session.journal(&Step::Case { block: block.to_string() })?;
+        session.journal(&Step::Case { block: block.to_string(), plan: Box::new(result.clone()) })?;
         let bar = progress(&format!("relax {block}, {} vCPUs", case.vcpus));
         let mut observer = Observer {
             session,
@@ -234,10 +267,12 @@ impl Scenario<'_> {
         result.predicted = predicted(boot.ctr(), case.block_bytes, host.page_bytes);
         result.descriptor_writes = run.boot.descriptor_writes;
         result.boot_ticks = run.boot.ticks;
-        result.mismatches = summaries(run, |tag| tag == tag::EXEC || tag == tag::RESIDENT).map(|r| r.data[1]).sum();
+        result.mismatches = summaries(run, |tag| tag == tag::EXEC || tag == tag::RESIDENT)
+            .fold(0, |sum, r| sum.saturating_add(r.data[1]));
         let rounds = self.args.rounds;
         let timed = |wanted| timing(run, wanted, rounds, boot.cntfrq_el0);
         (result.touch, result.exec, result.resident) = (timed(tag::TOUCH), timed(tag::EXEC), timed(tag::RESIDENT));
+        result.tracing_cost = tracing_cost(run, rounds, boot.cntfrq_el0);
         write_samples(session, result.block, run)
             .map_err(|error| Error::Store(crate::store::Error::Write(session.dir.path().join("samples.csv"), error)))?;
         if !run.console.is_empty() {
@@ -274,9 +309,19 @@ fn summaries(run: &GuestRun, wanted: impl Fn(u32) -> bool) -> impl Iterator<Item
 
 /// Times of the elements with this tag in the rounds that were not traced.
 fn timing(run: &GuestRun, tag: u32, rounds: u64, hz: u64) -> Option<Timing> {
+    timing_of(run, tag, 0..rounds, hz)
+}
+
+fn timing_of(run: &GuestRun, tag: u32, rounds: Range<u64>, hz: u64) -> Option<Timing> {
     let records = run.vcpus.iter().flat_map(|vcpu| &vcpu.records);
-    let elements = records.filter(|r| r.kind == Kind::Element as u16 && r.tag == tag && u64::from(r.pass) < rounds);
-    stats::timing(elements.map(|r| r.data[1]).collect(), hz)
+    let wanted = records.filter(|r| r.kind == Kind::Element as u16 && r.tag == tag && rounds.contains(&r.pass.into()));
+    stats::timing(wanted.map(|r| r.data[1]).collect(), hz)
+}
+
+/// Compares the exec faults of the traced round, the last one, with those of the others.
+fn tracing_cost(run: &GuestRun, rounds: u64, hz: u64) -> Option<TracingCost> {
+    let traced_ns = timing_of(run, tag::EXEC, rounds..u64::MAX, hz)?.ns.p50;
+    Some(TracingCost { untraced_ns: timing(run, tag::EXEC, rounds, hz)?.ns.p50, traced_ns })
 }
 
 /// Predicts the I-cache operations of one exec fault, as `__invalidate_icache_guest_page` does them.

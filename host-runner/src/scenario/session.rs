@@ -1,12 +1,10 @@
 //! What every scenario has around it: signals, settings, kernel log, run directory.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-use serde::Serialize;
 
 use crate::commands::run::Common;
 use crate::commands::{HARNESS, INTERRUPTED, USAGE};
@@ -16,10 +14,11 @@ use crate::evidence::kmsg::{Kmsg, KmsgError};
 use crate::evidence::machine::Machine;
 use crate::evidence::message::Parser;
 use crate::evidence::procfs;
+pub use crate::journal::Step;
 use crate::plan::blocks::{Block, HostBlocks};
-use crate::result::{CaseResult, EvidenceState, RunId, RunResult, Status, Tool, VERSION, VcpuFacts};
+use crate::result::{CaseResult, EvidenceState, RunId, RunResult, Tool, VERSION, VcpuFacts};
 use crate::store::{self, RunDir};
-use crate::{lab, report, verdict, vmm};
+use crate::{lab, recover, report, verdict, vmm};
 
 /// Why a run ended without a verdict.
 #[derive(Debug, thiserror::Error)]
@@ -64,33 +63,6 @@ impl Error {
     }
 }
 
-/// An entry of the journal.
-#[derive(Serialize)]
-#[serde(tag = "step", rename_all = "snake_case")]
-pub enum Step<'a> {
-    /// The run begins.
-    Begin {
-        /// The arguments.
-        command: &'a [String],
-        /// The kernel.
-        release: &'a str,
-    },
-    /// A case begins; the machine may not survive it.
-    Case {
-        /// The kind of block.
-        block: String,
-    },
-    /// A case is over.
-    CaseDone {
-        /// The kind of block.
-        block: String,
-        /// How it came out.
-        status: Status,
-    },
-    /// The run is over and its result written.
-    End,
-}
-
 /// A run under way.
 pub struct Session {
     /// Where it is stored.
@@ -106,6 +78,8 @@ pub struct Session {
     started: String,
     command: Vec<String>,
     common: Common,
+    /// The run that this one goes on with, if any.
+    pub resumed_from: Option<String>,
 }
 
 fn now() -> String {
@@ -124,7 +98,7 @@ fn run_name(release: &str) -> String {
 }
 
 /// Returns what is left of the kernel log, by syslog(2): it says which mode KVM started in.
-fn boot_log() -> Option<String> {
+pub fn boot_log() -> Option<String> {
     const SYSLOG_ACTION_READ_ALL: i32 = 3;
     let mut buffer = vec![0u8; 1 << 20];
     let room = i32::try_from(buffer.len()).ok()?;
@@ -152,8 +126,15 @@ impl Session {
         }
         let started = now();
         let mut dir = RunDir::create(&common.results, &run_name(&machine.kernel_release))?;
+        dir.write(store::ENVIRONMENT, &machine)?;
         let command: Vec<_> = std::env::args().skip(1).collect();
-        dir.journal(&Step::Begin { command: &command, release: &machine.kernel_release })?;
+        dir.journal(&Step::Begin {
+            started: started.clone(),
+            boot_id: procfs::boot_id().unwrap_or_default(),
+            command: command.clone(),
+            release: machine.kernel_release.clone(),
+            tool: Self::tool(),
+        })?;
         let kmsg = match Kmsg::open() {
             Ok(kmsg) => Some(kmsg),
             Err(error) => {
@@ -173,11 +154,12 @@ impl Session {
             started,
             command,
             common: common.clone(),
+            resumed_from: None,
         };
         if let Some(seconds) = common.watchdog_thresh {
             session.set(&Setting::WatchdogThresh, &seconds.to_string())?;
         }
-        session.dir.write("environment.json", &session.machine)?;
+        session.journal(&Step::Ready { detector: Detector::read(Path::new("/")) })?;
         Ok(session)
     }
 
@@ -186,11 +168,28 @@ impl Session {
     /// # Errors
     ///
     /// If it cannot be written.
-    pub fn journal(&mut self, step: &Step<'_>) -> Result<(), Error> {
+    pub fn journal(&mut self, step: &Step) -> Result<(), Error> {
+        if let Step::Case { block, .. } = step {
+            self.mark(block);
+        }
         self.dir.journal(step)?;
         // In the lab, on disk means brought out of the guest; where that fails the host notices.
         let _ = lab::guest::barrier();
         Ok(())
+    }
+
+    /// Leaves the reason of a run without a result in its journal, if there is still room for it.
+    pub fn gave_up(&mut self, error: &Error) {
+        let _ = self.journal(&Step::Failed { reason: error.to_string() });
+    }
+
+    /// Says in the kernel log which case begins, so that a serial console or pstore tells it when nothing else does.
+    /// At warning level, or a quiet console would not show it. Without permission the log simply lacks the line.
+    fn mark(&self, block: &str) {
+        let run = self.dir.path().file_name().unwrap_or_default().to_string_lossy();
+        if let Ok(mut log) = File::options().write(true).open("/dev/kmsg") {
+            let _ = log.write_all(format!("<4>{}\n", recover::mark(&run, block)).as_bytes());
+        }
     }
 
     /// Changes a setting until the end of the run and returns what it reads then.
@@ -290,6 +289,8 @@ impl Session {
             vcpus,
             evidence: self.evidence.clone(),
             cases,
+            recovered: false,
+            resumed_from: self.resumed_from.clone(),
         };
         let restored = self.guard.take().map_or(Ok(0), Guard::restore);
         self.dir.write(store::RESULT, &result)?;
@@ -303,10 +304,12 @@ impl Session {
         if !self.common.quiet {
             // A closed pipe is the reader's choice; the result is on disk.
             let _ = report::formats::print(&mut std::io::stdout(), self.common.format, &result);
-            if self.common.format == report::formats::Format::Human {
-                println!("{path}");
-            } else {
-                eprintln!("{path}");
+            // In the lab the directory has another name outside, which the lab prints.
+            if std::env::var_os("FAULTLINE_RUN_NAME").is_none() {
+                match self.common.format {
+                    report::formats::Format::Human => println!("{path}"),
+                    _ => eprintln!("{path}"),
+                }
             }
         }
         Ok(result.verdict.status.exit_code())
@@ -319,12 +322,16 @@ impl Session {
 ///
 /// If there is none.
 pub fn payload(common: &Common) -> Result<Vec<u8>, Error> {
-    const INSIDE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/payload.img"));
     match &common.payload {
         Some(path) => std::fs::read(path).map_err(|error| Error::Payload(path.display().to_string(), error)),
-        None if INSIDE.is_empty() => Err(Error::NoPayload),
-        None => Ok(INSIDE.to_vec()),
+        None => inside().ok_or(Error::NoPayload),
     }
+}
+
+/// Returns the image inside this program, if it was built with one.
+pub fn inside() -> Option<Vec<u8>> {
+    const INSIDE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/payload.img"));
+    (!INSIDE.is_empty()).then(|| INSIDE.to_vec())
 }
 
 /// Reads what kinds of memory this host has.

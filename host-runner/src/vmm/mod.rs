@@ -6,6 +6,7 @@ mod channel;
 mod console;
 mod fdt;
 pub mod layout;
+mod limits;
 mod memory;
 mod vcpu;
 
@@ -24,6 +25,7 @@ use vm_memory::Bytes;
 
 use crate::guest::{Backing, End, GuestRun, GuestSpec, RegionSpec};
 use channel::Layout;
+pub use limits::limits;
 use memory::HostMemory;
 use vcpu::{Left, Message, Runner, Shared};
 

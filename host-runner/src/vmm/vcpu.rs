@@ -35,6 +35,11 @@ const ELR_EL1: u64 = 35 * 8;
 const MPIDR_EL1: u64 = system_register(3, 0, 0, 0, 5);
 const MPIDR_AFFINITY: u64 = 0xff_00ff_ffff;
 
+/// Arm ARM "ID_AA64MMFR2_EL1, AArch64 Memory Model Feature Register 2".
+const ID_AA64MMFR2_EL1: u64 = system_register(3, 0, 0, 7, 2);
+/// Shift of its field FWB.
+const FWB_SHIFT: u32 = 40;
+
 /// Registers that a report on a dead or hung guest holds besides x0 to x30.
 const REPORTED: [(&str, u64); 9] = [
     ("pc", core_register(PC)),
@@ -85,6 +90,15 @@ pub fn create(vm: &VmFd, index: usize) -> Result<(VcpuFd, u64), Error> {
 pub fn set_entry(fd: &VcpuFd) -> Result<(), Error> {
     set(fd, core_register(0), layout::FDT)?;
     set(fd, core_register(PC), layout::RAM)
+}
+
+/// Returns whether stage 2 forces Write-Back (FEAT_S2FWB), as KVM's copy of the ID register has it: guests read it as 0.
+///
+/// # Errors
+///
+/// If KVM does not give the register.
+pub fn has_fwb(fd: &VcpuFd) -> Result<bool, Error> {
+    Ok((get(fd, ID_AA64MMFR2_EL1)? >> FWB_SHIFT) & 0xf != 0)
 }
 
 /// Returns the registers as `name=value`.

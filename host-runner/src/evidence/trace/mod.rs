@@ -5,6 +5,7 @@
 
 pub mod parse;
 mod probe;
+mod survey;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::parse::{FaultKind, GuestFault, HostStay, Maintenance, TraceLog, TraceParser, decode_fault};
 use self::probe::Probe;
+pub use self::survey::{Survey, survey};
 use super::procfs;
 
 /// Why there is no trace at all.

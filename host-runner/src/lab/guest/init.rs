@@ -17,6 +17,7 @@ use rustix::system::{RebootCommand, reboot, uname};
 
 use super::barrier::{ANSWER, ASK};
 use super::courier::Courier;
+use super::hooks::Hooks;
 use super::semihost::{self, Semihost};
 use super::{
     EXIT_FILE, ExitMark, Farewell, HELLO_FILE, Hello, MANIFEST_PATH, Manifest, OUTPUT_FILE, RESULTS, RUN_NAME,
@@ -33,7 +34,6 @@ const MOUNTS: &[(&str, &str, Need)] = &[
     ("tracefs", "/sys/kernel/tracing", Need::MayBeAbsent),
     ("debugfs", "/sys/kernel/debug", Need::MayBeAbsent),
     ("tmpfs", "/tmp", Need::Must),
-    ("tmpfs", RESULTS, Need::Must),
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -68,9 +68,13 @@ fn serve() -> io::Result<()> {
     mount_all()?;
     run_ahead_of_the_runner();
     let manifest: Manifest = serde_json::from_slice(&fs::read(MANIFEST_PATH)?)?;
+    let mut hooks = Hooks::new(&manifest);
+    let (flags, data) = hooks.mount();
+    mount("tmpfs", RESULTS, "tmpfs", flags, data.as_deref())?;
     let desk = Desk::open()?;
-    let (mut child, output) = spawn(&manifest)?;
-    let status = attend(&mut courier, &mut child, output, &desk)?;
+    let (mut child, output) = spawn(&manifest, hooks.uid())?;
+    let status = attend(&mut courier, &mut child, output, &desk, &mut hooks)?;
+    courier.append(OUTPUT_FILE, &hooks.afterwards()?)?;
     let farewell = Farewell { exit: exit_mark(status), lost: courier.finish(), host_was_full: courier.host_was_full() };
     courier.put(EXIT_FILE, &json(&farewell))?;
     say(&format!("runner ended: {status}"));
@@ -114,9 +118,10 @@ fn run_ahead_of_the_runner() {
     }
 }
 
-fn spawn(manifest: &Manifest) -> io::Result<(Child, PipeReader)> {
+fn spawn(manifest: &Manifest, uid: Option<u32>) -> io::Result<(Child, PipeReader)> {
     let (reader, writer) = io::pipe()?;
-    let child = Command::new("/proc/self/exe")
+    let mut command = Command::new("/proc/self/exe");
+    command
         .arg0("faultline")
         .args(&manifest.argv)
         .current_dir("/")
@@ -127,9 +132,11 @@ fn spawn(manifest: &Manifest) -> io::Result<(Child, PipeReader)> {
         .env("FAULTLINE_RUN_NAME", RUN_NAME)
         .stdin(Stdio::null())
         .stdout(writer.try_clone()?)
-        .stderr(writer)
-        .spawn()?;
-    Ok((child, reader))
+        .stderr(writer);
+    if let Some(uid) = uid {
+        command.uid(uid).gid(uid);
+    }
+    Ok((command.spawn()?, reader))
 }
 
 /// Init's end of the runner's [barrier](super::barrier()).
@@ -182,6 +189,7 @@ fn attend(
     child: &mut Child,
     output: PipeReader,
     desk: &Desk,
+    hooks: &mut Hooks,
 ) -> io::Result<ExitStatus> {
     let ended = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
     rustix::io::ioctl_fionbio(&output, true)?;
@@ -198,6 +206,7 @@ fn attend(
         };
         watch.advance();
         courier.sync();
+        hooks.strike(child);
         if asked {
             (&desk.ask).read_exact(&mut [0])?;
             (&desk.answer).write_all(&[0])?;

@@ -6,10 +6,13 @@
 mod barrier;
 pub mod courier;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+mod hooks;
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 mod init;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 mod semihost;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -44,6 +47,9 @@ pub struct Manifest {
     pub argv: Vec<String>,
     /// The value of `FAULTLINE_LAB`: a JSON object that describes the emulated machine.
     pub lab: String,
+    /// Accidents that tests ask for.
+    #[serde(default)]
+    pub hooks: BTreeMap<String, String>,
 }
 
 /// Init's first message.

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! The counters, their split into phases, and the file they end in.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::Serialize;
+
+/// One operation at one pc. Lives until QEMU exits: translated code holds its address.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Counts one execution. Called from any vCPU thread.
+    pub fn add(&self) {
+        // Nothing is ordered by a counter; only the sum matters.
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A counter and how much of it already belongs to finished phases.
+#[derive(Debug)]
+struct Slot {
+    counter: &'static Counter,
+    settled: u64,
+}
+
+/// What identifies a counter: pc, and the operation's name (code at one address can change).
+type Key = (u64, &'static str);
+
+/// All counters of the run.
+#[derive(Debug)]
+pub struct Counts {
+    out: PathBuf,
+    phase: u8,
+    slots: BTreeMap<Key, Slot>,
+    phases: BTreeMap<u8, BTreeMap<Key, u64>>,
+}
+
+impl Counts {
+    /// Starts in phase 0, to be written to `out`.
+    pub fn new(out: PathBuf) -> Self {
+        Self { out, phase: 0, slots: BTreeMap::new(), phases: BTreeMap::new() }
+    }
+
+    /// Returns the counter of `op` at `pc`, the same one each time the code is translated again.
+    pub fn counter(&mut self, pc: u64, op: &'static str) -> &'static Counter {
+        self.slots.entry((pc, op)).or_insert_with(|| Slot { counter: Box::leak(Box::default()), settled: 0 }).counter
+    }
+
+    /// Gives everything counted since the last marker to the current phase and enters `phase`.
+    pub fn enter(&mut self, phase: u8) {
+        self.settle();
+        self.phase = phase;
+    }
+
+    /// Writes the counts so far; `ended` tells the reader whether anything may be missing.
+    ///
+    /// # Errors
+    ///
+    /// The file could not be written beside `out` or renamed to it.
+    pub fn write(&mut self, ended: Ended) -> io::Result<()> {
+        self.settle();
+        let text = serde_json::to_vec(&self.report(ended)).map_err(io::Error::other)?;
+        let beside = with_suffix(&self.out, ".part");
+        fs::write(&beside, text)?;
+        fs::rename(&beside, &self.out)
+    }
+
+    /// Returns where the counts go.
+    pub fn out(&self) -> &Path {
+        &self.out
+    }
+
+    fn settle(&mut self) {
+        let ops = self.phases.entry(self.phase).or_default();
+        for (&key, slot) in &mut self.slots {
+            let now = slot.counter.0.load(Ordering::Relaxed);
+            if now > slot.settled {
+                *ops.entry(key).or_default() += now - slot.settled;
+                slot.settled = now;
+            }
+        }
+    }
+
+    fn report(&self, ended: Ended) -> Report {
+        let phases = self.phases.iter().map(|(&phase, ops)| Phase {
+            phase,
+            ops: ops.iter().map(|(&(pc, op), &count)| Op { op, pc: format!("{pc:#x}"), count }).collect(),
+        });
+        Report { ended: ended == Ended::Yes, phases: phases.collect() }
+    }
+}
+
+/// Whether QEMU came to its end when the file was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// At exit: nothing is missing.
+    Yes,
+    /// At a marker: the run goes on.
+    No,
+}
+
+#[derive(Serialize)]
+struct Report {
+    ended: bool,
+    phases: Vec<Phase>,
+}
+
+#[derive(Serialize)]
+struct Phase {
+    phase: u8,
+    ops: Vec<Op>,
+}
+
+#[derive(Serialize)]
+struct Op {
+    op: &'static str,
+    pc: String,
+    count: u64,
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_phase_gets_what_ran_after_its_marker_and_adds_up() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let out = folder.path().join("counts.json");
+        let mut counts = Counts::new(out.clone());
+        let ivau = counts.counter(0x1000, "ic_ivau");
+        ivau.add();
+        counts.enter(1);
+        ivau.add();
+        ivau.add();
+        counts.enter(0);
+        counts.counter(0x1000, "ic_ivau").add();
+        counts.write(Ended::Yes).expect("written");
+        assert_eq!(
+            fs::read_to_string(&out).expect("readable"),
+            concat!(
+                r#"{"ended":true,"phases":[{"phase":0,"ops":[{"op":"ic_ivau","pc":"0x1000","count":2}]},"#,
+                r#"{"phase":1,"ops":[{"op":"ic_ivau","pc":"0x1000","count":2}]}]}"#
+            )
+        );
+        assert!(!with_suffix(&out, ".part").exists());
+    }
+
+    #[test]
+    fn an_unwritable_place_is_an_error() {
+        let mut counts = Counts::new("/nonexistent/counts.json".into());
+        assert!(counts.write(Ended::No).is_err());
+        assert!(!counts.out().exists());
+    }
+}

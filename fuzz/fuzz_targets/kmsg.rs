@@ -1,0 +1,15 @@
+//! Kernel logs of any kind: /dev/kmsg records, saved logs, and what is made of them.
+#![no_main]
+
+use host_runner::evidence::attribution::attribute_all;
+use host_runner::evidence::kmsg::KmsgRecord;
+use host_runner::evidence::text;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let _ = KmsgRecord::parse(data);
+    for event in text::events(data).expect("memory can be read") {
+        assert!(event.repeats > 0);
+        let _ = attribute_all(&event);
+    }
+});

@@ -1,0 +1,18 @@
+//! What lies on a disk: results and journals, whole or torn, and the verdicts and tables made of them.
+#![no_main]
+
+use host_runner::journal::Journal;
+use host_runner::result::RunResult;
+use host_runner::{report, verdict};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let text = String::from_utf8_lossy(data);
+    let journal = Journal::parse(&text);
+    let _ = (journal.done().count(), journal.under_way(), journal.left());
+    let Ok(result) = serde_json::from_slice::<RunResult>(data) else { return };
+    let again = serde_json::to_vec(&result).expect("what was read can be written");
+    assert_eq!(serde_json::from_slice::<RunResult>(&again).expect("and read again").run, result.run);
+    let _ = (verdict::run(&result.cases), verdict::reproduction(&result, &result));
+    report::table::print(&mut std::io::sink(), &[&result]).expect("a sink takes everything");
+});

@@ -1,0 +1,105 @@
+//! Puts what the TCG plugin counted beside what was predicted, in the result of a run in the emulated lab.
+//!
+//! The runner marks each case's traced round as a phase of its own (see [`phase_of`]); the plugin's file and the kernel's
+//! symbols come out of the lab in the run directory.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::lab::cmo::{self, Counts, Symbols};
+use crate::result::{CaseResult, Counted, RunResult};
+use crate::store;
+use crate::verdict::relax_faults;
+
+/// The plugin's output in a run directory.
+pub const COUNTS: &str = "cmo.json";
+/// Addresses of the kernel's maintenance functions in a run directory, as in /proc/kallsyms.
+pub const SYMBOLS: &str = "symbols";
+
+/// Why there are no counts.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The plugin's file is of no use.
+    #[error("{0}")]
+    Counts(#[from] cmo::Error),
+    /// The result could not be read or written.
+    #[error("{0}")]
+    Store(#[from] store::Error),
+    /// The symbols are not there.
+    #[error("cannot read {0}: {1}")]
+    Symbols(PathBuf, std::io::Error),
+}
+
+/// Returns the phase in which case `index` is counted; none is left for cases beyond the plugin's last.
+pub fn phase_of(index: usize) -> Option<u8> {
+    u8::try_from(index + 1).ok().filter(|phase| *phase < cmo::PHASES)
+}
+
+/// Reads the counts of a run directory into its result; a run without counts stays as it is.
+///
+/// # Errors
+///
+/// If counts are there and cannot be used.
+pub fn complete(run_dir: &Path) -> Result<(), Error> {
+    if !run_dir.join(COUNTS).exists() || !run_dir.join(store::RESULT).exists() {
+        return Ok(());
+    }
+    let path = run_dir.join(SYMBOLS);
+    let text = fs::read_to_string(&path).map_err(|error| Error::Symbols(path, error))?;
+    let counts = cmo::read(&run_dir.join(COUNTS), Some(&Symbols::parse(&text)))?;
+    let mut result = store::read(run_dir)?;
+    apply(&mut result, &counts);
+    store::write_result(run_dir, &result)?;
+    Ok(())
+}
+
+/// Notes in each case what was counted in its traced round.
+fn apply(result: &mut RunResult, counts: &Counts) {
+    let page_bytes = result.machine.page_bytes;
+    for (index, case) in result.cases.iter_mut().enumerate() {
+        let Some(phase) = phase_of(index).filter(|_| case.host.is_some()) else { continue };
+        let ops = counts.phase(phase);
+        let faults = relax_faults(case, page_bytes);
+        let counted = Counted {
+            faults,
+            ic_ivau: ops.in_function("ic_ivau", "icache_inval_pou"),
+            ic_ialluis: ops.total("ic_ialluis"),
+            dc_civac: ops.in_function("dc_civac", "dcache_clean_inval_poc"),
+            agrees_with: Vec::new(),
+        };
+        case.counted = Some(Counted { agrees_with: agreement(case, &counted), ..counted });
+    }
+}
+
+/// Returns the policies whose prediction is what was counted, to the last operation.
+fn agreement(case: &CaseResult, counted: &Counted) -> Vec<String> {
+    // One operation for a whole block of several lines can only be IC IALLUIS.
+    let expected = |per_fault: u64| {
+        if per_fault == 1 { (0, counted.faults) } else { (counted.faults * per_fault, 0) }
+    };
+    let policies =
+        [("by line", expected(case.predicted.by_line)), ("capped", expected(case.predicted.capped)), ("none", (0, 0))];
+    let seen = (counted.ic_ivau, counted.ic_ialluis);
+    policies.into_iter().filter(|(_, wanted)| *wanted == seen).map(|(name, _)| name.to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::blocks::Block;
+    use crate::plan::relax::Sharing;
+    use crate::result::Predicted;
+
+    #[test]
+    fn agreement_is_exact() {
+        let mut case = CaseResult::not_run(Block::Thp, 1, Sharing::Distinct);
+        case.predicted = Predicted { by_line: 32_768, capped: 1 };
+        let counted = |faults, ic_ivau, ic_ialluis| Counted { faults, ic_ivau, ic_ialluis, ..Counted::default() };
+        assert_eq!(agreement(&case, &counted(3, 98_304, 0)), ["by line"]);
+        assert_eq!(agreement(&case, &counted(3, 0, 3)), ["capped"]);
+        assert_eq!(agreement(&case, &counted(3, 0, 0)), ["none"]);
+        assert!(agreement(&case, &counted(3, 98_303, 0)).is_empty());
+        case.predicted = Predicted { by_line: 64, capped: 64 };
+        assert_eq!(agreement(&case, &counted(8, 512, 0)), ["by line", "capped"]);
+    }
+}

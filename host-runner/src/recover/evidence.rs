@@ -1,0 +1,143 @@
+//! What the kernel said around a run's death: kmsg.raw, the serial console, pstore.
+
+use std::fs;
+use std::io::{BufRead, Cursor};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use super::begins;
+use crate::evidence::attribution::attribute_all;
+use crate::evidence::kmsg::KmsgRecord;
+use crate::evidence::machine::Machine;
+use crate::evidence::message::{Event, Kind, Parser};
+use crate::evidence::text;
+use crate::result::{CaseResult, Complaint};
+
+/// The runner's copy of the kernel log.
+const KMSG: &str = "kmsg.raw";
+/// The serial console, which the lab writes.
+const CONSOLE: &str = "console.log";
+/// Where the kernel keeps what it said when it died.
+const PSTORE: &str = "/sys/fs/pstore";
+
+/// The complaints that belong to the case under way, and what is missing.
+#[derive(Default)]
+pub struct KernelLog {
+    /// In the order of their first report.
+    pub complaints: Vec<Complaint>,
+    /// Records missing from the runner's copy.
+    pub lost: u64,
+    /// Sources that are not there.
+    pub absent: Vec<String>,
+    /// What a reader should know.
+    pub notes: Vec<String>,
+}
+
+impl KernelLog {
+    /// Reads every source. With a case of this name under way, only what came after its beginning counts.
+    pub fn gather(run: &Path, machine: &Machine, under_way: Option<&str>, done: &[CaseResult]) -> Self {
+        let mut log = Self::default();
+        // The lab renames a run when it leaves the guest: the line is known by its end.
+        let mark = under_way.map(begins);
+        let mut events = Vec::new();
+        match fs::read(run.join(KMSG)) {
+            Ok(bytes) => events = log.kmsg(&bytes, mark.as_deref()),
+            Err(error) => log.absent.push(format!("{KMSG}: {error}")),
+        }
+        if let Ok(bytes) = fs::read(run.join(CONSOLE)) {
+            merge(&mut events, log.console(&bytes, mark.as_deref()));
+        } else if machine.lab.is_none() {
+            merge(&mut events, log.pstore(run));
+        }
+        events.retain(|event| !known(event, done));
+        events.sort_by_key(|event| event.timestamp_usec.unwrap_or(u64::MAX));
+        log.complaints =
+            events.into_iter().map(|event| Complaint { attributions: attribute_all(&event), event }).collect();
+        log
+    }
+
+    fn kmsg(&mut self, bytes: &[u8], mark: Option<&str>) -> Vec<Event> {
+        let mut parser = Parser::new();
+        let (mut last, mut seen) = (None, mark.is_none());
+        for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.starts_with(b" ")) {
+            let Some(record) = KmsgRecord::parse(line) else { continue };
+            if let Some(last) = last {
+                self.lost += record.sequence.saturating_sub(last + 1);
+            }
+            last = Some(record.sequence);
+            seen |= mark.is_some_and(|mark| record.text.contains(mark));
+            if seen {
+                record.records().for_each(|record| parser.push(&record));
+            }
+        }
+        parser.finish()
+    }
+
+    fn console(&mut self, bytes: &[u8], mark: Option<&str>) -> Vec<Event> {
+        let Some(mark) = mark else { return events(bytes) };
+        match position(bytes, mark.as_bytes()) {
+            Some(at) => events(&bytes[at..]),
+            None => {
+                // Without the mark, boot messages cannot be told from the run's: only a death is surely the last.
+                self.notes.push(format!("{CONSOLE} does not say where the case began: only its last panic counts"));
+                events(bytes).into_iter().filter(|event| event.kind == Kind::Panic).last().into_iter().collect()
+            }
+        }
+    }
+
+    /// Takes dumps that are younger than the run's last sign of life.
+    fn pstore(&mut self, run: &Path) -> Vec<Event> {
+        let Some(last_sign) = modified(&run.join(crate::journal::FILE)) else { return Vec::new() };
+        let mut dumps: Vec<PathBuf> =
+            fs::read_dir(PSTORE).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+        dumps.retain(|path| modified(path).is_some_and(|time| time >= last_sign));
+        dumps.sort();
+        if dumps.is_empty() {
+            self.absent.push(format!("pstore: no dump in {PSTORE} is younger than the run"));
+            return Vec::new();
+        }
+        let mut text = Vec::new();
+        for path in &dumps {
+            text.extend(fs::read(path).unwrap_or_default());
+            text.push(b'\n');
+        }
+        self.notes.push(format!("{} dumps in {PSTORE} are younger than the run and taken as its end", dumps.len()));
+        events(&text)
+    }
+}
+
+fn modified(path: &Path) -> Option<SystemTime> {
+    fs::metadata(path).ok()?.modified().ok()
+}
+
+fn events(bytes: &[u8]) -> Vec<Event> {
+    let source: Box<dyn BufRead> = Box::new(Cursor::new(bytes.to_vec()));
+    // Reading from memory does not fail.
+    text::events(source).unwrap_or_default()
+}
+
+fn position(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+    bytes.windows(wanted.len()).rposition(|window| window == wanted)
+}
+
+/// Says whether two sources tell of the same complaint.
+fn same(a: &Event, b: &Event) -> bool {
+    (a.kind, a.cpu, a.pid, &a.comm) == (b.kind, b.cpu, b.pid, &b.comm)
+}
+
+/// Adds what another source has; of the same complaint the fuller account is kept.
+fn merge(events: &mut Vec<Event>, others: Vec<Event>) {
+    for other in others {
+        match events.iter_mut().find(|event| same(event, &other)) {
+            Some(event) if event.repeats >= other.repeats => {}
+            Some(event) => *event = other,
+            None => events.push(other),
+        }
+    }
+}
+
+/// Says whether a finished case has it already.
+fn known(event: &Event, done: &[CaseResult]) -> bool {
+    let mut complaints = done.iter().flat_map(|case| &case.complaints);
+    complaints.any(|complaint| same(&complaint.event, event) && complaint.event.timestamp_usec == event.timestamp_usec)
+}

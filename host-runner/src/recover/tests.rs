@@ -1,0 +1,163 @@
+use super::*;
+use crate::plan::blocks::Block;
+use crate::result::Predicted;
+use crate::size::Size;
+
+const G1: Block = Block::Hugetlb(Size(1 << 30));
+
+/// A run directory in which a case of 1G was under way, a page case was over, and thp was still to come.
+struct Dead(tempfile::TempDir);
+
+fn case(block: Block) -> CaseResult {
+    CaseResult { block_bytes: 4096, ..CaseResult::not_run(block, 2, Sharing::Distinct) }
+}
+
+fn tool() -> Tool {
+    Tool { version: "1".into(), commit: "c".into(), peak_resident_kib: None }
+}
+
+fn steps(boot_id: &str) -> Vec<Step> {
+    let done = CaseResult {
+        verdict: Verdict::new(Status::Pass, "permission faults"),
+        predicted: Predicted { by_line: 64, capped: 64 },
+        ..case(Block::Page)
+    };
+    let command = ["run", "relax"].map(String::from).to_vec();
+    vec![
+        Step::Begin {
+            started: "2026-01-01T00:00:00Z".into(),
+            boot_id: boot_id.into(),
+            command,
+            release: "6.1.0".into(),
+            tool: tool(),
+        },
+        Step::Ready { detector: Detector::unknown() },
+        Step::Plan { blocks: vec![Block::Page, G1, Block::Thp] },
+        Step::Case { block: "page".into(), plan: Box::new(case(Block::Page)) },
+        Step::CaseDone { block: "page".into(), status: Status::Pass, result: Box::new(done), vcpus: Vec::new() },
+        Step::Case { block: "1G".into(), plan: Box::new(case(G1)) },
+    ]
+}
+
+impl Dead {
+    fn with(steps: &[Step]) -> Self {
+        let dead = Self(tempfile::tempdir().expect("a temporary directory"));
+        let text: String = steps.iter().map(|step| serde_json::to_string(step).expect("plain data") + "\n").collect();
+        dead.put(crate::journal::FILE, &text);
+        dead.put(store::ENVIRONMENT, &serde_json::to_string(&Machine::unknown("6.1.0")).expect("plain data"));
+        dead
+    }
+
+    fn new() -> Self {
+        Self::with(&steps("another boot"))
+    }
+
+    fn put(&self, name: &str, text: &str) {
+        fs::write(self.0.path().join(name), text).expect("writable");
+    }
+
+    fn close(&self) -> RunResult {
+        let result = close(self.0.path(), &Witness::default()).expect("it can be closed");
+        assert_eq!(store::read(self.0.path()).expect("it is on disk"), result);
+        assert!(result.recovered);
+        result
+    }
+}
+
+const LOCKUP: &str = "\
+[   20.000000] watchdog: BUG: soft lockup - CPU#1 stuck for 3s! [vcpu-0:77]
+[   20.000001] CPU: 1 PID: 77 Comm: vcpu-0 Not tainted 6.1.0 #1
+[   20.000002] pc : icache_inval_pou+0x24/0x44
+[   20.000003] Call trace:
+[   20.000004]  icache_inval_pou+0x24/0x44
+[   20.000005]  stage2_attr_walker+0xb8/0x120
+[   20.000006]  kvm_pgtable_stage2_relax_perms+0x8c/0xe0
+[   20.000007]  user_mem_abort+0x60c/0xa30
+[   20.000008] Kernel panic - not syncing: softlockup: hung tasks
+";
+
+#[test]
+fn a_panic_in_the_console_names_case_and_lockup() {
+    let dead = Dead::new();
+    dead.put("console.log", &format!("[   10.0] faultline run: case 1G begins\n{LOCKUP}"));
+    dead.put("kmsg.raw", "4,7,10000000,-;faultline run: case 1G begins\n");
+    let result = dead.close();
+    assert_eq!(result.verdict.status, Status::Fail);
+    for part in ["1G", "soft_lockup", "icache_inval_pou", "the machine died during case 1G", "softlockup: hung tasks"] {
+        assert!(result.verdict.reason.contains(part), "{part} is not in {}", result.verdict.reason);
+    }
+    assert!(!result.verdict.reason.contains("Kernel panic"), "{}", result.verdict.reason);
+    let statuses: Vec<_> = result.cases.iter().map(|case| case.verdict.status).collect();
+    assert_eq!(statuses, [Status::Pass, Status::Fail, Status::Skip]);
+    assert_eq!(result.cases[0].predicted.by_line, 64, "a finished case is kept whole");
+}
+
+#[test]
+fn what_came_before_the_case_is_not_its_own() {
+    let dead = Dead::new();
+    dead.put("console.log", &format!("{LOCKUP}[   30.0] faultline run: case 1G begins\n"));
+    let result = dead.close();
+    assert_eq!((result.cases[1].verdict.status, result.cases[1].complaints.len()), (Status::Error, 0));
+}
+
+#[test]
+fn nothing_known_is_said_to_be_unknown() {
+    let dead = Dead::new();
+    let result = dead.close();
+    assert_eq!(result.verdict.status, Status::Error);
+    assert!(result.verdict.reason.contains("says why"), "{}", result.verdict.reason);
+    assert!(result.evidence.absent.iter().any(|part| part.starts_with("kmsg.raw")), "{:?}", result.evidence.absent);
+    let bare = Dead::with(&[]);
+    fs::remove_file(bare.0.path().join(store::ENVIRONMENT)).expect("it was there");
+    let result = bare.close();
+    assert_eq!((result.verdict.status, result.cases.len()), (Status::Error, 0));
+    assert_eq!(result.detector, Detector::unknown());
+    assert!(result.verdict.reason.contains("unknown"), "{}", result.verdict.reason);
+}
+
+#[test]
+fn the_same_boot_means_that_only_the_runner_died() {
+    let here = procfs::boot_id().expect("Linux has one");
+    let result = Dead::with(&steps(&here)).close();
+    assert!(result.verdict.reason.contains("the runner was killed during case 1G"), "{}", result.verdict.reason);
+}
+
+#[test]
+fn a_reason_of_its_own_and_a_witness() {
+    let mut steps = steps("another boot");
+    let dead = Dead::with(&steps);
+    let witness = Witness { cause: Some("QEMU failed: signal 9".into()), ..Witness::default() };
+    let result = close(dead.0.path(), &witness).expect("it can be closed");
+    assert!(result.verdict.reason.ends_with("QEMU failed: signal 9"), "{}", result.verdict.reason);
+    steps.push(Step::Failed { reason: "the disk is full".into() });
+    let result = Dead::with(&steps).close();
+    assert!(result.verdict.reason.contains("the disk is full"), "{}", result.verdict.reason);
+}
+
+#[test]
+fn only_dead_runs_are_found_and_closed() {
+    let results = tempfile::tempdir().expect("a temporary directory");
+    let path = |name: &str| results.path().join(name);
+    let alive = store::RunDir::create(results.path(), "alive").expect("writable");
+    for name in ["dead", "whole", "other"] {
+        fs::create_dir(path(name)).expect("writable");
+    }
+    for name in ["dead", "whole"] {
+        fs::write(path(name).join(crate::journal::FILE), "").expect("writable");
+    }
+    fs::write(path("whole").join(store::RESULT), "{}").expect("writable");
+    assert_eq!(dead_runs(results.path()).expect("readable"), [path("alive"), path("dead")]);
+    assert_eq!(dead_runs(&path("dead")).expect("readable"), [path("dead")]);
+    assert!(dead_runs(&path("whole")).expect("readable").is_empty());
+    assert!(matches!(close(alive.path(), &Witness::default()), Err(Error::Alive(_))));
+    assert!(matches!(close(&path("other"), &Witness::default()), Err(Error::NoRun(_))));
+    let (before, left) = dead_run(&path("dead")).expect("it can be closed");
+    assert!(before.recovered && left.is_empty());
+}
+
+#[test]
+fn a_dead_run_can_be_gone_on_with() {
+    let dead = Dead::new();
+    let (before, left) = dead_run(dead.0.path()).expect("it can be closed");
+    assert_eq!((before.cases.len(), left), (3, vec![Block::Thp]));
+}

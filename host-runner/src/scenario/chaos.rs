@@ -1,0 +1,96 @@
+//! Runs `chaos`: one hostile guest after another. What counts is that this program reads each to its end.
+
+use std::time::Duration;
+
+use abi::{Kind, Op};
+
+use super::outcome::{autopsy, facts, guest_verdict, progress};
+use super::session::{self, Error, Session, Step};
+use crate::commands::run::Chaos;
+use crate::evidence::message::Parser;
+use crate::guest::{End, GuestRun};
+use crate::plan::blocks::Block;
+use crate::plan::chaos::{self, Targets};
+use crate::plan::relax::Sharing;
+use crate::result::{CaseResult, Status, Verdict};
+use crate::vmm::layout;
+use crate::{stats, vmm};
+
+/// Time for one guest: those that wait for ever are ended then.
+const LIMIT: Duration = Duration::from_secs(2);
+/// What a channel without regions takes, rounded up as KVM wants it.
+const CHANNEL_BYTES: u64 = 64 << 10;
+
+struct Signals<'a>(&'a Session);
+
+impl vmm::Watch for Signals<'_> {
+    fn event(&mut self, _: &Op, _: &vmm::Memory) {}
+    fn tick(&mut self) {}
+    fn interrupted(&self) -> bool {
+        self.0.interrupted()
+    }
+}
+
+/// How many guests ended how.
+#[derive(Default)]
+struct Tally {
+    off: u64,
+    trapped: u64,
+    timed_out: u64,
+}
+
+/// Runs the scenario and returns the exit code of its verdict.
+///
+/// # Errors
+///
+/// What kept it from a verdict; a guest cannot.
+pub fn run(args: &Chaos) -> Result<u8, Error> {
+    let image = session::payload(&args.common)?;
+    vmm::check(args.vcpus)?;
+    let mut session = Session::begin(&args.common)?;
+    let mut case = CaseResult { rounds: args.runs, ..CaseResult::not_run(Block::Page, args.vcpus, Sharing::Shared) };
+    session.journal(&Step::Case { block: "chaos".into(), plan: Box::new(case.clone()) })?;
+    let bar = progress(&format!("chaos, {} guests from seed {}", args.runs, args.seed));
+    let targets = Targets {
+        channel: layout::CHANNEL,
+        channel_bytes: CHANNEL_BYTES,
+        doorbell: layout::DOORBELL,
+        uart: layout::UART,
+    };
+    let (mut tally, mut vcpus) = (Tally::default(), Vec::new());
+    for seed in (args.seed..).take(args.runs as usize) {
+        let spec = chaos::guest(seed, args.vcpus, &targets);
+        let run = vmm::run(&spec, &image, LIMIT, &mut Signals(&session))?;
+        read(&run);
+        match run.end {
+            End::PoweredOff => tally.off += 1,
+            End::Trapped(_) => tally.trapped += 1,
+            End::TimedOut => tally.timed_out += 1,
+            End::Interrupted => break,
+        }
+        vcpus = run.vcpus.iter().map(facts).collect();
+        bar.tick();
+    }
+    bar.finish_and_clear();
+    session.read_kmsg(&mut Parser::new())?;
+    let Tally { off, trapped, timed_out } = tally;
+    let counts =
+        format!("{off} powered off, {trapped} were stopped at something impossible, {timed_out} at the time limit");
+    case.verdict = match off + trapped + timed_out {
+        all if all == args.runs => Verdict::new(Status::Pass, format!("{all} hostile guests: {counts}")),
+        all => Verdict::new(Status::Error, format!("interrupted after {all} hostile guests: {counts}")),
+    };
+    session.finish("chaos", vcpus, vec![case])
+}
+
+/// Does with a guest's leavings everything that the other scenarios do with theirs.
+fn read(run: &GuestRun) {
+    let _ = (guest_verdict(run), autopsy(run));
+    for vcpu in &run.vcpus {
+        let of_kind = |kind: Kind| vcpu.records.iter().filter(move |r| r.kind == kind as u16).map(|r| r.data[1]);
+        for kind in [Kind::Summary, Kind::Element, Kind::Mismatch] {
+            let _ = stats::timing(of_kind(kind).collect(), vcpu.cntfrq_el0);
+        }
+        let _ = stats::ns(run.boot.ticks, vcpu.cntfrq_el0);
+    }
+}

@@ -1,0 +1,158 @@
+//! What things cost, in instructions where QEMU's `-icount` makes a tick of the guest's counter one instruction:
+//! `make bench`. Figures with a limit fail it.
+
+mod support;
+
+use std::path::Path;
+use std::time::Instant;
+
+use serde_json::Value;
+use support::{image, lab, limited, payload, reproduce, stderr, stdout};
+
+/// 2^4 ns an instruction, and 16 ns a tick at the 62.5 MHz of QEMU's counter.
+const TICK_IS_INSTRUCTION: &str = "4";
+
+/// The exec fault as 28 instructions see it, MMU off: stores a RET at the region's start, maintains, fetches it inside
+/// the payload's own fence, and leaves the ticks in the channel where vCPU 0 says its counter's resolution.
+const BY_HAND: [u32; 28] = [
+    0xd2c0_0021, // movz x1, #1, lsl #32        the region
+    0x5280_7802, // movz w2, #0x03c0            ret
+    0x72ba_cbe2, // movk w2, #0xd65f, lsl #16
+    0xb900_0022, // str  w2, [x1]               first touch, as data
+    0xd503_3b9f, // dsb  ish
+    0xd50b_7521, // ic   ivau, x1
+    0xd503_3b9f, // dsb  ish
+    0xd503_3fdf, // isb
+    0xd503_3b9f, // dsb  ish
+    0xd503_3fdf, // isb
+    0xd53b_e043, // mrs  x3, cntvct_el0
+    0xd503_3fdf, // isb
+    0xd63f_0020, // blr  x1                     the fault
+    0xd503_3b9f, // dsb  ish
+    0xd503_3fdf, // isb
+    0xd53b_e044, // mrs  x4, cntvct_el0
+    0xd503_3fdf, // isb
+    0xcb03_0084, // sub  x4, x4, x3
+    0xd2aa_0005, // movz x5, #0x5000, lsl #16   the channel
+    0xf900_64a4, // str  x4, [x5, #200]         vCPU 0, resolution_ticks
+    0xd53b_e006, // mrs  x6, cntfrq_el0
+    0xf900_5ca6, // str  x6, [x5, #184]         vCPU 0, cntfrq_el0
+    0xd280_0046, // movz x6, #2
+    0xf900_4ca6, // str  x6, [x5, #152]         vCPU 0, state: ended
+    0x5280_0100, // movz w0, #0x0008            PSCI SYSTEM_OFF
+    0x72b0_8000, // movk w0, #0x8400, lsl #16
+    0xd400_0002, // hvc  #0
+    0x1400_0000, // b    .
+];
+
+struct Bench(Vec<String>);
+
+impl Bench {
+    fn note(&mut self, what: &str, value: impl std::fmt::Display, unit: &str) {
+        println!("{what:<58} {value:>12} {unit}");
+    }
+
+    fn limit(&mut self, what: &str, value: u64, limit: u64, unit: &str) {
+        let verdict = if value <= limit { "ok" } else { "TOO MUCH" };
+        println!("{what:<58} {value:>12} {unit:<13} limit {limit:>9}  {verdict}");
+        if value > limit {
+            self.0.push(format!("{what}: {value} > {limit} {unit}"));
+        }
+    }
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or_else(|| panic!("{value} is no number"))
+}
+
+/// Runs a scenario in the lab where a tick is an instruction; all figures are emulated.
+fn counted(results: &Path, options: &[&str], run: &[&str]) -> Value {
+    let mut all = vec!["--time-scale", TICK_IS_INSTRUCTION];
+    all.extend(options);
+    let (output, found) = lab(results, &all, run);
+    let found = found.into_iter().next();
+    found.unwrap_or_else(|| panic!("no result: {}{}", stdout(&output), stderr(&output)))
+}
+
+#[test]
+#[ignore = "needs make build, QEMU and Debian's kernels"]
+fn bench() {
+    let mut bench = Bench(Vec::new());
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let at = |name: &str| directory.path().join(name);
+    println!("all instruction counts are exact counts of an emulated machine");
+    let image_bytes = std::fs::metadata(payload()).expect("it exists").len();
+    bench.limit("payload image", image_bytes, 128 << 10, "bytes");
+    fetches(&mut bench);
+
+    let boot = counted(&at("boot"), &[], &["run", "boot", "--region", "1T"]);
+    bench.limit("descriptors that map 1 TiB", number(&boot["cases"][0]["descriptor_writes"]), 1_100, "writes");
+    let relax = counted(&at("relax"), &[], &["run", "relax", "--no-trace", "--blocks", "page,1G"]);
+    let cases = relax["cases"].as_array().expect("cases");
+    let (page, large) = (&cases[0], &cases[1]);
+    bench.limit(
+        "first instruction to first op, 1 GiB, host included",
+        number(&large["boot_ticks"]),
+        2_000_000,
+        "instructions",
+    );
+    bench.limit(
+        "runner's peak memory, small guest included",
+        number(&relax["tool"]["peak_resident_kib"]),
+        32 << 10,
+        "KiB",
+    );
+    elements_one_by_one(&mut bench, &at("relax"));
+    by_hand(&mut bench, directory.path(), page, "page");
+    by_hand(&mut bench, directory.path(), large, "1G");
+
+    let start = Instant::now();
+    let (output, _) = reproduce(&at("reproduce"), &[]);
+    assert!(output.status.success(), "{}{}", stdout(&output), stderr(&output));
+    bench.note("warm reproduce, both kernels", format!("{:.1}", start.elapsed().as_secs_f64()), "s (wall)");
+    assert!(bench.0.is_empty(), "{:?}", bench.0);
+}
+
+/// A fetch that does not fault, in the built-in plan on one CPU: no host kernel in between.
+fn fetches(bench: &mut Bench) {
+    let mut qemu = limited(60, "qemu-system-aarch64");
+    qemu.args(["-machine", "virt", "-cpu", "cortex-a57", "-smp", "1", "-m", "1G", "-nographic"]);
+    qemu.args(["-icount", "shift=4,sleep=off", "-kernel"]).arg(payload());
+    let output = qemu.stdin(std::process::Stdio::null()).output().expect("timeout(1) is there");
+    let text = stdout(&output);
+    let value = |name: &str| {
+        let line =
+            text.lines().find(|line| line.contains(&format!("name={name}.cpu0 "))).expect("the payload reports it");
+        let value = line.split(' ').find_map(|word| word.strip_prefix("value=")).expect("with a value");
+        value.trim().parse().expect("a number")
+    };
+    bench.limit("timed window of a fetch, its slot included", value("fetch-window"), 40, "instructions");
+    bench.limit("per element outside the window", value("fetch-outside"), 60, "instructions");
+}
+
+/// The same with a record for each element.
+fn elements_one_by_one(bench: &mut Bench, results: &Path) {
+    let run = std::fs::read_dir(results).expect("it exists").flatten().next().expect("one run").path();
+    let samples = std::fs::read_to_string(run.join("samples.csv")).expect("there are samples");
+    let rows = samples.lines().map(|line| line.split(',').collect::<Vec<_>>());
+    let resident = rows.filter(|row| row[0] == "page" && row[3] == "resident");
+    let times: Vec<(u64, u64)> =
+        resident.map(|row| (row[7].parse().expect("a number"), row[5].parse().expect("a number"))).collect();
+    let mut costs: Vec<u64> = times.windows(2).map(|pair| pair[1].0 - pair[0].0 - pair[0].1).collect();
+    costs.sort_unstable();
+    bench.note("per element outside the window, with a record for each", costs[costs.len() / 2], "instructions");
+}
+
+/// Compares the first exec fault that the payload saw with what the guest by hand sees.
+fn by_hand(bench: &mut Bench, directory: &Path, case: &Value, block: &str) {
+    let guest = image(directory, "by-hand.img", &BY_HAND);
+    let results = directory.join(format!("by-hand-{block}"));
+    let run = ["run", "relax", "--no-trace", "--blocks", block, "--payload", "by-hand.img"];
+    let result = counted(&results, &["--with", &guest.to_string_lossy()], &run);
+    let expected = number(&result["vcpus"][0]["resolution_ticks"]);
+    let seen = number(&case["exec"]["ticks"]["p50"]);
+    let permille = seen.abs_diff(expected) * 1000 / expected;
+    bench.note(&format!("exec fault on {block}, by hand"), expected, "instructions");
+    bench.note(&format!("exec fault on {block}, payload"), seen, "instructions");
+    bench.limit(&format!("exec fault on {block}, difference"), permille, 30, "per mille");
+}

@@ -1,0 +1,296 @@
+//! The built binaries on real kernels, under QEMU: `make test` runs these after `make build`.
+
+mod support;
+
+use serde_json::Value;
+use support::{faultline, image, lab, limited, payload, reproduce, stderr, stdout};
+
+/// Runs the payload alone and returns what it printed; QEMU must have ended by itself.
+fn payload_alone(machine: &str, image: &std::path::Path) -> String {
+    let mut qemu = limited(60, "qemu-system-aarch64");
+    qemu.args(["-machine", machine, "-cpu", "cortex-a57", "-smp", "4", "-m", "2G", "-nographic", "-kernel"]).arg(image);
+    let output = qemu.stdin(std::process::Stdio::null()).output().expect("timeout(1) is there");
+    assert!(output.status.success(), "{}{}", stdout(&output), stderr(&output));
+    stdout(&output)
+}
+
+fn assert_builtin_plan_passes(text: &str) {
+    let lines: Vec<_> = text.lines().filter_map(|line| line.trim().strip_prefix("@faultline ")).collect();
+    assert_eq!(lines.first(), Some(&"start v1"), "{text}");
+    assert_eq!(lines.last(), Some(&"end"), "{text}");
+    assert!(lines.contains(&"result name=cpus status=pass value=4 unit=cpus"), "{text}");
+    for cpu in 0..4 {
+        for name in
+            ["ctr-el0", "fetch-first", "fetch-rewritten", "fetch-after-rendezvous", "fetch-undefined", "fetch-unmapped"]
+        {
+            let wanted = format!("result name={name}.cpu{cpu} status=pass ");
+            assert!(lines.iter().any(|line| line.starts_with(&wanted)), "no {wanted}in {text}");
+        }
+    }
+    assert!(!text.contains("status=fail"), "{text}");
+}
+
+#[test]
+#[ignore = "needs make build and QEMU"]
+fn payload_alone_at_el1_and_el2() {
+    for machine in ["virt", "virt,virtualization=on"] {
+        assert_builtin_plan_passes(&payload_alone(machine, &payload()));
+    }
+}
+
+/// The Image header's text_offset makes QEMU load the same bytes elsewhere.
+#[test]
+#[ignore = "needs make build and QEMU"]
+fn payload_alone_at_another_address() {
+    const TEXT_OFFSET: std::ops::Range<usize> = 8..16;
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut bytes = std::fs::read(payload()).expect("it exists");
+    for offset in [6_u64 << 20, 514 << 20] {
+        bytes[TEXT_OFFSET].copy_from_slice(&offset.to_le_bytes());
+        let moved = directory.path().join("moved.img");
+        std::fs::write(&moved, &bytes).expect("the directory is writable");
+        assert_builtin_plan_passes(&payload_alone("virt", &moved));
+    }
+}
+
+/// Takes out what two equal runs do not share.
+fn without_identity(mut result: Value) -> Value {
+    result["run"].take();
+    result
+}
+
+fn case<'a>(result: &'a Value, block: &Value) -> &'a Value {
+    let cases = result["cases"].as_array().expect("a result has cases");
+    cases.iter().find(|case| case["block"] == *block).expect("the case was run")
+}
+
+fn assert_valid(result: &Value) {
+    let schema =
+        std::fs::read_to_string(support::root().join("results/schema/result-v1.json")).expect("it is committed");
+    let schema: Value = serde_json::from_str(&schema).expect("the schema is JSON");
+    let validator = jsonschema::validator_for(&schema).expect("the schema is one");
+    let errors: Vec<_> = validator.iter_errors(result).map(|error| error.to_string()).collect();
+    assert!(errors.is_empty(), "{errors:?}");
+}
+
+/// Whether the guest took the permission fault on a 1 GiB block.
+fn took_the_fault(case: &Value) -> bool {
+    let faults = case["host"]["faults"].as_array().expect("the case was traced");
+    faults.iter().any(|f| f["access"] == "fetch" && f["kind"] == "permission" && f["level"] == 1 && f["count"] == 1)
+}
+
+#[test]
+#[ignore = "needs make build, QEMU and Debian's kernels"]
+fn the_lockup_is_there_before_and_not_after() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let (output, first) = reproduce(directory.path(), &[]);
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}{}", stderr(&output));
+    assert!(text.lines().any(|line| line.starts_with("REPRODUCED: ")), "{text}");
+    assert!(text.contains("EMULATED"), "{text}");
+    for word in ["BUG:", "WARNING:", "Oops", "Kernel panic"] {
+        assert!(!text.contains(word) && !stderr(&output).contains(word), "lab scanners fail on {word}: {text}");
+    }
+    let [before, after] = first.as_slice() else { panic!("two results, not {}", first.len()) };
+    let block = serde_json::json!({ "hugetlb": 1_u64 << 30 });
+    let (slow, fast) = (case(before, &block), case(after, &block));
+    assert_eq!(slow["predicted"]["by_line"], 16_777_216);
+    assert_eq!(slow["predicted"], fast["predicted"]);
+    let complaints = slow["complaints"].as_array().expect("there are some");
+    let lockup = complaints.iter().find(|c| c["event"]["kind"] == "soft_lockup").expect("there is one");
+    let attribution = &lockup["attributions"][0];
+    assert!(attribution["frame"].as_str().is_some_and(|frame| frame.starts_with("icache_inval_pou+")), "{lockup}");
+    assert_eq!((&attribution["side"], &attribution["path"]), (&"i_side".into(), &"relax_perms".into()));
+    let trace = lockup["event"]["call_trace"].as_array().expect("a trace");
+    assert!(
+        trace.iter().any(|f| f.as_str().is_some_and(|f| f.starts_with("kvm_pgtable_stage2_relax_perms"))),
+        "{lockup}"
+    );
+    assert!(took_the_fault(slow) && took_the_fault(fast));
+    assert_eq!(fast["complaints"], serde_json::json!([]));
+    assert_eq!(fast["verdict"]["status"], "pass");
+    let ticks = |case: &Value| case["exec"]["ticks"]["max"].as_u64().expect("it was timed");
+    // Four instructions a line, one tick an instruction and 4 ticks of 16 ns in 64 ns: the guest's clock must see it.
+    assert!(ticks(slow) > 4 * 16_777_216 && ticks(fast) < 1_000_000, "{} {}", ticks(slow), ticks(fast));
+    first.iter().for_each(assert_valid);
+
+    let (_, second) = reproduce(directory.path(), &[]);
+    for (one, two) in first.iter().zip(&second) {
+        assert_ne!(one["run"]["id"], two["run"]["id"]);
+        assert!(without_identity(one.clone()) == without_identity(two.clone()), "two equal runs differ");
+    }
+}
+
+#[test]
+#[ignore = "needs make build, QEMU and Debian's kernels"]
+fn swapped_or_equal_kernels_reproduce_nothing() {
+    for (before, after) in [("debian:6.12", "debian:6.1"), ("debian:6.12", "debian:6.12")] {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let (output, _) = reproduce(directory.path(), &["--before", before, "--after", after]);
+        let text = stdout(&output);
+        assert_eq!(output.status.code(), Some(1), "{text}{}", stderr(&output));
+        assert!(text.lines().any(|line| line.starts_with("NOT REPRODUCED: ")), "{text}");
+    }
+}
+
+#[test]
+#[ignore = "needs make build, QEMU and Debian's kernels"]
+fn every_kind_of_block_and_both_ways_to_share() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let run =
+        ["run", "relax", "--hugepages", "--blocks", "page,thp,64K,2M,32M,1G", "--vcpus", "2", "--sharing", "shared"];
+    let (output, results) = lab(directory.path(), &["--smp", "2"], &run);
+    assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
+    let result = results.first().expect("a result");
+    let levels = [("page", 3), ("thp", 2), ("64K", 3), ("2M", 2), ("32M", 2), ("1G", 1)];
+    let cases = result["cases"].as_array().expect("cases");
+    assert_eq!(cases.len(), levels.len());
+    for (case, (name, level)) in cases.iter().zip(levels) {
+        let reason = case["verdict"]["reason"].as_str().expect("a reason");
+        assert_eq!(case["verdict"]["status"], "pass", "{name}: {reason}");
+        assert!(reason.contains(&format!("level {level}")), "{name}: {reason}");
+        assert_eq!(case["mismatches"], 0);
+    }
+    // Every vCPU executes every block: twice as many samples as a distinct run has.
+    assert_eq!(cases[0]["exec"]["ticks"]["count"], 2 * 64);
+}
+
+#[test]
+#[ignore = "needs make build, QEMU and Debian's kernels"]
+fn a_guest_that_hangs_traps_or_dies_is_reported() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    const BRANCH_TO_SELF: u32 = 0x1400_0000;
+    /// `ldr x1, [xzr-less x2]` from an address that the guest's IPA map does not have.
+    const READ_NOWHERE: [u32; 2] = [0xd2a2_0002, 0xf940_0041];
+    let cases: [(&str, &[u32], i64, &str, &str); 2] = [
+        ("hang.img", &[BRANCH_TO_SELF], 124, "timeout", "still running at the time limit"),
+        ("trap.img", &READ_NOWHERE, 70, "error", "0x10000000"),
+    ];
+    for (name, instructions, code, status, reason) in cases {
+        let guest = image(directory.path(), name, instructions);
+        let results = directory.path().join(format!("{name}-results"));
+        let run = ["run", "relax", "--blocks", "page", "--time-limit", "3", "--payload", name];
+        let (output, found) = lab(&results, &["--with", &guest.to_string_lossy()], &run);
+        assert_eq!(output.status.code().map(i64::from), Some(code), "{}{}", stdout(&output), stderr(&output));
+        let case = &found.first().expect("a result even so")["cases"][0];
+        assert_eq!(case["verdict"]["status"], status, "{case}");
+        assert!(case["verdict"]["reason"].as_str().is_some_and(|text| text.contains(reason)), "{case}");
+        let autopsy = case["autopsy"].to_string();
+        assert!(autopsy.contains("pc=0x4000"), "the registers are in the result: {autopsy}");
+    }
+}
+
+#[test]
+#[ignore = "needs make build, QEMU and Debian's kernels"]
+fn what_cannot_be_had_is_skipped_with_the_command_that_gets_it() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let (output, found) = lab(directory.path(), &[], &["run", "relax", "--blocks", "2M,512M,page"]);
+    let text = format!("{}{}", stdout(&output), stderr(&output));
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    let cases = found.first().expect("a result")["cases"].as_array().expect("cases").clone();
+    let verdicts: Vec<_> = cases.iter().map(|case| case["verdict"]["status"].as_str().expect("a status")).collect();
+    assert_eq!(verdicts, ["skip", "skip", "pass"], "{text}");
+    assert!(text.contains("> /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"), "{text}");
+    assert!(text.contains("no hugetlb pages of 512M"), "{text}");
+}
+
+/// One line that says what and what to do, and the documented exit code.
+#[test]
+#[ignore = "needs make build and QEMU"]
+fn bad_input() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let results = directory.path().join("results");
+    let write = |name: &str, bytes: &[u8]| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, bytes).expect("the directory is writable");
+        path.to_string_lossy().into_owned()
+    };
+    let text = write("text", b"this is no kernel");
+    // An Image header that promises more than there is.
+    let whole = std::fs::read(payload()).expect("it exists");
+    let truncated = write("truncated", &whole[..4096]);
+    // A kernel that never says a word.
+    let mut silent = vec![0; 2 << 20];
+    silent[..64].copy_from_slice(&whole[..64]);
+    silent[..4].copy_from_slice(&0x1400_0000_u32.to_le_bytes());
+    let silent = write("silent", &silent);
+    let lab = |kernel: &str| {
+        vec!["lab".to_owned(), "--kernel".into(), kernel.to_owned(), "--qemu-timeout".into(), "5".into()]
+    };
+    let inside = ["--", "run", "boot"].map(str::to_owned);
+    let with = |mut start: Vec<String>, more: &[&str]| {
+        start.extend(more.iter().map(|s| (*s).to_owned()));
+        start.extend(inside.clone());
+        start
+    };
+    let cases: Vec<(Vec<String>, i32, &str)> = vec![
+        (vec!["run".into(), "relax".into()], 70, "needs an arm64 Linux host"),
+        (vec!["run".into(), "nonsense".into()], 64, "unrecognized subcommand 'nonsense'"),
+        (vec!["run".into(), "relax".into(), "--vcpus".into(), "0".into()], 64, "--vcpus"),
+        (vec!["run".into(), "relax".into(), "--region".into(), "1.5G".into()], 64, "is not a size"),
+        (vec!["reproduce".into(), "--time-scale".into(), "10".into()], 64, "--time-scale"),
+        (with(lab("debian:nonsense"), &[]), 70, "unknown kernel"),
+        (with(lab("/nonexistent"), &[]), 70, "cannot read the kernel /nonexistent"),
+        (with(lab(&text), &[]), 70, "is not an arm64"),
+        (with(lab(&truncated), &[]), 70, "truncated"),
+        (with(lab(&silent), &[]), 70, "did not boot"),
+        (with(lab(&silent), &["--qemu", "/nonexistent/qemu"]), 70, "apt-get install qemu-system-arm"),
+        (with(lab(&silent), &["--results", "/proc/nowhere"]), 70, "/proc/nowhere"),
+    ];
+    for (arguments, code, message) in cases {
+        let mut command = faultline(60);
+        command.args(&arguments).current_dir(directory.path());
+        if !arguments.contains(&"--results".to_owned()) && arguments[0] != "run" {
+            let at = arguments.iter().position(|a| a == "--").unwrap_or(arguments.len());
+            command = faultline(60);
+            command.args(&arguments[..at]).arg("--results").arg(&results).args(&arguments[at..]);
+        }
+        let output = command.output().expect("timeout(1) is there");
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+        assert!(said.contains(message), "{arguments:?}: '{message}' is not in: {said}");
+        assert!(!said.contains("panicked"), "{arguments:?}: {said}");
+    }
+}
+
+/// What only the machine inside can tell: no KVM, more vCPUs than KVM gives, odd regions, regions above its IPA limit.
+#[test]
+#[ignore = "needs make build, QEMU and Debian's kernels"]
+fn bad_input_inside() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let cases: [(&[&str], &[&str], i32, &str); 4] = [
+        (&["--append", "kvm-arm.mode=none"], &["run", "boot"], 70, "no /dev/kvm"),
+        (&[], &["run", "relax", "--region", "5K", "--blocks", "page"], 64, "not a multiple"),
+        (&[], &["run", "boot", "--region", "512T"], 64, "limit for guests"),
+        (&[], &["run", "boot", "--payload", "/nonexistent"], 70, "cannot read the payload /nonexistent"),
+    ];
+    for (n, (options, run, code, message)) in cases.into_iter().enumerate() {
+        let (output, _) = lab(&directory.path().join(n.to_string()), options, run);
+        let said = format!("{}{}", stdout(&output), stderr(&output));
+        assert_eq!(output.status.code(), Some(code), "{run:?}: {said}");
+        assert!(said.contains(message), "{run:?}: '{message}' is not in: {said}");
+    }
+}
+
+/// Ctrl-C leaves no QEMU behind and says so by its exit code.
+#[test]
+#[ignore = "needs make build, QEMU and Debian's kernels"]
+fn interrupted() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = support::root().join("target/release/faultline");
+    let mut child = std::process::Command::new(path)
+        .args(["lab", "--kernel", "debian:6.12", "--results"])
+        .arg(directory.path())
+        .args(["--", "run", "relax", "--rounds", "10000"])
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("it was built");
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    let id = child.id().to_string();
+    let killed = limited(5, "kill").args(["-INT", &id]).status().expect("kill(1) is there");
+    assert!(killed.success());
+    let code = child.wait().expect("it ends").code();
+    assert_eq!(code, Some(130));
+    let left = limited(5, "pgrep").args(["-P", &id]).output().expect("pgrep(1) is there");
+    assert_eq!(stdout(&left), "", "a child is left");
+}
