@@ -298,6 +298,10 @@ fn case_facts(name: &str, before: &[&CaseResult], after: &[&CaseResult]) -> Vec<
             facts.push(fact(what, tell(before, had), tell(after, has), presence(had, has)));
         }
     }
+    let (did, does) = (counted(before), counted(after));
+    if let (Some(did), Some(does)) = (&did, &does) {
+        facts.push(fact("counted maintenance", did.clone(), does.clone(), policy_change(did, does)));
+    }
     let wrong = |cases: &[&CaseResult]| cases.iter().map(|case| case.mismatches).sum::<u64>();
     let (had, has) = (wrong(before), wrong(after));
     if had + has > 0 {
@@ -305,6 +309,28 @@ fn case_facts(name: &str, before: &[&CaseResult], after: &[&CaseResult]) -> Vec<
         facts.push(fact("stale fetches", had.to_string(), has.to_string(), change));
     }
     facts
+}
+
+/// Returns the policies that fit what the plugin counted, if it counted in any of these runs.
+fn counted(cases: &[&CaseResult]) -> Option<String> {
+    let mut fits: Vec<String> = cases
+        .iter()
+        .filter_map(|case| case.counted.as_ref())
+        .map(|counted| if counted.agrees_with.is_empty() { "unknown".into() } else { counted.agrees_with.join(" or ") })
+        .collect();
+    fits.sort();
+    fits.dedup();
+    (!fits.is_empty()).then(|| fits.join(" / "))
+}
+
+/// A kernel that stops invalidating is wrong, however fast; one that begins to cap is better, one that stops is worse.
+fn policy_change(before: &str, after: &str) -> Change {
+    match (before, after) {
+        (before, after) if before == after => Change::Same,
+        (_, "none") | ("capped", "by line") => Change::Worse,
+        ("none", _) | ("by line", "capped") => Change::Better,
+        _ => Change::Inconclusive,
+    }
 }
 
 fn ended_well(status: Status) -> bool {

@@ -165,3 +165,16 @@ fn one_slow_fault_among_many_is_no_regression_of_an_emulated_kernel() {
     let told = compare(from_ref(&before), from_ref(&after), DEFAULTS).expect("both are emulated");
     assert_eq!(told.change, Change::Worse, "{}", told.reason);
 }
+
+#[test]
+fn a_kernel_that_stops_invalidating_is_worse() {
+    use crate::result::Counted;
+    let mut before = stored("debian-6.12");
+    let mut after = before.clone();
+    let counted = |policy: &str| Some(Counted { agrees_with: vec![policy.into()], ..Counted::default() });
+    before.cases[2].counted = counted("capped");
+    after.cases[2].counted = counted("none");
+    let told = compare(&[before], &[after], DEFAULTS).expect("both are emulated");
+    assert_eq!(told.change, Change::Worse);
+    assert!(told.reason.contains("counted maintenance: capped -> none"), "{}", told.reason);
+}

@@ -142,6 +142,7 @@ fn worst(timing: Option<&Timing>) -> String {
 
 /// The table of everything, for those who cannot use the pictures as well.
 fn cases(sources: &[Source<'_>]) -> Markup {
+    let counted = sources.iter().flat_map(|source| &source.result.cases).any(|case| case.counted.is_some());
     html! {
         div class="scroll" tabindex="0" role="region" aria-label="All cases" {
             table {
@@ -149,17 +150,17 @@ fn cases(sources: &[Source<'_>]) -> Markup {
                     th scope="col" { "block" } th scope="col" class="left" { "kernel" } th scope="col" { "verdict" }
                     th scope="col" { "first touch" } th scope="col" { "exec fault, median" } th scope="col" { "exec fault, max" }
                     th scope="col" { "once mapped" } th scope="col" { "inval. in host" }
-                    th scope="col" { "IC IVAU by line" } th scope="col" { "with the cap" } th scope="col" { "permission faults" } th scope="col" { "lockups I / D / other" }
+                    th scope="col" { "IC IVAU by line" } th scope="col" { "with the cap" } @if counted { th scope="col" { "IC IVAU counted" } th scope="col" { "IC IALLUIS counted" } } th scope="col" { "permission faults" } th scope="col" { "lockups I / D / other" }
                 } }
                 tbody {
-                    @for source in sources { @for case in &source.result.cases { (case_row(source, case)) } }
+                    @for source in sources { @for case in &source.result.cases { (case_row(source, case, counted)) } }
                 }
             }
         }
     }
 }
 
-fn case_row(source: &Source<'_>, case: &CaseResult) -> Markup {
+fn case_row(source: &Source<'_>, case: &CaseResult, counted: bool) -> Markup {
     let found = lockups(case);
     let host = case.host.as_ref().and_then(|host| host.icache);
     html! {
@@ -174,6 +175,11 @@ fn case_row(source: &Source<'_>, case: &CaseResult) -> Markup {
             td { (host.map_or_else(|| "\u{2013}".into(), |m| time(m.max_ns))) }
             td { (thousands(case.predicted.by_line)) }
             td { (thousands(case.predicted.capped)) }
+            @if counted {
+                @let counts = case.counted.as_ref();
+                td { (counts.map_or_else(|| "\u{2013}".into(), |c| thousands(c.ic_ivau))) }
+                td { (counts.map_or_else(|| "\u{2013}".into(), |c| thousands(c.ic_ialluis))) }
+            }
             td { (thousands(relax_faults(case, source.result.machine.page_bytes))) }
             td { (found.i_side) " / " (found.d_side) " / " (found.other) }
         }
