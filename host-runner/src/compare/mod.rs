@@ -133,6 +133,8 @@ pub struct Comparison {
     pub threshold: f64,
     /// Times repeat to the last digit (emulated with a time scale), so that one run a side is enough.
     pub exact: bool,
+    /// Some of the runs were emulated: their times are a model.
+    pub emulated: bool,
     /// Before.
     pub before: Side,
     /// After.
@@ -193,6 +195,7 @@ pub fn compare(before: &[RunResult], after: &[RunResult], options: Options) -> R
         reason,
         threshold: options.threshold,
         exact,
+        emulated: before.iter().chain(after).any(|run| run.machine.platform == Platform::Emulated),
         before: side(before),
         after: side(after),
         differences: differences(before, after),

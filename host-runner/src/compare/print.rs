@@ -50,7 +50,8 @@ fn method(comparison: &Comparison) -> String {
     if comparison.exact {
         return format!("EMULATED, instructions counted: times are exact, and a model; {threshold}");
     }
-    format!("medians; 95 % interval by bootstrap; p by Mann-Whitney, corrected after Holm; {threshold}")
+    let model = if comparison.emulated { "EMULATED, times are a model; " } else { "" };
+    format!("{model}medians; 95 % interval by bootstrap; p by Mann-Whitney, corrected after Holm; {threshold}")
 }
 
 /// Returns the columns of a measurement.

@@ -125,9 +125,15 @@ fn emulated(sources: &[Source<'_>]) -> Markup {
     let lab = sources.iter().find(|source| source.result.machine.platform == Platform::Emulated);
     let text =
         |key: &str| lab.and_then(|s| s.result.machine.lab.as_ref()?[key].as_str()).unwrap_or("unknown").to_owned();
+    let counted = lab.is_some_and(|s| s.result.machine.lab.as_ref().is_some_and(|lab| lab["time_scale"].is_u64()));
+    let model = if counted {
+        "in which every instruction costs alike: they repeat exactly"
+    } else {
+        "and hold the noise of the host"
+    };
     html! {
         @if lab.is_some() {
-            p class="emulated" { strong { "Emulated" } " by " (text("emulator")) ", CPU model " (text("cpu")) ". Times are a model in which every instruction costs alike: they repeat exactly and must not be compared with hardware." }
+            p class="emulated" { strong { "Emulated" } " by " (text("emulator")) ", CPU model " (text("cpu")) ". Times are a model " (model) "; they must not be compared with hardware." }
         }
     }
 }
