@@ -20,7 +20,7 @@ ARGS ?= run relax
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST) | sort
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST) | sort
 
 .PHONY: setup
 setup: ## install what building and running needs (as root), or say what is missing
@@ -40,6 +40,10 @@ build: payload ## build payload, static arm64 runner and native runner
 .PHONY: reproduce
 reproduce: build ## the main job: the lockup on BEFORE=, gone on AFTER=
 	@$(FAULTLINE) reproduce --before '$(BEFORE)' --after '$(AFTER)' --results $(RESULTS)
+
+.PHONY: reproduce-patch
+reproduce-patch: build ## the patch alone: the storm on kernels built from one source
+	@$(FAULTLINE) reproduce-patch --results $(RESULTS)
 
 .PHONY: lab
 lab: build ## run ARGS="run …" on KERNEL= in the emulated lab

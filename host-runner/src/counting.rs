@@ -35,6 +35,25 @@ pub fn phase_of(index: usize) -> Option<u8> {
     u8::try_from(index + 1).ok().filter(|phase| *phase < cmo::PHASES)
 }
 
+/// Returns the lines of kallsyms that tell where maintenance functions begin and end, where they are readable.
+///
+/// All else in kallsyms, several megabytes, would have to leave the emulated machine with every run.
+pub fn excerpt(kallsyms: &str) -> String {
+    const WANTED: [&str; 4] = ["icache_inval_", "dcache_", "caches_clean_", "invalidate_icache_"];
+    let mut lines: Vec<(u64, &str)> = kallsyms
+        .lines()
+        .filter_map(|line| Some((u64::from_str_radix(line.split(' ').next()?, 16).ok()?, line)))
+        .collect();
+    lines.sort_unstable();
+    let wanted = |line: &str| {
+        let name = line.split(' ').nth(2).unwrap_or_default().trim_start_matches("__pi_").trim_start_matches('_');
+        WANTED.iter().any(|prefix| name.starts_with(prefix))
+    };
+    // The line after a wanted one is kept as well: it is where the function ends.
+    let kept = |n: usize| wanted(lines[n].1) || (n > 0 && wanted(lines[n - 1].1));
+    (0..lines.len()).filter(|n| kept(*n)).map(|n| format!("{}\n", lines[n].1)).collect()
+}
+
 /// Reads the counts of a run directory into its result; a run without counts stays as it is.
 ///
 /// # Errors
@@ -89,6 +108,17 @@ mod tests {
     use crate::plan::blocks::Block;
     use crate::plan::relax::Sharing;
     use crate::result::Predicted;
+
+    #[test]
+    fn an_excerpt_keeps_where_functions_end() {
+        let all = "ffff800080000040 t icache_inval_pou\nffff800080000000 T a\nffff800080000040 t __pi_icache_inval_pou\n\
+                   ffff800080000084 t b\nffff800080000100 t c\n";
+        let symbols = Symbols::parse(&excerpt(all));
+        let function = |pc| symbols.function(pc).map(str::to_owned);
+        assert_eq!(function(0xffff_8000_8000_0080).as_deref(), Some("icache_inval_pou"));
+        assert_eq!(function(0xffff_8000_8000_0084).as_deref(), Some("b"));
+        assert!(!excerpt(all).contains(" c"));
+    }
 
     #[test]
     fn agreement_is_exact() {

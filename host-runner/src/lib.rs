@@ -12,6 +12,7 @@ pub mod guest;
 pub mod journal;
 pub mod lab;
 pub mod plan;
+pub mod projection;
 pub mod recover;
 pub mod report;
 pub mod result;

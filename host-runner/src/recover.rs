@@ -168,6 +168,8 @@ fn reconstruct(run: &Path, journal: &Journal, witness: &Witness) -> RunResult {
         scenario: begin.command.get(1).cloned().unwrap_or_else(|| "unknown".into()),
         command: begin.command,
         under_test: Default::default(),
+        policy: None,
+        headroom: None,
         verdict: overall,
         machine,
         detector: detector.unwrap_or_else(Detector::unknown),

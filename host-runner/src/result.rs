@@ -11,6 +11,9 @@ use crate::evidence::machine::Machine;
 use crate::evidence::message::Event;
 use crate::plan::blocks::Block;
 use crate::plan::relax::Sharing;
+use crate::plan::storm::{Mode, Order};
+use crate::projection::Headroom;
+use crate::verdict::policy::{Conclusion, Point};
 
 /// Version of the format; grows when a reader has to change.
 pub const VERSION: u32 = 1;
@@ -49,6 +52,12 @@ pub struct RunResult {
     /// The dead run that this one went on with; its cases come first.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub resumed_from: Option<String>,
+    /// Which maintenance this kernel does, where the scenario asks for it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub policy: Option<Conclusion>,
+    /// How far the longest stall is from a soft lockup.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub headroom: Option<Headroom>,
 }
 
 /// Which run, and when. The only part of a result that two equal runs do not share.
@@ -252,6 +261,15 @@ pub struct CaseResult {
     pub boot_ticks: u64,
     /// State of a guest that did not end by itself, per vCPU: registers and last records.
     pub autopsy: Vec<String>,
+    /// The race, in `storm`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub storm: Option<Storm>,
+    /// The D side, in `dside`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub dside: Option<DSide>,
+    /// What the block size shows of the policy, in `policy`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub policy: Option<Point>,
 }
 
 impl CaseResult {
@@ -277,8 +295,98 @@ impl CaseResult {
             descriptor_writes: 0,
             boot_ticks: 0,
             autopsy: Vec::new(),
+            storm: None,
+            dside: None,
+            policy: None,
         }
     }
+}
+
+/// vCPUs racing into blocks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Storm {
+    /// Who raced into which block.
+    pub mode: Mode,
+    /// What came first.
+    pub order: Order,
+    /// Races in each round.
+    pub races: u64,
+    /// Rounds that were timed.
+    pub timed_rounds: u64,
+    /// Longest stall of any racer in a timed round, in ns.
+    pub worst_ns: u64,
+    /// From the first racer's begin to the last one's end, over the timed races.
+    pub wall: Option<Timing>,
+    /// Each racer.
+    pub racers: Vec<Racer>,
+    /// Each race of the traced round: what the host really did.
+    pub traced: Vec<TracedRace>,
+    /// Worst stall ÷ that of one racer in the same run.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub growth: Option<f64>,
+    /// The stall that the model gives for this many racers; absent without a case of one racer, or where the kernel
+    /// does not invalidate by line.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub model: Option<StormModel>,
+}
+
+/// One racer, over all timed races.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Racer {
+    /// Which vCPU.
+    pub vcpu: u64,
+    /// Its races.
+    pub races: u64,
+    /// Those that took longer than any fetch without a fault: four times the longest of these.
+    pub faulted: u64,
+    /// How long it stalled.
+    pub stall: Option<Timing>,
+}
+
+/// One race of the traced round.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TracedRace {
+    /// First IPA of the block.
+    pub block_ipa: u64,
+    /// vCPUs that raced into it.
+    pub racers: u64,
+    /// Those that faulted on it by a fetch.
+    pub faulted: Vec<u64>,
+    /// Their faults; more than racers where some had to fault again.
+    pub faults: u64,
+    /// I-cache invalidations of the block that the host did; absent without a probe.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub invalidations: Option<u64>,
+    /// The longest of them, in ns.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub longest_ns: Option<u64>,
+}
+
+/// `stall = racers × lines × cost of a line`, with the cost from one racer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct StormModel {
+    /// What one line took with one racer, in ns.
+    pub ns_per_line: f64,
+    /// The stall that this gives, in ns.
+    pub predicted_ns: u64,
+    /// The measured worst stall ÷ the predicted one.
+    pub ratio: f64,
+}
+
+/// D-cache cleaning by the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DSide {
+    /// Whether FWB spares the host the cleaning; absent where that cannot be told.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub fwb: Option<bool>,
+    /// How that is known.
+    pub how: String,
+    /// D-cache lines of the region.
+    pub lines: u64,
+    /// Unmapping the region at stage 2 (mprotect), in ns, in untraced rounds.
+    pub unmap: Option<Distribution>,
+    /// Taking its memory away while the VM lives, in ns.
+    pub discard_ns: Option<u64>,
 }
 
 /// I-cache operations for one exec fault.

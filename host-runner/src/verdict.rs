@@ -2,6 +2,11 @@
 //!
 //! Nothing passes in vain: a pass names the permission faults that were seen and the detector that watched.
 
+pub mod dside;
+pub mod patch;
+pub mod policy;
+pub mod storm;
+
 use crate::evidence::attribution::{Attribution, Path, Side};
 use crate::evidence::message::Kind;
 use crate::plan::blocks::stage2_level;
@@ -63,34 +68,51 @@ fn describe_as(complaint: &Complaint, attribution: &Attribution) -> String {
 
 /// Judges a case whose guest ended well.
 pub fn case(case: &CaseResult, context: &Context) -> Verdict {
+    unfit(case, context).unwrap_or_else(|| path_taken(case, context))
+}
+
+/// Returns the verdict of a case that went wrong, or whose evidence is not there.
+fn unfit(case: &CaseResult, context: &Context) -> Option<Verdict> {
+    broken(case, context).or_else(|| unseen(context))
+}
+
+/// Returns the verdict of a case that went wrong.
+fn broken(case: &CaseResult, context: &Context) -> Option<Verdict> {
+    let fail = |reason: String| Some(Verdict::new(Status::Fail, reason));
     if case.mismatches > 0 {
-        return Verdict::new(Status::Fail, format!("{} fetches did not return their token", case.mismatches));
+        return fail(format!("{} fetches did not return their token", case.mismatches));
     }
     if let Some((lockup, shown)) = relax_lockup(case) {
-        return Verdict::new(Status::Fail, format!("{} while relaxing a permission", describe_as(lockup, shown)));
+        return fail(format!("{} while relaxing a permission", describe_as(lockup, shown)));
     }
     if let Some(lockup) = lockups(case).next() {
-        return Verdict::new(Status::Fail, describe(lockup));
+        return fail(describe(lockup));
     }
     if let Some(fatal) = case.complaints.iter().find(|c| !matches!(c.event.kind, Kind::SoftLockup | Kind::Warn)) {
-        return Verdict::new(Status::Fail, describe(fatal));
+        return fail(describe(fatal));
     }
-    if context.kmsg_lost > 0 {
-        return Verdict::new(Status::Error, format!("{} kernel log records were lost", context.kmsg_lost));
-    }
+    (context.kmsg_lost > 0)
+        .then(|| Verdict::new(Status::Error, format!("{} kernel log records were lost", context.kmsg_lost)))
+}
+
+/// Returns the verdict of a case in which nothing could have been seen.
+fn unseen(context: &Context) -> Option<Verdict> {
+    let skip = |reason: String| Some(Verdict::new(Status::Skip, reason));
     if context.dic {
-        return Verdict::new(
-            Status::Skip,
-            "CTR_EL0.DIC is set: KVM grants X at once and never invalidates the I-cache",
-        );
+        return skip("CTR_EL0.DIC is set: KVM grants X at once and never invalidates the I-cache".into());
     }
     if let Some(why) = &context.unwatched {
-        return Verdict::new(Status::Skip, format!("no soft lockup detector: {why}"));
+        return skip(format!("no soft lockup detector: {why}"));
     }
-    if let Some(why) = &context.untraced {
-        return Verdict::new(Status::Skip, format!("timed, but no evidence of the faults taken: {why}"));
-    }
-    path_taken(case, context)
+    let why = context.untraced.as_ref()?;
+    skip(format!("timed, but no evidence of the faults taken: {why}"))
+}
+
+/// Judges a run that also says which maintenance the kernel does: none at all outweighs everything, and cases that pass
+/// do not hide that nothing could be told.
+pub fn with_policy(cases: Verdict, policy: Option<&policy::Conclusion>) -> Verdict {
+    let Some(policy) = policy.map(policy::judge) else { return cases };
+    if policy.status >= cases.status || cases.status <= Status::Skip { policy } else { cases }
 }
 
 /// Passes a case in which nothing went wrong if the path under test was taken.

@@ -6,10 +6,12 @@ pub mod dmesg;
 pub mod doctor;
 pub mod lab;
 pub mod list;
+pub mod project;
 pub mod prune;
 pub mod recover;
 pub mod report;
 pub mod reproduce;
+pub mod reproduce_patch;
 pub mod restore;
 pub mod run;
 pub mod show;
@@ -46,6 +48,10 @@ enum Command {
     Lab(lab::Args),
     /// Show the lockup on one kernel and its absence on another, in the emulated lab
     Reproduce(reproduce::Args),
+    /// Show that the patch alone makes the difference: the storm on kernels that differ by nothing else
+    ReproducePatch(reproduce_patch::Args),
+    /// Compute stall and headroom of a storm from the cost of one line
+    Project(project::Args),
     /// Find lockups, stalls and crashes in a saved kernel log
     Dmesg(dmesg::Args),
     /// Say what this machine can and cannot show, and what it lacks
@@ -123,6 +129,8 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Lab(args) => lab::run(&args),
         Command::Reproduce(args) => reproduce::run(&args),
+        Command::ReproducePatch(args) => reproduce_patch::run(&args),
+        Command::Project(args) => project::run(&args),
         Command::Dmesg(args) => dmesg::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Restore(args) => restore::run(&args),

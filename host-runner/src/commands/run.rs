@@ -7,6 +7,7 @@ use clap::{Args as ClapArgs, Subcommand};
 use super::{Failure, Outcome};
 use crate::plan::blocks::Block;
 use crate::plan::relax::Sharing;
+use crate::plan::storm::{Mode, Order};
 use crate::report::formats::Format;
 use crate::result::UnderTest;
 use crate::size::Size;
@@ -23,6 +24,12 @@ pub struct Args {
 enum Scenario {
     /// Touch each block as data, then execute it: the permission fault of the report, timed
     Relax(Relax),
+    /// Let vCPUs race into the same block: the storm of the report, against the number of racers
+    Storm(Storm),
+    /// Find out which I-cache maintenance this kernel does
+    Policy(Policy),
+    /// First touch and teardown of large memory, where the host cleans the D-cache: not what the I-cache patch fixes
+    Dside(DSide),
     /// Boot the guest, map a region, start all vCPUs and power off: does KVM work here at all
     Boot(Boot),
     /// Run guests that scribble over everything they can reach: does this program live with it
@@ -88,6 +95,66 @@ pub struct Relax {
     pub common: Common,
 }
 
+/// Options of `storm`.
+#[derive(ClapArgs, Clone, Debug)]
+pub struct Storm {
+    /// Kinds of memory: page, thp, or a hugetlb size such as 2M or 1G; without it, the largest block that this host has
+    #[arg(long, value_delimiter = ',', value_name = "BLOCK,…")]
+    pub blocks: Vec<Block>,
+    /// Numbers of vCPUs that race, each at most the number of CPUs; 1 gives the cost that the model rests on
+    #[arg(long, value_delimiter = ',', default_value = "1,2,4", value_name = "N,…", value_parser = clap::value_parser!(u64).range(1..=abi::channel::MAX_VCPUS as u64))]
+    pub racers: Vec<u64>,
+    /// Who races into which block: all into one, each into one of its own, or two into each
+    #[arg(long, default_value = "shared", value_enum)]
+    pub mode: Mode,
+    /// What comes first: data, so that the fetch relaxes a permission, or, as a control, the fetch
+    #[arg(long, default_value = "data-first", value_enum)]
+    pub order: Order,
+    /// Timed rounds; one more is traced
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub rounds: u64,
+    /// Go on with timed rounds for this long in each case
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub seconds: Option<u64>,
+    /// Size of the region for each kind of memory; a multiple of its blocks, and of the blocks raced into at once
+    #[arg(long, value_name = "SIZE")]
+    pub region: Option<Size>,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would take the comment for the help text of the group")]
+    pub common: Common,
+}
+
+/// Options of `policy`.
+#[derive(ClapArgs, Clone, Debug)]
+pub struct Policy {
+    /// Kinds of memory: page, thp, or a hugetlb size such as 2M or 1G; without it, all that this host has
+    #[arg(long, value_delimiter = ',', value_name = "BLOCK,…")]
+    pub blocks: Vec<Block>,
+    /// Timed rounds; one more is traced
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub rounds: u64,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would take the comment for the help text of the group")]
+    pub common: Common,
+}
+
+/// Options of `dside`.
+#[derive(ClapArgs, Clone, Debug)]
+pub struct DSide {
+    /// Kinds of memory: page, thp, or a hugetlb size such as 2M or 1G; without it, all that this host has
+    #[arg(long, value_delimiter = ',', value_name = "BLOCK,…")]
+    pub blocks: Vec<Block>,
+    /// Timed rounds; one more is traced
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub rounds: u64,
+    /// Size of the region for each kind of memory
+    #[arg(long, default_value = "1G", value_name = "SIZE")]
+    pub region: Size,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would take the comment for the help text of the group")]
+    pub common: Common,
+}
+
 /// Options of `boot`.
 #[derive(ClapArgs, Clone, Debug)]
 pub struct Boot {
@@ -128,6 +195,9 @@ pub struct Chaos {
 pub fn run(args: &Args) -> Outcome {
     let outcome = match &args.scenario {
         Scenario::Relax(relax) => crate::scenario::relax::run(relax),
+        Scenario::Storm(storm) => crate::scenario::storm::run(storm),
+        Scenario::Policy(policy) => crate::scenario::policy::run(policy),
+        Scenario::Dside(dside) => crate::scenario::dside::run(dside),
         Scenario::Boot(boot) => crate::scenario::boot::run(boot),
         Scenario::Chaos(chaos) => crate::scenario::chaos::run(chaos),
     };
@@ -141,7 +211,7 @@ pub fn run(args: &Args) -> Outcome {
 /// Always.
 #[cfg(not(all(target_os = "linux", target_arch = "aarch64")))]
 pub fn run(args: &Args) -> Outcome {
-    let (Scenario::Relax(_) | Scenario::Boot(_) | Scenario::Chaos(_)) = &args.scenario;
+    let _ = &args.scenario;
     Err(Failure::new(
         super::HARNESS,
         format!(

@@ -37,14 +37,18 @@ fn summary(event: &Event) -> String {
     if event.interleaved { line + " interleaved" } else { line }
 }
 
-#[test]
-fn every_log_of_the_corpus() {
+fn paths() -> Vec<PathBuf> {
     let mut paths: Vec<_> =
         fs::read_dir(logs()).expect("the corpus").map(|entry| entry.expect("entry").path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
     paths.sort();
+    paths
+}
+
+#[test]
+fn every_log_of_the_corpus() {
     let mut found = String::new();
-    for path in paths {
+    for path in paths() {
         let name = path.file_name().expect("a file").to_string_lossy();
         writeln!(found, "{name}").expect("writing to a string");
         for event in text::events(BufReader::new(File::open(&path).expect("a log"))).expect("readable") {
@@ -60,4 +64,25 @@ fn every_log_of_the_corpus() {
         assert_eq!(found, expected, "line {} of expected.txt", line + 1);
     }
     assert_eq!(found.lines().count(), expected.lines().count());
+}
+
+/// Repeats all logs of the corpus until there are that many lines, and says how long reading them took. No limit is
+/// checked here: times are the machine's.
+#[test]
+#[ignore = "a measurement: cargo test --release -p host-runner --lib ten_million -- --ignored --nocapture"]
+fn ten_million_lines() {
+    const LINES: usize = 10_000_000;
+    let mut once = Vec::new();
+    for path in paths() {
+        once.extend(fs::read(path).expect("a log"));
+        once.push(b'\n');
+    }
+    let lines = once.iter().filter(|byte| **byte == b'\n').count();
+    let times = LINES.div_ceil(lines);
+    let all = once.repeat(times);
+    let start = std::time::Instant::now();
+    let events = text::events(&all[..]).expect("memory").len();
+    let seconds = start.elapsed().as_secs_f64();
+    println!("{} lines, {} MiB, {events} events: {seconds:.1} s", lines * times, all.len() >> 20);
+    assert!(events > 0);
 }

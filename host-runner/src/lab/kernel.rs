@@ -112,9 +112,10 @@ mod tests {
 
     #[test]
     fn unknown_kernels_are_named_with_what_is_possible() {
-        for text in ["debian:5.10", "debian:", "policy:", "6.1", "6.1.0-arm64 && true", "debian:./Image"] {
+        for text in ["debian:5.10", "debian:", "6.1", "6.1.0-arm64 && true", "debian:./Image"] {
             let message = parse(text).expect_err(text);
             assert!(message.contains(&format!("'{text}'")) && message.contains("debian:6.12"), "{message}");
         }
+        assert!(parse("policy:mine").is_err_and(|message| message.contains("by-line, upton")));
     }
 }

@@ -23,6 +23,10 @@ pub struct Targets {
 const RECORDS: u64 = 64;
 /// Ops of a program, at most.
 const OPS: u64 = 48;
+/// Kinds of ops that only write to the channel; they come first.
+const SCRIBBLES: u64 = 10;
+/// Kinds of ops.
+const ALL_KINDS: u64 = 16;
 
 /// Numbers that are the same for the same seed: xorshift64* (Vigna, "An experimental exploration of Marsaglia's xorshift
 /// generators, scrambled").
@@ -64,15 +68,17 @@ pub fn guest(seed: u64, vcpus: u64, targets: &Targets) -> GuestSpec {
 }
 
 fn program(random: &mut Random, vcpu: u64, targets: &Targets) -> Vec<Op> {
-    let mut ops: Vec<_> = (0..random.below(OPS)).map(|_| op(random, vcpu, targets)).collect();
+    // Half of the guests only scribble: what stops a guest at once would hide what the others still do.
+    let kinds = if random.below(2) == 0 { SCRIBBLES } else { ALL_KINDS };
+    let mut ops: Vec<_> = (0..random.below(OPS)).map(|_| op(random, kinds, vcpu, targets)).collect();
     ops.push(Op::end());
     ops
 }
 
-fn op(random: &mut Random, vcpu: u64, targets: &Targets) -> Op {
+fn op(random: &mut Random, kinds: u64, vcpu: u64, targets: &Targets) -> Op {
     let words = targets.channel_bytes / 8;
     let one = |at: u64, value: u64| Op::range(OpCode::Store, at, 8, 0, value);
-    match random.below(16) {
+    match random.below(kinds) {
         // Header and vCPU entries are at the start: most shots go there.
         0..6 => one(targets.channel + 8 * random.below(64), random.value()),
         6..9 => one(targets.channel + 8 * random.below(words), random.value()),

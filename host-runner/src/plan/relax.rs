@@ -6,8 +6,8 @@ use abi::{Op, OpCode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::event;
-use crate::guest::{Backing, GuestSpec, RegionSpec};
+use super::{REGION_IPA, event, region};
+use crate::guest::{Backing, GuestSpec};
 
 /// Who executes which block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
@@ -36,11 +36,8 @@ pub struct Case {
     pub rounds: u64,
 }
 
-/// First IPA of the region: above everything else in the map, and aligned to any block.
-const REGION_IPA: u64 = 4 << 30;
-
 /// Generation of every slot; the token names it.
-const GENERATION: u64 = 1;
+pub const GENERATION: u64 = 1;
 
 /// Tags of the ops whose records are results.
 pub mod tag {
@@ -113,11 +110,6 @@ impl Case {
         ops
     }
 
-    /// Returns the region's first IPA.
-    pub fn region_ipa(&self) -> u64 {
-        REGION_IPA
-    }
-
     /// Returns the guest that runs this case.
     pub fn guest(&self) -> GuestSpec {
         let programs: Vec<_> = (0..self.vcpus).map(|n| self.program(n)).collect();
@@ -125,10 +117,7 @@ impl Case {
         let elements = self.region_bytes / self.block_bytes;
         // Per round: three records for each element, a summary for each op, and mismatches up to the cap twice.
         let records = self.rounds * (3 * elements + ops + 2 * abi::op::MISMATCH_CAP) + 1;
-        // KVM wants slots in whole pages of any host; what the rounding adds is never touched.
-        let bytes = self.region_bytes.next_multiple_of(64 << 10);
-        let region = RegionSpec { ipa: REGION_IPA, bytes, backing: self.backing };
-        GuestSpec { regions: vec![region], programs, records }
+        GuestSpec { regions: vec![region(self.region_bytes, self.backing)], programs, records }
     }
 }
 

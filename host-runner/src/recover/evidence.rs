@@ -80,7 +80,7 @@ impl KernelLog {
             None => {
                 // Without the mark, boot messages cannot be told from the run's: only a death is surely the last.
                 self.notes.push(format!("{CONSOLE} does not say where the case began: only its last panic counts"));
-                events(bytes).into_iter().filter(|event| event.kind == Kind::Panic).last().into_iter().collect()
+                events(bytes).into_iter().rfind(|event| event.kind == Kind::Panic).into_iter().collect()
             }
         }
     }

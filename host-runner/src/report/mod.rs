@@ -10,5 +10,6 @@ mod linaro;
 pub mod measure;
 mod prom;
 pub mod runs;
+pub mod storm;
 pub mod table;
 mod words;

@@ -24,15 +24,7 @@ pub fn print(out: &mut impl Write, runs: &[&RunResult]) -> io::Result<()> {
     for run in runs {
         rows.extend(run.cases.iter().map(|case| row(run, case)));
     }
-    let widths: Vec<_> =
-        (0..HEAD.len()).map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
-    for row in &rows {
-        let cells = row.iter().zip(&widths).enumerate();
-        let line: Vec<_> = cells
-            .map(|(n, (cell, width))| if n < 2 { format!("{cell:<width$}") } else { format!("{cell:>width$}") })
-            .collect();
-        writeln!(out, "{}", line.join("  ").trim_end())?;
-    }
+    columns(out, &rows)?;
     writeln!(out)?;
     for run in runs {
         details(out, run)?;
@@ -40,8 +32,26 @@ pub fn print(out: &mut impl Write, runs: &[&RunResult]) -> io::Result<()> {
     Ok(())
 }
 
+/// Prints rows of cells: the first two columns to the left, numbers to the right.
+///
+/// # Errors
+///
+/// Of the writer.
+pub fn columns<const N: usize>(out: &mut impl Write, rows: &[[String; N]]) -> io::Result<()> {
+    let widths: Vec<_> =
+        (0..N).map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
+    for row in rows {
+        let cells = row.iter().zip(&widths).enumerate();
+        let line: Vec<_> = cells
+            .map(|(n, (cell, width))| if n < 2 { format!("{cell:<width$}") } else { format!("{cell:>width$}") })
+            .collect();
+        writeln!(out, "{}", line.join("  ").trim_end())?;
+    }
+    Ok(())
+}
+
 /// Says what the run is about in one line.
-fn headline(run: &RunResult) -> String {
+pub fn headline(run: &RunResult) -> String {
     let mut parts = vec![run.machine.kernel_release.clone()];
     parts.extend(platform(run));
     if let Some(vcpu) = run.vcpus.first() {
@@ -111,6 +121,7 @@ fn details(out: &mut impl Write, run: &RunResult) -> io::Result<()> {
             writeln!(out, "    {}", quiet(line))?;
         }
     }
+    super::storm::findings(out, run)?;
     for absent in &run.evidence.absent {
         writeln!(out, "{}: without {}", run.machine.kernel_release, quiet(absent))?;
     }

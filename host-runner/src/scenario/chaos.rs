@@ -37,6 +37,7 @@ struct Tally {
     off: u64,
     trapped: u64,
     timed_out: u64,
+    records: usize,
 }
 
 /// Runs the scenario and returns the exit code of its verdict.
@@ -62,6 +63,7 @@ pub fn run(args: &Chaos) -> Result<u8, Error> {
         let spec = chaos::guest(seed, args.vcpus, &targets);
         let run = vmm::run(&spec, &image, LIMIT, &mut Signals(&session))?;
         read(&run);
+        tally.records += run.vcpus.iter().map(|vcpu| vcpu.records.len()).sum::<usize>();
         match run.end {
             End::PoweredOff => tally.off += 1,
             End::Trapped(_) => tally.trapped += 1,
@@ -73,9 +75,10 @@ pub fn run(args: &Chaos) -> Result<u8, Error> {
     }
     bar.finish_and_clear();
     session.read_kmsg(&mut Parser::new())?;
-    let Tally { off, trapped, timed_out } = tally;
-    let counts =
-        format!("{off} powered off, {trapped} were stopped at something impossible, {timed_out} at the time limit");
+    let Tally { off, trapped, timed_out, records } = tally;
+    let counts = format!(
+        "{off} powered off, {trapped} were stopped at something impossible, {timed_out} at the time limit; {records} records read"
+    );
     case.verdict = match off + trapped + timed_out {
         all if all == args.runs => Verdict::new(Status::Pass, format!("{all} hostile guests: {counts}")),
         all => Verdict::new(Status::Error, format!("interrupted after {all} hostile guests: {counts}")),

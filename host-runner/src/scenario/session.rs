@@ -16,9 +16,11 @@ use crate::evidence::message::Parser;
 use crate::evidence::procfs;
 pub use crate::journal::Step;
 use crate::plan::blocks::{Block, HostBlocks};
+use crate::projection::Headroom;
 use crate::result::{CaseResult, EvidenceState, RunId, RunResult, Tool, VERSION, VcpuFacts};
 use crate::store::{self, RunDir};
-use crate::{lab, recover, report, verdict, vmm};
+use crate::verdict::policy::Conclusion;
+use crate::{counting, lab, recover, report, verdict, vmm};
 
 /// Why a run ended without a verdict.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +73,10 @@ pub struct Session {
     pub evidence: EvidenceState,
     /// The machine.
     pub machine: Machine,
+    /// Which maintenance the kernel does, where the scenario finds out.
+    pub policy: Option<Conclusion>,
+    /// How far the longest stall is from a soft lockup, where the scenario finds out.
+    pub headroom: Option<Headroom>,
     guard: Option<Guard>,
     kmsg: Option<Kmsg<File>>,
     raw: File,
@@ -108,6 +114,14 @@ pub fn boot_log() -> Option<String> {
     Some(String::from_utf8_lossy(&buffer).into_owned())
 }
 
+/// Saves where this kernel's maintenance functions are, for the counts that the lab's plugin takes by address.
+fn save_symbols(dir: &RunDir) -> Result<(), Error> {
+    let kallsyms = std::fs::read_to_string("/proc/kallsyms").unwrap_or_default();
+    let path = dir.path().join(counting::SYMBOLS);
+    let written = store::replace(&path, counting::excerpt(&kallsyms).as_bytes());
+    written.map_err(|error| Error::Store(store::Error::Write(path, error)))
+}
+
 impl Session {
     /// Begins a run: puts back what a dead one left, catches signals, opens the kernel log, makes the directory.
     ///
@@ -142,11 +156,16 @@ impl Session {
                 None
             }
         };
+        if machine.lab.as_ref().is_some_and(|lab| lab["counting"] == true) {
+            save_symbols(&dir)?;
+        }
         let raw = dir.file("kmsg.raw")?;
         let mut session = Self {
             dir,
             evidence,
             machine,
+            policy: None,
+            headroom: None,
             guard: None,
             kmsg,
             raw,
@@ -159,6 +178,7 @@ impl Session {
         if let Some(seconds) = common.watchdog_thresh {
             session.set(&Setting::WatchdogThresh, &seconds.to_string())?;
         }
+        session.keep_hung_task_warnings();
         session.journal(&Step::Ready { detector: Detector::read(Path::new("/")) })?;
         Ok(session)
     }
@@ -176,6 +196,14 @@ impl Session {
         // In the lab, on disk means brought out of the guest; where that fails the host notices.
         let _ = lab::guest::barrier();
         Ok(())
+    }
+
+    /// Lets the guard put back how many hung tasks the kernel will still report: the count goes down by itself. Without
+    /// root, or beside another run, it stays as it becomes.
+    fn keep_hung_task_warnings(&mut self) {
+        if let Some(left @ 0..) = Detector::read(Path::new("/")).hung_task_warnings {
+            let _ = self.set(&Setting::HungTaskWarnings, &left.to_string());
+        }
     }
 
     /// Leaves the reason of a run without a result in its journal, if there is still room for it.
@@ -283,7 +311,7 @@ impl Session {
             command: self.command.clone(),
             under_test: self.common.under_test.clone(),
             scenario: scenario.into(),
-            verdict: verdict::run(&cases),
+            verdict: verdict::with_policy(verdict::run(&cases), self.policy.as_ref()),
             machine: self.machine.clone(),
             detector: Detector::read(Path::new("/")),
             vcpus,
@@ -291,6 +319,8 @@ impl Session {
             cases,
             recovered: false,
             resumed_from: self.resumed_from.clone(),
+            policy: self.policy.take(),
+            headroom: self.headroom.take(),
         };
         let restored = self.guard.take().map_or(Ok(0), Guard::restore);
         self.dir.write(store::RESULT, &result)?;

@@ -112,7 +112,31 @@ impl Memory {
     ///
     /// What mprotect said; EINVAL if there is no such region.
     pub fn unmap_stage2(&self, n: usize) -> io::Result<()> {
-        self.0.get(n).ok_or(io::ErrorKind::InvalidInput)?.unmap_stage2()
+        self.region(n)?.unmap_stage2()
+    }
+
+    /// Takes the memory of region `n` away while the VM lives, as the end of a runner does.
+    ///
+    /// # Errors
+    ///
+    /// What mmap said; EINVAL if there is no such region.
+    pub fn discard(&self, n: usize) -> io::Result<()> {
+        self.region(n)?.discard()
+    }
+
+    /// Writes the code slot for `ipa` in `generation` into region `n`, whose first IPA is `base`.
+    ///
+    /// # Errors
+    ///
+    /// If the region does not hold it.
+    pub fn write_code(&self, n: usize, base: u64, ipa: u64, generation: u16) -> io::Result<()> {
+        let offset = ipa.checked_sub(base).ok_or(io::ErrorKind::InvalidInput)? as usize;
+        let code = abi::slot::encode(ipa, generation).map(u32::to_le_bytes).concat();
+        self.region(n)?.slice().write_slice(&code, offset).map_err(io::Error::other)
+    }
+
+    fn region(&self, n: usize) -> io::Result<&HostMemory> {
+        Ok(self.0.get(n).ok_or(io::ErrorKind::InvalidInput)?)
     }
 }
 

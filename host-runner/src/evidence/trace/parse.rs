@@ -95,6 +95,18 @@ pub struct TraceLog {
     pub malformed: u64,
 }
 
+impl TraceLog {
+    /// Adds what was traced later.
+    pub fn append(&mut self, later: Self) {
+        self.faults.extend(later.faults);
+        self.icache.extend(later.icache);
+        self.dcache.extend(later.dcache);
+        self.stays.extend(later.stays);
+        self.lost += later.lost;
+        self.malformed += later.malformed;
+    }
+}
+
 /// Exception class of an instruction abort from a lower exception level (Arm ARM DDI 0487, `ESR_ELx.EC`).
 const EC_IABT_LOWER: u64 = 0x20;
 

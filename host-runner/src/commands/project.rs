@@ -1,0 +1,45 @@
+//! `faultline project`: the storm on paper.
+
+use super::Outcome;
+use crate::projection::{Cost, Headroom, lines};
+use crate::report::table::{thousands, time};
+use crate::size::Size;
+
+/// A machine and a storm.
+#[derive(clap::Args)]
+pub struct Args {
+    /// What invalidating one line takes, in ns: an exec fault by line ÷ the lines of its block
+    #[arg(long, value_name = "NS", value_parser = positive)]
+    ns_per_line: f64,
+    /// Smallest I-cache line in bytes
+    #[arg(long, default_value = "64", value_name = "SIZE")]
+    line: Size,
+    /// Block that all race into
+    #[arg(long, default_value = "512M", value_name = "SIZE")]
+    block: Size,
+    /// vCPUs that race
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    racers: u64,
+    /// Soft lockup threshold: twice kernel.watchdog_thresh
+    #[arg(long, default_value_t = 20, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=120))]
+    threshold: u64,
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().map_err(|error| error.to_string())?;
+    if number.is_finite() && number > 0.0 { Ok(number) } else { Err("a time above 0 is needed".into()) }
+}
+
+/// Prints the stall and the headroom.
+///
+/// # Errors
+///
+/// None.
+pub fn run(args: &Args) -> Outcome {
+    let cost = Cost { ns_per_line: args.ns_per_line, line_bytes: args.line.0 };
+    let stall_ns = cost.stall_ns(args.racers, args.block.0) as u64;
+    let (racers, lines) = (thousands(args.racers), thousands(lines(args.block.0, args.line.0)));
+    println!("{racers} racers × {lines} lines × {} ns = {}", args.ns_per_line, time(stall_ns));
+    println!("{}", Headroom::new(args.threshold * 1_000_000_000, stall_ns, Some(cost), &[args.block.0]).text());
+    Ok(0)
+}

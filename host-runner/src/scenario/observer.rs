@@ -1,0 +1,270 @@
+//! What is collected while a guest runs: kernel log, trace, and how long host events took.
+
+use std::collections::HashMap;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use abi::Op;
+use indicatif::ProgressBar;
+
+use super::outcome::progress;
+use super::session::{Error, Session};
+use crate::evidence::attribution::attribute_all;
+use crate::evidence::message::Parser;
+use crate::evidence::trace::{GuestFault, Trace, TraceLog};
+use crate::lab::cmo;
+use crate::plan::relax::GENERATION;
+use crate::plan::{REGION_IPA, event};
+use crate::result::{Complaint, FaultCount, HostSide, Maintenance};
+use crate::vmm;
+
+/// Where the counting plugin books everything else.
+const NO_PHASE: u8 = 0;
+
+/// What the host does besides watching.
+#[derive(Default)]
+pub struct Setup {
+    /// What the progress line says.
+    pub label: String,
+    /// The round to trace, if any.
+    pub traced: Option<u64>,
+    /// Phase in which the emulated lab's counting plugin books the traced round.
+    pub phase: Option<u8>,
+    /// IPAs at which the host writes code before the first round.
+    pub code: Vec<u64>,
+    /// End the run at the first round that begins later than this.
+    pub until: Option<Duration>,
+}
+
+/// A host event that was timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timed {
+    /// Which event, of [`event`].
+    pub event: u64,
+    /// How long the system call took, in ns.
+    pub ns: u64,
+    /// Whether it was in the traced round.
+    pub traced: bool,
+}
+
+/// Watches one guest.
+pub struct Observer<'a> {
+    session: &'a mut Session,
+    setup: Setup,
+    began: Instant,
+    parser: Parser,
+    trace: Option<Trace>,
+    seen: Observed,
+    failure: Option<Error>,
+    bar: ProgressBar,
+}
+
+/// What was collected.
+#[derive(Default)]
+pub struct Observed {
+    /// The kernel's complaints.
+    pub complaints: Vec<Complaint>,
+    /// The trace of the traced round.
+    pub log: TraceLog,
+    /// vCPU of each thread, from the traced round.
+    pub threads: HashMap<u32, u64>,
+    /// Whether there is a trace at all.
+    pub traced: bool,
+    /// Whether the I-side maintenance function could be probed.
+    pub icache_probed: bool,
+    /// Whether the D-side maintenance function could be probed.
+    pub dcache_probed: bool,
+    /// Rounds begun.
+    pub rounds: u64,
+    /// Timed host events.
+    pub timed: Vec<Timed>,
+    /// Whether [`Setup::until`] ended the run.
+    pub time_over: bool,
+    /// What was missing.
+    pub absent: Vec<String>,
+}
+
+impl vmm::Watch for Observer<'_> {
+    fn event(&mut self, op: &Op, memory: &vmm::Memory) {
+        match op.args[0] {
+            event::ROUND => self.begin_round(memory),
+            event::UNMAP => self.timed(event::UNMAP, || memory.unmap_stage2(0)),
+            event::DISCARD => self.timed(event::DISCARD, || memory.discard(0)),
+            _ => (),
+        }
+    }
+
+    fn tick(&mut self) {
+        self.bar.tick();
+        if let Err(error) = self.session.read_kmsg(&mut self.parser) {
+            self.failure.get_or_insert(error);
+        }
+        self.read_trace();
+    }
+
+    fn interrupted(&self) -> bool {
+        self.session.interrupted() || self.failure.is_some() || self.seen.time_over
+    }
+}
+
+impl<'a> Observer<'a> {
+    /// Returns an observer of a guest about to start.
+    pub fn new(session: &'a mut Session, setup: Setup) -> Self {
+        let bar = progress(&setup.label);
+        let (parser, seen) = (Parser::new(), Observed::default());
+        Self { session, setup, began: Instant::now(), parser, trace: None, seen, failure: None, bar }
+    }
+
+    fn begin_round(&mut self, memory: &vmm::Memory) {
+        let round = self.seen.rounds;
+        if round == 0 {
+            self.write_code(memory);
+        } else if let Err(error) = memory.unmap_stage2(0) {
+            self.seen.absent.push(format!("round {round}: stage 2 could not be unmapped: {error}"));
+        }
+        if round > 0 && self.setup.until.is_some_and(|until| self.began.elapsed() >= until) {
+            self.seen.time_over = true;
+        }
+        if self.setup.traced == Some(round) {
+            self.open_trace();
+            if let Some(phase) = self.setup.phase {
+                cmo::phase(phase);
+            }
+        } else if self.setup.traced.is_some_and(|traced| traced < round) && self.trace.is_some() {
+            // Rounds after the traced one are timed again.
+            self.close_trace();
+            cmo::phase(NO_PHASE);
+        }
+        self.seen.rounds += 1;
+    }
+
+    fn write_code(&mut self, memory: &vmm::Memory) {
+        for ipa in &self.setup.code {
+            if let Err(error) = memory.write_code(0, REGION_IPA, *ipa, GENERATION as u16) {
+                self.seen.absent.push(format!("code at {ipa:#x} could not be written: {error}"));
+                return;
+            }
+        }
+    }
+
+    fn open_trace(&mut self) {
+        match Trace::open() {
+            Ok(trace) => {
+                let probed = |part: &str| !trace.absent().iter().any(|absent| absent.part == part);
+                (self.seen.icache_probed, self.seen.dcache_probed) = (probed("icache"), probed("dcache"));
+                let absent = trace.absent().iter().map(|part| format!("trace of {}: {}", part.part, part.why));
+                self.seen.absent.extend(absent);
+                self.seen.threads = vcpu_threads();
+                self.seen.traced = true;
+                self.trace = Some(trace);
+            }
+            Err(error) => self.seen.absent.push(error.to_string()),
+        }
+    }
+
+    fn timed(&mut self, event: u64, act: impl FnOnce() -> std::io::Result<()>) {
+        let began = Instant::now();
+        let outcome = act();
+        let ns = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        match outcome {
+            Ok(()) => self.seen.timed.push(Timed { event, ns, traced: self.trace.is_some() }),
+            Err(error) => self.seen.absent.push(format!("host event {event}: {error}")),
+        }
+    }
+
+    fn read_trace(&mut self) {
+        let Some(trace) = &mut self.trace else { return };
+        match trace.drain() {
+            Ok(log) => self.seen.log.append(log),
+            Err(error) => self.seen.absent.push(format!("trace: {error}")),
+        }
+    }
+
+    fn close_trace(&mut self) {
+        match self.trace.take().map(Trace::finish) {
+            Some(Ok(rest)) => self.seen.log.append(rest),
+            Some(Err(error)) => self.seen.absent.push(format!("trace: {error}")),
+            None => (),
+        }
+    }
+
+    /// Ends watching and returns what was collected.
+    ///
+    /// # Errors
+    ///
+    /// What made watching impossible.
+    pub fn finish(mut self) -> Result<(&'a mut Session, Observed), Error> {
+        cmo::phase(NO_PHASE);
+        vmm::Watch::tick(&mut self);
+        self.bar.finish_and_clear();
+        self.close_trace();
+        if let Some(error) = self.failure {
+            return Err(error);
+        }
+        let mut seen = self.seen;
+        let events = self.parser.finish().into_iter();
+        seen.complaints = events.map(|event| Complaint { attributions: attribute_all(&event), event }).collect();
+        Ok((self.session, seen))
+    }
+}
+
+impl Observed {
+    /// Returns how many events the trace lost, those that could not be read included.
+    pub fn lost(&self) -> u64 {
+        self.log.lost + self.log.malformed
+    }
+
+    /// Returns why there is no trace, if there is none.
+    pub fn untraced(&self) -> Option<String> {
+        (!self.traced).then(|| self.absent.first().cloned().unwrap_or_else(|| "--no-trace".into()))
+    }
+
+    /// Returns what the kernel did in the region, from the trace.
+    pub fn host_side(&self, region_bytes: u64) -> Option<HostSide> {
+        let region = REGION_IPA..REGION_IPA + region_bytes;
+        let mut faults: Vec<FaultCount> = Vec::new();
+        for fault in self.log.faults.iter().filter(|fault| region.contains(&fault.ipa)) {
+            let named = fault_count(fault);
+            let same = |f: &&mut FaultCount| (&f.access, &f.kind, f.level) == (&named.access, &named.kind, named.level);
+            match faults.iter_mut().find(same) {
+                Some(known) => known.count += 1,
+                None => faults.push(named),
+            }
+        }
+        let icache = self.icache_probed.then(|| maintenance(&self.log.icache));
+        let dcache = self.dcache_probed.then(|| maintenance(&self.log.dcache));
+        self.traced.then_some(HostSide { faults, icache, dcache })
+    }
+}
+
+/// Returns this process's threads that run vCPUs: `vcpu-3` is vCPU 3.
+fn vcpu_threads() -> HashMap<u32, u64> {
+    let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let of = |task: fs::DirEntry| {
+        let pid = task.file_name().to_str()?.parse().ok()?;
+        let comm = fs::read_to_string(task.path().join("comm")).ok()?;
+        Some((pid, comm.trim().strip_prefix("vcpu-")?.parse().ok()?))
+    };
+    tasks.filter_map(of).collect()
+}
+
+fn fault_count(fault: &GuestFault) -> FaultCount {
+    use crate::evidence::trace::FaultKind;
+    let kind = match fault.kind {
+        FaultKind::Translation => "translation",
+        FaultKind::Permission => "permission",
+        FaultKind::AccessFlag => "access_flag",
+        FaultKind::Other => "other",
+    };
+    let access = if fault.is_fetch { "fetch" } else { "data" };
+    FaultCount { access: access.into(), kind: kind.into(), level: fault.level, count: 1 }
+}
+
+fn maintenance(calls: &[crate::evidence::trace::Maintenance]) -> Maintenance {
+    Maintenance {
+        calls: calls.len() as u64,
+        max_bytes: calls.iter().map(|c| c.size).max().unwrap_or(0),
+        max_ns: calls.iter().map(|c| c.duration_ns).max().unwrap_or(0),
+        total_ns: calls.iter().map(|c| c.duration_ns).sum(),
+    }
+}

@@ -1,0 +1,294 @@
+//! Runs `storm`: for each kind of block and number of racers a guest of its own.
+
+use std::time::Duration;
+
+use abi::{Kind, Record};
+
+use super::bench::{Bench, Ground, Ran, append, blocks, records};
+use super::observer::{Observed, Setup};
+use super::session::{self, Error, Session};
+use crate::commands::run;
+use crate::evidence::detector::Detector;
+use crate::evidence::machine::{Machine, Platform};
+use crate::evidence::trace::FaultKind;
+use crate::guest::GuestRun;
+use crate::plan::blocks::{Block, HostBlocks, mapped_bytes};
+use crate::plan::relax::Sharing;
+use crate::plan::storm::{Case, Mode, Order, tag};
+use crate::projection::{Cost, Headroom};
+use crate::result::{CaseResult, Racer, Status, Storm, Timing, TracedRace, VcpuFacts, Verdict};
+use crate::verdict::policy::Geometry;
+use crate::{stats, verdict};
+
+/// The most rounds of a storm that goes on for a time.
+const ROUNDS_MAX: u64 = 100_000;
+
+/// Runs the scenario and returns the exit code of its verdict.
+///
+/// # Errors
+///
+/// What kept it from a verdict.
+pub fn run(args: &run::Storm) -> Result<u8, Error> {
+    let most = args.racers.iter().copied().max().unwrap_or(1);
+    let mut bench = Bench::new("storm", &args.common, most)?;
+    let mut session = Session::begin(&args.common)?;
+    let mut cases: Vec<CaseResult> = Vec::new();
+    'all: for block in chosen(args)? {
+        let first = cases.len();
+        for racers in &args.racers {
+            let case = case(&mut bench, &mut session, args, block, *racers, &cases[first..])?;
+            bench.done(&mut session, &case)?;
+            cases.push(case);
+            if session.interrupted() {
+                break 'all;
+            }
+        }
+    }
+    session.headroom = headroom(&cases, &bench.vcpus);
+    session.finish(bench.name, bench.vcpus, cases)
+}
+
+/// Returns the kinds of memory asked for, or the one with the largest block.
+fn chosen(args: &run::Storm) -> Result<Vec<Block>, Error> {
+    let most = args.racers.iter().copied().max().unwrap_or(1);
+    let all = blocks(&args.blocks, args.region, |block, host| region_bytes(args, block, most, host))?;
+    if !args.blocks.is_empty() {
+        return Ok(all);
+    }
+    let host = session::host_blocks();
+    let largest =
+        all.into_iter().max_by_key(|b| b.bytes(&host).map_or(0, |bytes| mapped_bytes(bytes, host.page_bytes)));
+    Ok(largest.into_iter().collect())
+}
+
+fn region_bytes(args: &run::Storm, block: Block, racers: u64, host: &HostBlocks) -> u64 {
+    let Ok(bytes) = block.bytes(host) else { return 0 };
+    args.region.map_or_else(|| Case::default_region_bytes(bytes, racers, args.mode), |r| r.0)
+}
+
+fn case(
+    bench: &mut Bench<'_>,
+    session: &mut Session,
+    args: &run::Storm,
+    block: Block,
+    racers: u64,
+    before: &[CaseResult],
+) -> Result<CaseResult, Error> {
+    let sharing = if args.mode == Mode::Distinct { Sharing::Distinct } else { Sharing::Shared };
+    let mut result = CaseResult { rounds: args.rounds, ..CaseResult::not_run(block, racers, sharing) };
+    let mut skip = |reason: String| result.verdict = Verdict::new(Status::Skip, reason);
+    let cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+    if racers > cpus {
+        skip(format!("{racers} racers need as many CPUs, this machine gives {cpus}: they would take turns"));
+        return Ok(result);
+    }
+    let ground = match bench.ground(session, block, |host| region_bytes(args, block, racers, host))? {
+        Ok(ground) => ground,
+        Err(missing) => {
+            skip(missing.to_string());
+            return Ok(result);
+        }
+    };
+    let traced = bench.traced(args.rounds);
+    let plan = plan(args, &ground, racers, traced.is_some());
+    if plan.races() == 0 {
+        let at_once = args.mode.blocks_at_once(racers);
+        skip(format!(
+            "a region of {} blocks is too small for races into {at_once}",
+            ground.region_bytes / ground.block_bytes
+        ));
+        return Ok(result);
+    }
+    let setup = Setup {
+        label: format!("storm {block}, {racers} racers"),
+        traced,
+        code: plan.host_code(),
+        until: args.seconds.map(Duration::from_secs),
+        ..Setup::default()
+    };
+    let Some(mut ran) = bench.run(session, &ground, &plan.guest(), setup, &mut result)? else { return Ok(result) };
+    if args.seconds.is_some() && !ran.seen.time_over && ran.trouble.is_none() {
+        session.evidence.notes.push(format!("storm {block}, {racers} racers: room for {} rounds only", plan.rounds));
+    }
+    write_races(session, block, &plan, &ran.run)?;
+    let raced = Raced { ran: &ran, plan: &plan, traced };
+    result.exec = raced.timing(tag::RACE);
+    result.resident = raced.timing(tag::RESIDENT);
+    result.touch = ran.timing(tag::TOUCH, args.rounds);
+    let mut storm = raced.storm();
+    result.rounds = storm.timed_rounds;
+    let geometry = geometry(&session.machine, bench.vcpus.first(), ground.host.page_bytes);
+    let alone = |case: &&CaseResult| case.vcpus == 1;
+    let one = before.iter().find(alone).and_then(|case| case.storm.as_ref()).cloned();
+    if let Some(one) = one.or_else(|| (racers == 1).then(|| storm.clone())) {
+        verdict::storm::compare(&mut storm, racers, ground.block_bytes, &one, &geometry);
+    }
+    let judged = || verdict::storm::case(&result, &storm, racers, &ran.context);
+    result.verdict = ran.trouble.take().unwrap_or_else(judged);
+    result.storm = Some(storm);
+    Ok(result)
+}
+
+fn plan(args: &run::Storm, ground: &Ground, racers: u64, traced: bool) -> Case {
+    let case = Case {
+        block_bytes: ground.block_bytes,
+        region_bytes: ground.region_bytes,
+        backing: ground.backing,
+        racers,
+        mode: args.mode,
+        order: args.order,
+        rounds: args.rounds + u64::from(traced),
+    };
+    match args.seconds {
+        Some(_) if case.races() > 0 => Case { rounds: case.rounds_within(ROUNDS_MAX), ..case },
+        _ => case,
+    }
+}
+
+/// What a measured time is compared with on this machine.
+pub fn geometry(machine: &Machine, vcpu: Option<&VcpuFacts>, page_bytes: u64) -> Geometry {
+    let scale = machine.lab.as_ref().and_then(|lab| lab["time_scale"].as_u64());
+    let scale = scale.filter(|_| machine.platform == Platform::Emulated);
+    let fact = |of: &dyn Fn(&VcpuFacts) -> u64| vcpu.map_or(0, of);
+    Geometry {
+        page_bytes,
+        line_bytes: fact(&|v| v.imin_line_bytes).max(4),
+        aliasing: vcpu.is_some_and(|v| v.l1ip != abi::ctr::L1Ip::Pipt.name()),
+        dic: vcpu.is_some_and(|v| v.dic),
+        resolution_ns: fact(&|v| stats::ns(v.resolution_ticks, v.cntfrq_hz)).max(1),
+        instruction_ns: scale.map(|n| 1 << n),
+    }
+}
+
+/// Returns the headroom after the longest stall of all cases.
+fn headroom(cases: &[CaseResult], vcpus: &[VcpuFacts]) -> Option<Headroom> {
+    let threshold = Detector::read(std::path::Path::new("/")).soft_threshold_s()?;
+    let longest = cases.iter().filter_map(|case| Some(case.storm.as_ref()?.worst_ns)).max()?;
+    let ns_per_line = cases.iter().find_map(|case| Some(case.storm.as_ref()?.model.as_ref()?.ns_per_line));
+    let line_bytes = vcpus.first()?.imin_line_bytes;
+    let mut sizes: Vec<u64> = cases.iter().map(|case| case.block_bytes).filter(|bytes| *bytes > 0).collect();
+    sizes.sort_unstable();
+    sizes.dedup();
+    let cost = ns_per_line.map(|ns_per_line| Cost { ns_per_line, line_bytes });
+    Some(Headroom::new(u64::from(threshold) * 1_000_000_000, longest, cost, &sizes))
+}
+
+/// Records of one case, told apart by race and round.
+struct Raced<'a> {
+    ran: &'a Ran,
+    plan: &'a Case,
+    traced: Option<u64>,
+}
+
+impl Raced<'_> {
+    fn timed(&self, record: &Record) -> bool {
+        Some(u64::from(record.pass)) != self.traced
+    }
+
+    /// Returns summaries of timed fetches of this kind; each is of one element.
+    fn fetches<'a>(&'a self, records: impl Iterator<Item = &'a Record>, kind: u32) -> impl Iterator<Item = &'a Record> {
+        records.filter(move |r| r.kind == Kind::Summary as u16 && tag::split(r.tag).0 == kind && self.timed(r))
+    }
+
+    fn timing(&self, kind: u32) -> Option<Timing> {
+        let all = self.fetches(records(&self.ran.run, Kind::Summary), kind);
+        stats::timing(all.map(|r| r.data[3]).collect(), self.ran.hz())
+    }
+
+    fn storm(&self) -> Storm {
+        let worst = self.timing(tag::RACE).map_or(0, |timing| timing.ns.max);
+        let traced = u64::from(self.ran.seen.traced);
+        let unfinished = u64::from(self.ran.seen.time_over);
+        Storm {
+            mode: self.plan.mode,
+            order: self.plan.order,
+            races: self.plan.races(),
+            timed_rounds: self.ran.seen.rounds.saturating_sub(traced + unfinished),
+            worst_ns: worst,
+            wall: self.wall(),
+            racers: self.racers(),
+            traced: if self.ran.seen.traced { traced_races(self.plan, &self.ran.seen) } else { Vec::new() },
+            growth: None,
+            model: None,
+        }
+    }
+
+    /// From the first begin to the last end of each race.
+    fn wall(&self) -> Option<Timing> {
+        let mut spans = std::collections::BTreeMap::new();
+        for r in self.fetches(records(&self.ran.run, Kind::Summary), tag::RACE) {
+            let (began, ended) = (r.data[5], r.data[5] + r.data[3]);
+            let span = spans.entry((r.pass, r.tag)).or_insert((began, ended));
+            *span = (span.0.min(began), span.1.max(ended));
+        }
+        stats::timing(spans.into_values().map(|(began, ended)| ended - began).collect(), self.ran.hz())
+    }
+
+    fn racers(&self) -> Vec<Racer> {
+        let threshold = self.timing(tag::RESIDENT).map_or(u64::MAX, |resident| 4 * resident.ticks.max.max(1));
+        let racer = |(n, vcpu): (usize, &crate::guest::VcpuReport)| {
+            let ticks: Vec<u64> = self.fetches(vcpu.records.iter(), tag::RACE).map(|r| r.data[3]).collect();
+            Racer {
+                vcpu: n as u64,
+                races: ticks.len() as u64,
+                faulted: ticks.iter().filter(|t| **t > threshold).count() as u64,
+                stall: stats::timing(ticks, self.ran.hz()),
+            }
+        };
+        self.ran.run.vcpus.iter().enumerate().map(racer).collect()
+    }
+}
+
+/// Joins the trace with the races: each block's faults by thread, and the invalidations inside them.
+fn traced_races(plan: &Case, seen: &Observed) -> Vec<TracedRace> {
+    let wanted = if plan.order == Order::DataFirst { FaultKind::Permission } else { FaultKind::Translation };
+    let at_once = plan.mode.blocks_at_once(plan.racers);
+    let mut races: Vec<TracedRace> = Vec::new();
+    for race in 0..plan.races() {
+        for block in 0..at_once {
+            let vcpus = (0..plan.racers).map(|n| plan.block_ipa(race, n));
+            let block_ipa = crate::plan::REGION_IPA + (race * at_once + block) * plan.block_bytes;
+            races.push(TracedRace {
+                block_ipa,
+                racers: vcpus.filter(|ipa| *ipa == block_ipa).count() as u64,
+                faulted: Vec::new(),
+                faults: 0,
+                invalidations: seen.icache_probed.then_some(0),
+                longest_ns: None,
+            });
+        }
+    }
+    let holds = |race: &&mut TracedRace, ipa: u64| (race.block_ipa..race.block_ipa + plan.block_bytes).contains(&ipa);
+    let faults: Vec<_> = seen.log.faults.iter().filter(|f| f.is_fetch && f.kind == wanted).collect();
+    for fault in &faults {
+        let Some(race) = races.iter_mut().find(|race| holds(race, fault.ipa)) else { continue };
+        race.faults += 1;
+        let vcpu = seen.threads.get(&fault.pid).copied();
+        race.faulted.extend(vcpu.filter(|n| !race.faulted.contains(n)));
+    }
+    for call in &seen.log.icache {
+        // The fault that a call serves is its thread's last one before.
+        let fault = faults.iter().filter(|f| f.pid == call.pid && f.ts_ns <= call.ts_ns).max_by_key(|f| f.ts_ns);
+        let race = fault.and_then(|f| races.iter_mut().find(|race| holds(race, f.ipa)));
+        if let Some(race) = race {
+            race.invalidations = race.invalidations.map(|n| n + 1);
+            race.longest_ns = race.longest_ns.max(Some(call.duration_ns));
+        }
+    }
+    races.iter_mut().for_each(|race| race.faulted.sort_unstable());
+    races
+}
+
+/// Appends every raced fetch to `storm.csv`.
+fn write_races(session: &Session, block: Block, plan: &Case, run: &GuestRun) -> Result<(), Error> {
+    let lines = run.vcpus.iter().enumerate().flat_map(|(n, vcpu)| {
+        vcpu.records.iter().filter(|r| r.kind == Kind::Summary as u16).filter_map(move |r| {
+            let (kind, race) = tag::split(r.tag);
+            let ipa = plan.block_ipa(u64::from(race), n as u64);
+            let racers = plan.racers;
+            (kind == tag::RACE)
+                .then(|| format!("{block},{racers},{n},{},{race},{ipa:#x},{},{}", r.pass, r.data[3], r.data[5]))
+        })
+    });
+    append(session, "storm.csv", "block,racers,vcpu,round,race,ipa,ticks,began", lines)
+}

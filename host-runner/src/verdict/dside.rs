@@ -1,0 +1,89 @@
+//! Verdicts on the D side. Pure.
+
+use super::{Context, describe_as};
+use crate::evidence::attribution::Side;
+use crate::evidence::message::Kind;
+use crate::report::table::time;
+use crate::result::{CaseResult, DSide, Maintenance, Status, Verdict};
+use crate::size::Size;
+
+/// Said with every verdict: a fixed kernel fails here as well.
+const NOT_FIXED: &str = "the I-cache patch does not change this";
+
+/// Infers FWB from the longest clean. Its ID register cannot be read outside EL1, but with it KVM's clean returns at
+/// once; `line_floor_ns` is what cleaning one line takes at least.
+pub fn fwb(
+    clean: Option<&Maintenance>,
+    touch_ns: u64,
+    block_bytes: u64,
+    line_bytes: u64,
+    line_floor_ns: f64,
+) -> (Option<bool>, String) {
+    let least = |bytes: u64| (bytes / line_bytes.max(1)) as f64 * line_floor_ns;
+    if let Some(clean) = clean.filter(|clean| clean.calls > 0) {
+        let (ns, size) = (clean.max_ns, Size(clean.max_bytes));
+        let by_line = ns as f64 >= least(clean.max_bytes);
+        let what = if by_line { "as long as cleaning takes" } else { "too short to clean it" };
+        return (Some(!by_line), format!("probe: the clean of {size} took {}, {what}", time(ns)));
+    }
+    let shortest = least(block_bytes);
+    let text = format!("time: the first touch of {} took {}", Size(block_bytes), time(touch_ns));
+    if (touch_ns as f64) < shortest {
+        (Some(true), format!("{text}, too short to clean it"))
+    } else {
+        (None, format!("{text}, which may or may not be cleaning"))
+    }
+}
+
+/// Judges a case whose guest ended well.
+pub fn case(case: &CaseResult, dside: &DSide, context: &Context) -> Verdict {
+    let lockups = || case.complaints.iter().filter(|c| c.event.kind == Kind::SoftLockup);
+    let on_d_side = lockups().find_map(|c| Some((c, c.attributions.iter().find(|a| a.side == Side::DSide)?)));
+    if let Some((lockup, shown)) = on_d_side {
+        return Verdict::new(Status::Fail, format!("{}; {NOT_FIXED}", describe_as(lockup, shown)));
+    }
+    if let Some(other) = lockups().next() {
+        return Verdict::new(Status::Fail, super::describe(other));
+    }
+    if context.kmsg_lost > 0 {
+        return Verdict::new(Status::Error, format!("{} kernel log records were lost", context.kmsg_lost));
+    }
+    if dside.fwb == Some(true) {
+        return Verdict::new(Status::Skip, format!("FWB: nothing is cleaned ({})", dside.how));
+    }
+    if let Some(why) = &context.unwatched {
+        return Verdict::new(Status::Skip, format!("no soft lockup detector: {why}"));
+    }
+    if dside.fwb.is_none() {
+        return Verdict::new(Status::Skip, format!("no evidence of cleaning: {}", dside.how));
+    }
+    let unmap = dside.unmap.map(|d| format!(", unmapping {}", time(d.max))).unwrap_or_default();
+    let discard = dside.discard_ns.map(|ns| format!(", teardown {}", time(ns))).unwrap_or_default();
+    let touch = case.touch.map_or(0, |touch| touch.ns.max);
+    Verdict::new(
+        Status::Pass,
+        format!("no lockup; first touch {}{unmap}{discard} ({}); {NOT_FIXED}", time(touch), dside.how),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+
+    #[test]
+    fn fwb_by_the_probe() {
+        let clean = |max_ns| Maintenance { calls: 1, max_bytes: GIB, max_ns, total_ns: max_ns };
+        assert_eq!(fwb(Some(&clean(2_000)), 60_000, GIB, 64, 0.25).0, Some(true));
+        assert_eq!(fwb(Some(&clean(105_000_000)), 106_000_000, GIB, 64, 0.25).0, Some(false));
+    }
+
+    #[test]
+    fn fwb_by_time() {
+        assert_eq!(fwb(None, 60_000, GIB, 64, 0.25).0, Some(true));
+        assert_eq!(fwb(None, 105_000_000, GIB, 64, 0.25).0, None);
+        let none = Maintenance::default();
+        assert_eq!(fwb(Some(&none), 60_000, GIB, 64, 0.25).0, Some(true));
+    }
+}
