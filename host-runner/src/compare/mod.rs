@@ -171,7 +171,7 @@ pub fn compare(before: &[RunResult], after: &[RunResult], options: Options) -> R
         return Err(Error::NothingShared(list(&keys_before), list(&keys_after)));
     }
     let exact = exact_times(before.iter().chain(after));
-    let mut facts = Vec::new();
+    let mut facts = run_facts(before, after);
     let mut metrics = Vec::new();
     for key in &shared {
         let (cases_before, cases_after) = (cases(before, key), cases(after, key));
@@ -314,6 +314,22 @@ fn case_facts(name: &str, before: &[&CaseResult], after: &[&CaseResult]) -> Vec<
     facts
 }
 
+/// Compares what whole runs concluded.
+fn run_facts(before: &[RunResult], after: &[RunResult]) -> Vec<Fact> {
+    let classes = |runs: &[RunResult]| {
+        let named = runs.iter().filter_map(|run| run.policy.as_ref()).map(|conclusion| conclusion.class.name());
+        let classes: BTreeSet<_> = named.collect();
+        (!classes.is_empty()).then(|| classes.into_iter().collect::<Vec<_>>().join(" / "))
+    };
+    match (classes(before), classes(after)) {
+        (Some(did), Some(does)) => {
+            let change = policy_change(&did, &does);
+            vec![Fact { case: "run".into(), what: "policy", before: did, after: does, change }]
+        }
+        _ => Vec::new(),
+    }
+}
+
 /// Returns the policies that fit what the plugin counted, if it counted in any of these runs.
 fn counted(cases: &[&CaseResult]) -> Option<String> {
     let mut fits: Vec<String> = cases
@@ -330,8 +346,9 @@ fn counted(cases: &[&CaseResult]) -> Option<String> {
 fn policy_change(before: &str, after: &str) -> Change {
     match (before, after) {
         (before, after) if before == after => Change::Same,
-        (_, "none") | ("capped", "by line") => Change::Worse,
-        ("none", _) | ("by line", "capped") => Change::Better,
+        (_, "cannot be told") | ("cannot be told", _) => Change::Inconclusive,
+        (_, "none" | "no maintenance") | ("capped" | "always all", "by line") => Change::Worse,
+        ("none" | "no maintenance", _) | ("by line", "capped" | "always all") => Change::Better,
         _ => Change::Inconclusive,
     }
 }

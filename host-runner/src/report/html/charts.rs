@@ -5,6 +5,7 @@ use maud::{Markup, html};
 use super::Source;
 use super::svg::{Axis, COLOURS, Plot, Scale, WIDTH, mark, round};
 use crate::plan::relax::Sharing;
+use crate::plan::storm::{Mode, Order};
 use crate::report::measure::case_label;
 use crate::report::table::time;
 use crate::result::{CaseResult, Timing};
@@ -137,10 +138,16 @@ fn legend(sources: &[Source<'_>]) -> Markup {
 /// Draws the longest exec fault against the number of racing vCPUs, where a run raced several numbers for one block.
 pub fn storm(sources: &[Source<'_>]) -> Option<Markup> {
     let raced = |source: &Source<'_>| -> Vec<(f64, f64)> {
-        let shared = source.result.cases.iter().filter(|case| case.sharing == Sharing::Shared && case.block_bytes > 0);
+        let control = |case: &CaseResult| case.storm.as_ref().is_some_and(|storm| storm.order == Order::ExecFirst);
+        let into_one = |case: &CaseResult| match &case.storm {
+            Some(storm) => storm.mode == Mode::Shared,
+            None => case.sharing == Sharing::Shared,
+        };
+        let cases = source.result.cases.iter().filter(|case| case.block_bytes > 0);
+        let shared = cases.filter(|case| into_one(case) && !control(case));
         let Some(largest) = shared.clone().map(|case| case.block_bytes).max() else { return Vec::new() };
         let of = shared.filter(|case| case.block_bytes == largest);
-        let mut points: Vec<_> = of.filter_map(|case| Some((case.vcpus as f64, case.exec?.ns.max as f64))).collect();
+        let mut points: Vec<_> = of.filter_map(|case| Some((case.vcpus as f64, stall_ns(case)? as f64))).collect();
         points.sort_by(|a, b| a.0.total_cmp(&b.0));
         points.dedup_by(|a, b| a.0 == b.0);
         points
@@ -185,6 +192,11 @@ pub fn storm(sources: &[Source<'_>]) -> Option<Markup> {
             figcaption { "Dotted: every racer invalidates the whole block, one after the other." }
         }
     })
+}
+
+/// Returns the longest stall of a race, or the longest fault where nobody raced.
+fn stall_ns(case: &CaseResult) -> Option<u64> {
+    case.storm.as_ref().map(|storm| storm.worst_ns).filter(|ns| *ns > 0).or_else(|| Some(case.exec?.ns.max))
 }
 
 /// One fault on the timeline, in ns since the first.

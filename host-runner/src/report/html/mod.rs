@@ -78,6 +78,7 @@ pub fn report(sources: &[Source<'_>]) -> String {
         }
         (banner(sources))
         (emulated(sources))
+        @for source in sources { (policy(source)) }
         @if let Some(chart) = charts::cost(shown) { section { h2 { "What an exec fault costs" } (chart) } }
         @if let Some(chart) = charts::storm(shown) { section { h2 { "The storm" } (chart) } }
         @if let Some(chart) = charts::timeline(shown) { section { h2 { "The longest fault, and what the kernel said" } (chart) } }
@@ -134,6 +135,16 @@ fn emulated(sources: &[Source<'_>]) -> Markup {
     html! {
         @if lab.is_some() {
             p class="emulated" { strong { "Emulated" } " by " (text("emulator")) ", CPU model " (text("cpu")) ". Times are a model " (model) "; they must not be compared with hardware." }
+        }
+    }
+}
+
+/// Says which maintenance the kernel was found to do, where the run asked.
+fn policy(source: &Source<'_>) -> Markup {
+    html! {
+        @if let Some(conclusion) = &source.result.policy {
+            p { (source.name) ": I-cache maintenance " strong { (conclusion.class.name()) } ". " (conclusion.evidence.join("; ")) }
+            @for cannot in &conclusion.cannot { p class="soft" { (cannot) } }
         }
     }
 }
