@@ -47,6 +47,17 @@ impl<'a> Source<'a> {
     }
 }
 
+/// Tells runs of one name apart: kernels of one tree that differ by a patch have the same release.
+pub fn number_namesakes(sources: &mut [Source<'_>]) {
+    let names: Vec<_> = sources.iter().map(|source| source.name.clone()).collect();
+    for (n, source) in sources.iter_mut().enumerate() {
+        if names.iter().filter(|name| **name == names[n]).count() > 1 {
+            source.name = format!("{}, run {}", names[n], n + 1);
+            source.short = format!("run {}", n + 1);
+        }
+    }
+}
+
 /// Returns a page around `body`.
 fn page(title: &str, body: &Markup) -> String {
     html! {
