@@ -5,7 +5,7 @@ SHELL := /bin/bash
 
 PAYLOAD_TARGET := aarch64-unknown-none-softfloat
 RUNNER_TARGET := aarch64-unknown-linux-musl
-PAYLOAD_ELF := target/$(PAYLOAD_TARGET)/release/faultline-payload
+PAYLOAD_ELF := target/$(PAYLOAD_TARGET)/payload/faultline-payload
 PAYLOAD := target/faultline-payload.img
 RUNNER := target/$(RUNNER_TARGET)/release/faultline
 FAULTLINE := target/release/faultline
@@ -20,7 +20,7 @@ ARGS ?= run relax
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST) | sort
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST) | sort
 
 .PHONY: setup
 setup: ## install what building and running needs (as root), or say what is missing
@@ -28,7 +28,7 @@ setup: ## install what building and running needs (as root), or say what is miss
 
 .PHONY: payload
 payload: setup ## build the guest's image
-	@cargo build -q --release --locked -p payload --target $(PAYLOAD_TARGET)
+	@cargo build -q --profile payload --locked -p payload --target $(PAYLOAD_TARGET)
 	@objcopy -I elf64-little -O binary $(PAYLOAD_ELF) $(PAYLOAD).part
 	@cmp -s $(PAYLOAD).part $(PAYLOAD) && rm $(PAYLOAD).part || mv $(PAYLOAD).part $(PAYLOAD)
 
@@ -44,6 +44,10 @@ reproduce: build ## the main job: the lockup on BEFORE=, gone on AFTER=
 .PHONY: reproduce-patch
 reproduce-patch: build ## the patch alone: the storm on kernels built from one source
 	@$(FAULTLINE) reproduce-patch --results $(RESULTS)
+
+.PHONY: reproduce-patch-2m
+reproduce-patch-2m: build ## the same with 2 MiB blocks alone: 16 vCPUs on 512 of them
+	@$(FAULTLINE) reproduce-patch --plan small-blocks --results $(RESULTS)
 
 .PHONY: lab
 lab: build ## run ARGS="run …" on KERNEL= in the emulated lab
@@ -66,7 +70,8 @@ test: build check ## check, then everything end to end under QEMU
 	@cargo test -q --locked -p host-runner --test end_to_end -- --ignored --test-threads 1
 
 .PHONY: test-long
-test-long: test ## test, and what takes longer
+test-long: test ## test, and what takes longer: kernels are built once
+	@cargo test -q --locked --release -p host-runner --test storm -- --ignored --test-threads 1
 
 .PHONY: bench
 bench: build ## sizes, instruction counts and ratios, some with limits

@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::{Failure, Outcome, USAGE};
 use crate::report::html::fleet::{Entry, fleet};
-use crate::report::html::{Source, report};
+use crate::report::html::{Source, number_namesakes, report};
 use crate::report::runs::{self, Stored};
 use crate::store;
 
@@ -49,7 +49,7 @@ fn report_page(names: &[String]) -> Result<String, Failure> {
     for name in names {
         stored.extend(runs::load(name).map_err(|error| Failure::new(USAGE, error))?);
     }
-    let sources: Vec<_> = stored
+    let mut sources: Vec<_> = stored
         .iter()
         .map(|run| {
             let read = |name: &str| fs::read(run.dir.join(name)).map(|b| String::from_utf8_lossy(&b).into_owned());
@@ -58,6 +58,7 @@ fn report_page(names: &[String]) -> Result<String, Failure> {
             Source::new(&run.result, &samples, &kmsg)
         })
         .collect();
+    number_namesakes(&mut sources);
     Ok(report(&sources))
 }
 

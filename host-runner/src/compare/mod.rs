@@ -11,7 +11,7 @@ use serde::Serialize;
 use self::machines::{Difference, differences};
 use self::stats::{change, change_interval, holm, median, rank_test};
 use crate::evidence::machine::Platform;
-use crate::report::measure::{Lockups, Measure, case_label, lockups, measures};
+use crate::report::measure::{Lockups, Measure, Phase, Stat, case_label, lockups, measures};
 use crate::result::{CaseResult, RunResult, Status};
 use crate::stats::ns;
 
@@ -133,6 +133,8 @@ pub struct Comparison {
     pub threshold: f64,
     /// Times repeat to the last digit (emulated with a time scale), so that one run a side is enough.
     pub exact: bool,
+    /// Some of the runs were emulated: their times are a model.
+    pub emulated: bool,
     /// Before.
     pub before: Side,
     /// After.
@@ -169,7 +171,7 @@ pub fn compare(before: &[RunResult], after: &[RunResult], options: Options) -> R
         return Err(Error::NothingShared(list(&keys_before), list(&keys_after)));
     }
     let exact = exact_times(before.iter().chain(after));
-    let mut facts = Vec::new();
+    let mut facts = run_facts(before, after);
     let mut metrics = Vec::new();
     for key in &shared {
         let (cases_before, cases_after) = (cases(before, key), cases(after, key));
@@ -178,6 +180,9 @@ pub fn compare(before: &[RunResult], after: &[RunResult], options: Options) -> R
     }
     let resolution = resolution_ns(before).max(resolution_ns(after));
     judge(&mut metrics, exact, options.threshold, resolution, before.len().min(after.len()));
+    if exact {
+        doubt_lone_maxima(&mut metrics);
+    }
     let (change, reason) = overall(&facts, &metrics);
     let unmatched = keys_before
         .iter()
@@ -190,6 +195,7 @@ pub fn compare(before: &[RunResult], after: &[RunResult], options: Options) -> R
         reason,
         threshold: options.threshold,
         exact,
+        emulated: before.iter().chain(after).any(|run| run.machine.platform == Platform::Emulated),
         before: side(before),
         after: side(after),
         differences: differences(before, after),
@@ -257,6 +263,9 @@ fn resolution_ns(runs: &[RunResult]) -> f64 {
     all.max().unwrap_or(0) as f64
 }
 
+/// How to count the lockups of one side.
+type CountSide = fn(Lockups) -> u64;
+
 /// Compares what is there or not: new in any run is worse, gone from all is better.
 fn presence(before: usize, after: usize) -> Change {
     match (before, after) {
@@ -272,8 +281,7 @@ fn case_facts(name: &str, before: &[&CaseResult], after: &[&CaseResult]) -> Vec<
         |what, before: String, after: String, change| Fact { case: name.to_owned(), what, before, after, change };
     let bad = |cases: &[&CaseResult]| cases.iter().filter(|case| !ended_well(case.verdict.status)).count();
     let mut facts = vec![fact("verdict", statuses(before), statuses(after), verdict_change(before, after, bad))];
-    type Count = fn(Lockups) -> u64;
-    let sides: [(&str, Count); 3] = [
+    let sides: [(&str, CountSide); 3] = [
         ("I-side lockups", |found| found.i_side),
         ("D-side lockups", |found| found.d_side),
         ("other lockups", |found| found.other),
@@ -293,6 +301,10 @@ fn case_facts(name: &str, before: &[&CaseResult], after: &[&CaseResult]) -> Vec<
             facts.push(fact(what, tell(before, had), tell(after, has), presence(had, has)));
         }
     }
+    let (did, does) = (counted(before), counted(after));
+    if let (Some(did), Some(does)) = (&did, &does) {
+        facts.push(fact("counted maintenance", did.clone(), does.clone(), policy_change(did, does)));
+    }
     let wrong = |cases: &[&CaseResult]| cases.iter().map(|case| case.mismatches).sum::<u64>();
     let (had, has) = (wrong(before), wrong(after));
     if had + has > 0 {
@@ -300,6 +312,45 @@ fn case_facts(name: &str, before: &[&CaseResult], after: &[&CaseResult]) -> Vec<
         facts.push(fact("stale fetches", had.to_string(), has.to_string(), change));
     }
     facts
+}
+
+/// Compares what whole runs concluded.
+fn run_facts(before: &[RunResult], after: &[RunResult]) -> Vec<Fact> {
+    let classes = |runs: &[RunResult]| {
+        let named = runs.iter().filter_map(|run| run.policy.as_ref()).map(|conclusion| conclusion.class.name());
+        let classes: BTreeSet<_> = named.collect();
+        (!classes.is_empty()).then(|| classes.into_iter().collect::<Vec<_>>().join(" / "))
+    };
+    match (classes(before), classes(after)) {
+        (Some(did), Some(does)) => {
+            let change = policy_change(&did, &does);
+            vec![Fact { case: "run".into(), what: "policy", before: did, after: does, change }]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Returns the policies that fit what the plugin counted, if it counted in any of these runs.
+fn counted(cases: &[&CaseResult]) -> Option<String> {
+    let mut fits: Vec<String> = cases
+        .iter()
+        .filter_map(|case| case.counted.as_ref())
+        .map(|counted| if counted.agrees_with.is_empty() { "unknown".into() } else { counted.agrees_with.join(" or ") })
+        .collect();
+    fits.sort();
+    fits.dedup();
+    (!fits.is_empty()).then(|| fits.join(" / "))
+}
+
+/// A kernel that stops invalidating is wrong, however fast; one that begins to cap is better, one that stops is worse.
+fn policy_change(before: &str, after: &str) -> Change {
+    match (before, after) {
+        (before, after) if before == after => Change::Same,
+        (_, "cannot be told") | ("cannot be told", _) => Change::Inconclusive,
+        (_, "none" | "no maintenance") | ("capped" | "always all", "by line") => Change::Worse,
+        ("none" | "no maintenance", _) | ("by line", "capped" | "always all") => Change::Better,
+        _ => Change::Inconclusive,
+    }
 }
 
 fn ended_well(status: Status) -> bool {
@@ -331,12 +382,15 @@ fn statuses(cases: &[&CaseResult]) -> String {
 struct Sampled {
     metric: Metric,
     raw_p: Option<f64>,
+    /// The largest of several elements, which one interrupt can make.
+    of_several: bool,
 }
 
 fn case_metrics(name: &str, before: &[&CaseResult], after: &[&CaseResult]) -> Vec<Sampled> {
     let mut kinds: Vec<Measure> = Vec::new();
+    let samples = before.iter().chain(after).filter_map(|case| Some(case.exec?.ns.count)).max().unwrap_or(0);
     for (measure, _) in before.iter().flat_map(|case| measures(case)) {
-        if !kinds.contains(&measure) {
+        if !kinds.contains(&measure) && !repeats_another(measure, samples) {
             kinds.push(measure);
         }
     }
@@ -359,15 +413,27 @@ fn case_metrics(name: &str, before: &[&CaseResult], after: &[&CaseResult]) -> Ve
                 p: None,
                 change: Change::Inconclusive,
             };
-            Some(Sampled { metric, raw_p: (had.len() > 1 && has.len() > 1).then(|| rank_test(&had, &has)) })
+            let of_several = measure.stat == Stat::Max && samples > 1;
+            Some(Sampled { metric, of_several, raw_p: (had.len() > 1 && has.len() > 1).then(|| rank_test(&had, &has)) })
         })
         .collect()
+}
+
+/// Says whether a number of so few samples is another one again: the 99th percentile of up to 100 is their maximum, and
+/// all of one is one. Testing it too would only weaken the test.
+fn repeats_another(measure: Measure, samples: u64) -> bool {
+    match (measure.phase, measure.stat) {
+        (Phase::HostIcache | Phase::HostDcache, _) => false,
+        (_, Stat::P99) => samples <= 100,
+        (_, Stat::P50) => samples == 1,
+        (_, Stat::Max) => false,
+    }
 }
 
 /// Decides each measurement, all of them being tested at once.
 fn judge(metrics: &mut [Sampled], exact: bool, threshold: f64, resolution_ns: f64, runs: usize) {
     let raw: Vec<f64> = metrics.iter().map(|sampled| sampled.raw_p.unwrap_or(1.0)).collect();
-    for (Sampled { metric, raw_p }, adjusted) in metrics.iter_mut().zip(holm(&raw)) {
+    for (Sampled { metric, raw_p, .. }, adjusted) in metrics.iter_mut().zip(holm(&raw)) {
         let direction = if metric.relative > 0.0 { Change::Worse } else { Change::Better };
         let small = metric.relative.abs() <= threshold || (metric.after_ns - metric.before_ns).abs() <= resolution_ns;
         if exact {
@@ -385,33 +451,64 @@ fn judge(metrics: &mut [Sampled], exact: bool, threshold: f64, resolution_ns: f6
     }
 }
 
+/// Takes back what a single interrupt can have done: where instructions are counted a timer tick falls on another fault
+/// as soon as anything before it changes, so the largest of several says nothing unless the median went the same way.
+fn doubt_lone_maxima(metrics: &mut [Sampled]) {
+    let medians: Vec<(String, Phase, Change)> = metrics
+        .iter()
+        .map(|sampled| &sampled.metric)
+        .filter(|metric| metric.measure.stat == Stat::P50)
+        .map(|metric| (metric.case.clone(), metric.measure.phase, metric.change))
+        .collect();
+    for Sampled { metric, .. } in metrics.iter_mut().filter(|sampled| sampled.of_several) {
+        let phase = match metric.measure.phase {
+            Phase::HostIcache => Phase::Exec,
+            Phase::HostDcache => Phase::Touch,
+            phase => phase,
+        };
+        let agrees = |(case, of, change): &(String, Phase, Change)| {
+            *case == metric.case && *of == phase && *change == metric.change
+        };
+        if metric.change != Change::Same && !medians.iter().any(agrees) {
+            metric.change = Change::Inconclusive;
+        }
+    }
+}
+
 /// Sums up: anything worse is worse, then anything better is better.
 fn overall(facts: &[Fact], metrics: &[Sampled]) -> (Change, String) {
     let changes = || facts.iter().map(|fact| fact.change).chain(metrics.iter().map(|m| m.metric.change));
     let count = |wanted| changes().filter(|change| *change == wanted).count();
-    let named = |wanted| {
-        let facts = facts
-            .iter()
-            .filter(move |f| f.change == wanted)
-            .map(|f| format!("{} {}: {} -> {}", f.case, f.what, f.before, f.after));
-        let metrics = metrics
-            .iter()
-            .map(|m| &m.metric)
-            .filter(move |m| m.change == wanted)
-            .map(|m| format!("{} {}: {}", m.case, m.measure, print::relative(m.relative)));
-        let all: Vec<_> = facts.chain(metrics).collect();
-        let more = if all.len() > 3 { format!(" and {} more", all.len() - 3) } else { String::new() };
-        all.into_iter().take(3).collect::<Vec<_>>().join("; ") + &more
-    };
-    match (count(Change::Worse), count(Change::Better), count(Change::Same)) {
-        (1.., _, _) => (Change::Worse, named(Change::Worse)),
-        (0, 1.., _) => (Change::Better, named(Change::Better)),
-        (0, 0, same) if same == facts.len() + metrics.len() => (Change::Same, format!("all {same} the same")),
-        (0, 0, same) => {
-            let unclear = count(Change::Inconclusive);
-            (Change::Inconclusive, format!("{same} the same, {unclear} cannot be told: run both more often"))
+    let (worse, better, same) = (count(Change::Worse), count(Change::Better), count(Change::Same));
+    if worse > 0 {
+        let besides =
+            if better > 0 { format!("; better: {}", named(facts, metrics, Change::Better)) } else { String::new() };
+        return (Change::Worse, named(facts, metrics, Change::Worse) + &besides);
+    }
+    if better > 0 {
+        return (Change::Better, named(facts, metrics, Change::Better));
+    }
+    match count(Change::Inconclusive) {
+        0 => (Change::Same, format!("all {same} the same")),
+        unclear => {
+            (Change::Inconclusive, format!("{same} the same, {unclear} cannot be told: run both sides more often"))
         }
     }
+}
+
+/// Names the few that matter most: facts, then the largest changes.
+fn named(facts: &[Fact], metrics: &[Sampled], wanted: Change) -> String {
+    const NAMED: usize = 3;
+    let size = |metric: &Metric| (metric.after_ns / metric.before_ns.max(1.0)).max(1e-9).ln().abs();
+    let mut largest: Vec<&Metric> = metrics.iter().map(|m| &m.metric).filter(|m| m.change == wanted).collect();
+    largest.sort_by(|a, b| size(b).total_cmp(&size(a)));
+    let facts = facts.iter().filter(|fact| fact.change == wanted);
+    let all: Vec<_> = facts
+        .map(|fact| format!("{} {}: {} -> {}", fact.case, fact.what, fact.before, fact.after))
+        .chain(largest.iter().map(|m| format!("{} {}: {}", m.case, m.measure, print::relative(m.relative))))
+        .collect();
+    let more = if all.len() > NAMED { format!(" and {} more", all.len() - NAMED) } else { String::new() };
+    all.into_iter().take(NAMED).collect::<Vec<_>>().join("; ") + &more
 }
 
 #[cfg(test)]

@@ -50,7 +50,8 @@ fn method(comparison: &Comparison) -> String {
     if comparison.exact {
         return format!("EMULATED, instructions counted: times are exact, and a model; {threshold}");
     }
-    format!("medians; 95 % interval by bootstrap; p by Mann-Whitney, corrected after Holm; {threshold}")
+    let model = if comparison.emulated { "EMULATED, times are a model; " } else { "" };
+    format!("{model}medians; 95 % interval by bootstrap; p by Mann-Whitney, corrected after Holm; {threshold}")
 }
 
 /// Returns the columns of a measurement.
@@ -111,10 +112,10 @@ pub fn text(comparison: &Comparison) -> String {
 /// Returns the comparison as Markdown no wider than a mail: paragraphs, lists and fixed-width tables.
 pub fn markdown(comparison: &Comparison) -> String {
     let mut out = String::new();
-    let mut paragraph = |text: &str| out.push_str(&(wrap(text, "") + "\n"));
-    paragraph(&format!("**{}**: {}", comparison.change.name(), comparison.reason));
-    paragraph(&side("- before", &comparison.before));
-    paragraph(&side("- after", &comparison.after));
+    out.push_str(&wrap(&format!("**{}**: {}", comparison.change.name(), comparison.reason), ""));
+    out.push('\n');
+    out.push_str(&wrap(&side("- before", &comparison.before), "  "));
+    out.push_str(&wrap(&side("- after", &comparison.after), "  "));
     out.push('\n');
     out.push_str(&wrap(&format!("Method: {}.", method(comparison)), ""));
     out.push('\n');

@@ -161,7 +161,7 @@ mod tests {
         (a - b).abs() < 1e-6
     }
 
-    /// Against scipy.stats.mannwhitneyu(method="exact") and, with ties, scipy.stats.permutation_test over all.
+    /// Small ones by hand; those with ties by counting all arrangements of the mean ranks in another language.
     #[test]
     fn rank_test_is_exact() {
         assert!(near(rank_test(&[1.0, 2.0, 3.0], &[4.0, 5.0, 6.0]), 0.1));
@@ -171,6 +171,8 @@ mod tests {
         assert!(near(rank_test(&[7.0; 5], &[7.0; 5]), 1.0), "all tied");
         // Of the 6 ways to give {1,1,2,2} to two and two, one is this and one its mirror.
         assert!(near(rank_test(&[1.0, 1.0], &[2.0, 2.0]), 2.0 / 6.0));
+        assert!(near(rank_test(&[1.0, 1.0, 2.0, 5.0], &[2.0, 2.0, 3.0, 3.0, 3.0]), 45.0 / 126.0));
+        assert!(near(rank_test(&[1.0, 5.0, 5.0, 5.0], &[2.0, 3.0, 4.0, 5.0, 6.0]), 120.0 / 126.0));
     }
 
     #[test]

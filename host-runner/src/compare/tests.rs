@@ -1,3 +1,5 @@
+use std::slice::from_ref;
+
 use super::*;
 use crate::result::Timing;
 
@@ -51,7 +53,7 @@ fn noisy(base: &RunResult, count: usize, noise: &mut Noise) -> Vec<RunResult> {
 #[test]
 fn a_fixed_kernel_is_better_and_a_broken_one_worse() {
     let (old, new) = (stored("debian-6.1"), stored("debian-6.12"));
-    let there = compare(std::slice::from_ref(&old), std::slice::from_ref(&new), DEFAULTS).expect("both are emulated");
+    let there = compare(from_ref(&old), from_ref(&new), DEFAULTS).expect("both are emulated");
     assert!(there.exact);
     let lockups = there.facts.iter().find(|fact| fact.what == "I-side lockups").expect("the old kernel has one");
     assert_eq!((lockups.case.as_str(), lockups.change), ("1G", Change::Better));
@@ -63,7 +65,7 @@ fn a_fixed_kernel_is_better_and_a_broken_one_worse() {
 #[test]
 fn a_run_equals_itself() {
     let run = stored("debian-6.1");
-    let same = compare(&[run.clone()], &[run], DEFAULTS).expect("both are emulated");
+    let same = compare(from_ref(&run), from_ref(&run), DEFAULTS).expect("both are emulated");
     assert_eq!((same.change, same.differences.len()), (Change::Same, 0), "{}", same.reason);
 }
 
@@ -80,7 +82,7 @@ fn one_noisy_run_a_side_tells_nothing_about_times() {
 fn emulated_and_real_do_not_mix() {
     let emulated = stored("debian-6.1");
     let real = noisy(&emulated, 1, &mut Noise(2));
-    let refused = compare(&[emulated.clone()], &real, DEFAULTS);
+    let refused = compare(from_ref(&emulated), &real, DEFAULTS);
     assert_eq!(refused, Err(Error::Platforms("emulated", "hardware")));
     assert!(compare(&[emulated], &real, Options { platforms: Platforms::Any, ..DEFAULTS }).is_ok());
 }
@@ -142,4 +144,37 @@ fn nothing_shared_is_said() {
     other.cases.clear();
     let error = compare(&[run], &[other], DEFAULTS).expect_err("nothing to compare");
     assert!(error.to_string().contains("relax.1G") && error.to_string().ends_with("none"), "{error}");
+}
+
+#[test]
+fn one_slow_fault_among_many_is_no_regression_of_an_emulated_kernel() {
+    let before = stored("debian-6.12");
+    let mut after = before.clone();
+    let exec = after.cases[0].exec.as_mut().expect("it was timed");
+    exec.ns.max *= 2;
+    let told = compare(from_ref(&before), from_ref(&after), DEFAULTS).expect("both are emulated");
+    assert_eq!(told.change, Change::Inconclusive, "{}", told.reason);
+    let exec = after.cases[0].exec.as_mut().expect("it was timed");
+    exec.ns.p50 *= 2;
+    let told = compare(from_ref(&before), from_ref(&after), DEFAULTS).expect("both are emulated");
+    assert_eq!(told.change, Change::Worse, "{}", told.reason);
+    let exec = after.cases[2].exec.as_mut().expect("it was timed");
+    assert_eq!(exec.ns.count, 1, "a single fault is its own median");
+    after = before.clone();
+    after.cases[2].exec.as_mut().expect("it was timed").ns.max *= 2;
+    let told = compare(from_ref(&before), from_ref(&after), DEFAULTS).expect("both are emulated");
+    assert_eq!(told.change, Change::Worse, "{}", told.reason);
+}
+
+#[test]
+fn a_kernel_that_stops_invalidating_is_worse() {
+    use crate::result::Counted;
+    let mut before = stored("debian-6.12");
+    let mut after = before.clone();
+    let counted = |policy: &str| Some(Counted { agrees_with: vec![policy.into()], ..Counted::default() });
+    before.cases[2].counted = counted("capped");
+    after.cases[2].counted = counted("none");
+    let told = compare(&[before], &[after], DEFAULTS).expect("both are emulated");
+    assert_eq!(told.change, Change::Worse);
+    assert!(told.reason.contains("counted maintenance: capped -> none"), "{}", told.reason);
 }

@@ -2,6 +2,9 @@ use super::*;
 use crate::evidence::detector::Counters;
 use crate::evidence::machine::{HugepagePool, TransparentHugepages};
 
+/// Changes the facts of a machine on which all is well.
+type Break = fn(&mut Facts);
+
 fn vcpu(dic: bool, l1ip: &str) -> VcpuFacts {
     VcpuFacts {
         midr_el1: "0x0".into(),
@@ -20,9 +23,6 @@ fn vcpu(dic: bool, l1ip: &str) -> VcpuFacts {
 fn kind(guest: Result<VcpuFacts, String>) -> CpuKind {
     CpuKind { midr: None, cpus: vec![0, 1], guest }
 }
-
-/// What makes something wrong.
-type Change = fn(&mut Facts);
 
 /// A machine on which nothing is wrong.
 fn good() -> Facts {
@@ -66,7 +66,7 @@ fn ready() {
 
 #[test]
 fn cannot_show() {
-    let cases: [(Change, &str); 5] = [
+    let cases: [(Break, &str); 5] = [
         (|f| f.kvm = Kvm::OtherArchitecture, "arm64"),
         (|f| f.kvm = Kvm::Absent("no /dev/kvm".into()), "no /dev/kvm"),
         (|f| f.cpu_kinds = vec![kind(Ok(vcpu(true, "PIPT")))], "DIC is 1"),
@@ -88,7 +88,7 @@ fn one_kind_without_dic_is_enough() {
 
 #[test]
 fn fixes_come_with_their_command() {
-    let cases: [(Change, &str); 8] = [
+    let cases: [(Break, &str); 8] = [
         (|f| f.kvm = Kvm::NoPermission, "sudo"),
         (|f| f.machine.hugepages[0].free = 0, "echo 2 > /sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages"),
         (|f| f.detector.soft = Watching::Off, "sysctl kernel.watchdog=1"),

@@ -39,8 +39,11 @@ fn parse_line(text: &str) -> Option<Line> {
     Some(Line::Outcome { ok, number: number.parse().expect("a number"), directive })
 }
 
+/// Whether a test is ok, and its directive.
+type Ended = (bool, Option<String>);
+
 /// Checks one level of KTAP strictly and returns its outcomes.
-fn check_level(lines: &[&str]) -> Vec<(bool, Option<String>)> {
+fn check_level(lines: &[&str]) -> Vec<Ended> {
     let mut outcomes = Vec::new();
     let (mut version, mut plan) = (false, None);
     for line in lines.iter().filter_map(|line| parse_line(line)) {
@@ -57,7 +60,8 @@ fn check_level(lines: &[&str]) -> Vec<(bool, Option<String>)> {
     outcomes
 }
 
-fn check_ktap(text: &str) -> (Vec<(bool, Option<String>)>, Vec<(bool, Option<String>)>) {
+/// Checks both levels and returns the outcomes of the outer and of the inner one.
+fn check_ktap(text: &str) -> (Vec<Ended>, Vec<Ended>) {
     assert!(text.ends_with('\n'));
     let (inner, outer): (Vec<_>, Vec<_>) = text.lines().partition(|line| line.starts_with("  "));
     let inner: Vec<_> = inner.iter().map(|line| &line[2..]).collect();

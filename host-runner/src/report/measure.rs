@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::evidence::attribution::Side;
 use crate::evidence::message::Kind;
 use crate::plan::relax::Sharing;
+use crate::plan::storm::{Mode, Order};
 use crate::result::{CaseResult, RunResult, Timing};
 
 /// One number of a case, in nanoseconds.
@@ -95,16 +96,17 @@ pub fn measures(case: &CaseResult) -> Vec<(Measure, u64)> {
     all
 }
 
-/// Returns the name of a case within its scenario: the block, and who raced for it where several vCPUs ran.
+/// Returns the name of a case within its scenario: the block, and who raced for it and how where several vCPUs ran.
 pub fn case_label(case: &CaseResult) -> String {
-    let sharing = match case.sharing {
-        Sharing::Distinct => "distinct",
-        Sharing::Shared => "shared",
+    let storm = case.storm.as_ref();
+    let how = match (storm.map(|storm| storm.mode), case.sharing) {
+        (Some(Mode::Mixed), _) => "mixed",
+        (Some(Mode::Distinct), _) | (None, Sharing::Distinct) => "distinct",
+        (Some(Mode::Shared), _) | (None, Sharing::Shared) => "shared",
     };
-    match case.vcpus {
-        0 | 1 => case.block.to_string(),
-        vcpus => format!("{}.{vcpus}vcpus-{sharing}", case.block),
-    }
+    let racers = if case.vcpus > 1 { format!(".{}vcpus-{how}", case.vcpus) } else { String::new() };
+    let control = if storm.is_some_and(|storm| storm.order == Order::ExecFirst) { ".exec-first" } else { "" };
+    format!("{}{racers}{control}", case.block)
 }
 
 /// Returns the cases of a run with their full names; a name that returns gets a number.

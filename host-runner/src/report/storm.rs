@@ -36,7 +36,13 @@ fn race(case: &CaseResult, storm: &Storm) -> String {
     let faulted: u64 = storm.racers.iter().map(|racer| racer.faulted).sum();
     let races: u64 = storm.racers.iter().map(|racer| racer.races).sum();
     let mut parts = vec![
-        format!("{} racers into {}: worst stall {}", case.vcpus, case.block, time(storm.worst_ns)),
+        format!(
+            "{} racer{} into {}: worst stall {}",
+            case.vcpus,
+            if case.vcpus == 1 { "" } else { "s" },
+            case.block,
+            time(storm.worst_ns)
+        ),
         format!("race {}", storm.wall.map_or_else(|| "-".into(), |wall| time(wall.ns.max))),
         format!("{} of {} fetches faulted", thousands(faulted), thousands(races)),
     ];

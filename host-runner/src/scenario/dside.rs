@@ -21,15 +21,25 @@ pub fn run(args: &run::DSide) -> Result<u8, Error> {
     let mut bench = Bench::new("dside", &args.common, 1)?;
     let mut session = Session::begin(&args.common)?;
     let mut cases = Vec::new();
+    let outcome = all_cases(&mut bench, &mut session, args, &mut cases);
+    session.end(outcome, bench.name, bench.vcpus, cases)
+}
+
+fn all_cases(
+    bench: &mut Bench<'_>,
+    session: &mut Session,
+    args: &run::DSide,
+    cases: &mut Vec<CaseResult>,
+) -> Result<(), Error> {
     for block in blocks(&args.blocks, Some(args.region), |_, _| args.region.0)? {
-        let case = case(&mut bench, &mut session, args, block)?;
-        bench.done(&mut session, &case)?;
+        let case = case(bench, session, args, block)?;
+        bench.done(session, &case)?;
         cases.push(case);
         if session.interrupted() {
             break;
         }
     }
-    session.finish(bench.name, bench.vcpus, cases)
+    Ok(())
 }
 
 fn case(bench: &mut Bench<'_>, session: &mut Session, args: &run::DSide, block: Block) -> Result<CaseResult, Error> {

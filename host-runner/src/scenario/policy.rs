@@ -22,17 +22,28 @@ pub fn run(args: &run::Policy) -> Result<u8, Error> {
     let mut session = Session::begin(&args.common)?;
     let mut cases = Vec::new();
     let mut page_bytes = 0;
+    let outcome = all_cases(&mut bench, &mut session, args, &mut cases, &mut page_bytes);
+    let points: Vec<Point> = cases.iter().filter_map(|case| case.policy).collect();
+    session.policy = Some(infer(&points, &geometry(&session.machine, bench.vcpus.first(), page_bytes)));
+    session.end(outcome, bench.name, bench.vcpus, cases)
+}
+
+fn all_cases(
+    bench: &mut Bench<'_>,
+    session: &mut Session,
+    args: &run::Policy,
+    cases: &mut Vec<CaseResult>,
+    page_bytes: &mut u64,
+) -> Result<(), Error> {
     for block in blocks(&args.blocks, None, region_bytes)? {
-        let case = case(&mut bench, &mut session, args, block, &mut page_bytes)?;
-        bench.done(&mut session, &case)?;
+        let case = case(bench, session, args, block, page_bytes)?;
+        bench.done(session, &case)?;
         cases.push(case);
         if session.interrupted() {
             break;
         }
     }
-    let points: Vec<Point> = cases.iter().filter_map(|case| case.policy).collect();
-    session.policy = Some(infer(&points, &geometry(&session.machine, bench.vcpus.first(), page_bytes)));
-    session.finish(bench.name, bench.vcpus, cases)
+    Ok(())
 }
 
 fn region_bytes(block: Block, host: &HostBlocks) -> u64 {

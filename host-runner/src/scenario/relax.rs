@@ -20,13 +20,8 @@ pub fn run(args: &Relax) -> Result<u8, Error> {
     let mut bench = Bench::new("relax", &args.common, args.vcpus)?;
     let mut session = Session::begin(&args.common)?;
     let mut cases = Vec::new();
-    match all_cases(&mut bench, &mut session, args, &mut cases) {
-        Ok(()) => session.finish(bench.name, bench.vcpus, cases),
-        Err(error) => {
-            session.gave_up(&error);
-            Err(error)
-        }
-    }
+    let outcome = all_cases(&mut bench, &mut session, args, &mut cases);
+    session.end(outcome, bench.name, bench.vcpus, cases)
 }
 
 fn all_cases(

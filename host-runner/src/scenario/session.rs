@@ -298,6 +298,27 @@ impl Session {
         }
     }
 
+    /// Finishes a run whose cases went as `outcome` says; a run without a verdict leaves its reason in the journal.
+    ///
+    /// # Errors
+    ///
+    /// That of `outcome`, or of [`Session::finish`].
+    pub fn end(
+        mut self,
+        outcome: Result<(), Error>,
+        scenario: &str,
+        vcpus: Vec<VcpuFacts>,
+        cases: Vec<CaseResult>,
+    ) -> Result<u8, Error> {
+        match outcome {
+            Ok(()) => self.finish(scenario, vcpus, cases),
+            Err(error) => {
+                self.gave_up(&error);
+                Err(error)
+            }
+        }
+    }
+
     /// Writes the result, puts settings back, prints the table, and returns the exit code of the verdict.
     ///
     /// # Errors

@@ -33,19 +33,29 @@ pub fn run(args: &run::Storm) -> Result<u8, Error> {
     let mut bench = Bench::new("storm", &args.common, most)?;
     let mut session = Session::begin(&args.common)?;
     let mut cases: Vec<CaseResult> = Vec::new();
-    'all: for block in chosen(args)? {
+    let outcome = all_cases(&mut bench, &mut session, args, &mut cases);
+    session.headroom = headroom(&cases, &bench.vcpus);
+    session.end(outcome, bench.name, bench.vcpus, cases)
+}
+
+fn all_cases(
+    bench: &mut Bench<'_>,
+    session: &mut Session,
+    args: &run::Storm,
+    cases: &mut Vec<CaseResult>,
+) -> Result<(), Error> {
+    for block in chosen(args)? {
         let first = cases.len();
         for racers in &args.racers {
-            let case = case(&mut bench, &mut session, args, block, *racers, &cases[first..])?;
-            bench.done(&mut session, &case)?;
+            let case = case(bench, session, args, block, *racers, &cases[first..])?;
+            bench.done(session, &case)?;
             cases.push(case);
             if session.interrupted() {
-                break 'all;
+                return Ok(());
             }
         }
     }
-    session.headroom = headroom(&cases, &bench.vcpus);
-    session.finish(bench.name, bench.vcpus, cases)
+    Ok(())
 }
 
 /// Returns the kinds of memory asked for, or the one with the largest block.

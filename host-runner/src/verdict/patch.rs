@@ -16,14 +16,14 @@ pub struct Finding {
     pub text: String,
 }
 
-/// Results of the four kernels.
+/// Results of the kernels.
 pub struct Kernels<'a> {
     /// By line always: the bug.
     pub by_line: &'a RunResult,
     /// The fixes, each against the bug.
-    pub fixed: Vec<&'a RunResult>,
-    /// No maintenance.
-    pub none: &'a RunResult,
+    pub fixed: &'a [RunResult],
+    /// No maintenance, where it was run.
+    pub none: Option<&'a RunResult>,
 }
 
 /// Returns the races of a run with their cases.
@@ -37,18 +37,19 @@ pub fn growth(run: &RunResult) -> Option<(u64, f64)> {
     Some((case.vcpus, storm.growth?))
 }
 
-/// Judges the four.
+/// Judges them: the lockup and its absence, and, after a storm, growth and missing maintenance.
 pub fn judge(kernels: &Kernels<'_>) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for fixed in &kernels.fixed {
+    let compare = |fixed: &RunResult| {
         let Reproduction { reproduced, reason } = reproduction(kernels.by_line, fixed);
         let word = if reproduced { "REPRODUCED" } else { "NOT REPRODUCED" };
-        findings.push(Finding { holds: reproduced, text: format!("{word}: {reason}") });
+        Finding { holds: reproduced, text: format!("{word}: {reason}") }
+    };
+    let mut findings: Vec<_> = kernels.fixed.iter().map(compare).collect();
+    if let Some(none) = kernels.none {
+        findings.push(grows(kernels.by_line));
+        findings.extend(kernels.fixed.iter().chain([none]).map(does_not_grow));
+        findings.push(no_maintenance(none));
     }
-    findings.push(grows(kernels.by_line));
-    let others = kernels.fixed.iter().copied().chain([kernels.none]);
-    findings.extend(others.map(does_not_grow));
-    findings.push(no_maintenance(kernels.none));
     findings
 }
 

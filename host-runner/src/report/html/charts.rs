@@ -3,8 +3,9 @@
 use maud::{Markup, html};
 
 use super::Source;
-use super::svg::{Axis, COLOURS, Plot, Scale, mark, round};
+use super::svg::{Axis, COLOURS, Plot, Scale, WIDTH, mark, round};
 use crate::plan::relax::Sharing;
+use crate::plan::storm::{Mode, Order};
 use crate::report::measure::case_label;
 use crate::report::table::time;
 use crate::result::{CaseResult, Timing};
@@ -126,10 +127,9 @@ fn steps(low: f64, high: f64) -> impl Iterator<Item = f64> {
 /// Names the series in HTML, with their marks.
 fn legend(sources: &[Source<'_>]) -> Markup {
     html! {
-        p class="meta" {
+        ul class="legend" {
             @for (n, source) in sources.iter().enumerate() {
-                svg width="18" height="16" viewBox="0 0 18 16" aria-hidden="true" style="vertical-align:-2px" { (mark(n, 9.0, 8.0, "")) }
-                " " (source.name) " \u{2003}"
+                li { svg viewBox="0 0 18 16" aria-hidden="true" { (mark(n, 9.0, 8.0, &source.name)) } (source.name) }
             }
         }
     }
@@ -138,10 +138,16 @@ fn legend(sources: &[Source<'_>]) -> Markup {
 /// Draws the longest exec fault against the number of racing vCPUs, where a run raced several numbers for one block.
 pub fn storm(sources: &[Source<'_>]) -> Option<Markup> {
     let raced = |source: &Source<'_>| -> Vec<(f64, f64)> {
-        let shared = source.result.cases.iter().filter(|case| case.sharing == Sharing::Shared && case.block_bytes > 0);
+        let control = |case: &CaseResult| case.storm.as_ref().is_some_and(|storm| storm.order == Order::ExecFirst);
+        let into_one = |case: &CaseResult| match &case.storm {
+            Some(storm) => storm.mode == Mode::Shared,
+            None => case.sharing == Sharing::Shared,
+        };
+        let cases = source.result.cases.iter().filter(|case| case.block_bytes > 0);
+        let shared = cases.filter(|case| into_one(case) && !control(case));
         let Some(largest) = shared.clone().map(|case| case.block_bytes).max() else { return Vec::new() };
         let of = shared.filter(|case| case.block_bytes == largest);
-        let mut points: Vec<_> = of.filter_map(|case| Some((case.vcpus as f64, case.exec?.ns.max as f64))).collect();
+        let mut points: Vec<_> = of.filter_map(|case| Some((case.vcpus as f64, stall_ns(case)? as f64))).collect();
         points.sort_by(|a, b| a.0.total_cmp(&b.0));
         points.dedup_by(|a, b| a.0 == b.0);
         points
@@ -186,6 +192,11 @@ pub fn storm(sources: &[Source<'_>]) -> Option<Markup> {
             figcaption { "Dotted: every racer invalidates the whole block, one after the other." }
         }
     })
+}
+
+/// Returns the longest stall of a race, or the longest fault where nobody raced.
+fn stall_ns(case: &CaseResult) -> Option<u64> {
+    case.storm.as_ref().map(|storm| storm.worst_ns).filter(|ns| *ns > 0).or_else(|| Some(case.exec?.ns.max))
 }
 
 /// One fault on the timeline, in ns since the first.
@@ -247,7 +258,10 @@ pub fn timeline(sources: &[Source<'_>]) -> Option<Markup> {
                 @for (n, lockup) in lane.lockups.iter().enumerate() {
                     @let x = plot.x(at.begin + at.length * (n as f64 + 1.0) / (lane.lockups.len() as f64 + 1.0));
                     path class="alarm" d=(format!("M{x} {}L{} {}L{} {}Z", middle - 10.0, round(x - 7.0), middle - 22.0, round(x + 7.0), middle - 22.0)) { title { (lockup) } }
-                    @if lane.lockups.len() == 1 { text class="alarm-text" x=(round(x + 12.0)) y=(middle - 12.0) { (lockup) } }
+                    @if lane.lockups.len() == 1 {
+                        @let (side, anchor) = if x > WIDTH / 2.0 { (-12.0, "end") } else { (12.0, "start") };
+                        text class="alarm-text" x=(round(x + side)) y=(middle - 12.0) text-anchor=(anchor) { (lockup) }
+                    }
                 }
             }
         }
@@ -281,7 +295,7 @@ fn lanes(series: usize, source: &Source<'_>, block: &str) -> Vec<Lane> {
         let complaints = cases().flat_map(|case| &case.complaints).filter(|c| c.event.comm.as_deref() == Some(&thread));
         let lockups = complaints.map(|c| {
             let times = if c.event.repeats > 1 { format!(", {} times", c.event.repeats) } else { String::new() };
-            let side = c.attributions.iter().map(|a| a.side.name()).next().unwrap_or("other");
+            let side = c.attributions.first().map_or("other", |a| a.side.name()).replace('_', " ");
             format!("{} {} s{times}, {side}", c.event.kind.name().replace('_', " "), c.event.seconds.unwrap_or(0))
         });
         Lane { series, label: format!("{} {thread}", source.short), lockups: lockups.collect(), bars }

@@ -47,6 +47,17 @@ impl<'a> Source<'a> {
     }
 }
 
+/// Tells runs of one name apart: kernels of one tree that differ by a patch have the same release.
+pub fn number_namesakes(sources: &mut [Source<'_>]) {
+    let names: Vec<_> = sources.iter().map(|source| source.name.clone()).collect();
+    for (n, source) in sources.iter_mut().enumerate() {
+        if names.iter().filter(|name| **name == names[n]).count() > 1 {
+            source.name = format!("{}, run {}", names[n], n + 1);
+            source.short = format!("run {}", n + 1);
+        }
+    }
+}
+
 /// Returns a page around `body`.
 fn page(title: &str, body: &Markup) -> String {
     html! {
@@ -78,6 +89,7 @@ pub fn report(sources: &[Source<'_>]) -> String {
         }
         (banner(sources))
         (emulated(sources))
+        @for source in sources { (policy(source)) }
         @if let Some(chart) = charts::cost(shown) { section { h2 { "What an exec fault costs" } (chart) } }
         @if let Some(chart) = charts::storm(shown) { section { h2 { "The storm" } (chart) } }
         @if let Some(chart) = charts::timeline(shown) { section { h2 { "The longest fault, and what the kernel said" } (chart) } }
@@ -125,9 +137,25 @@ fn emulated(sources: &[Source<'_>]) -> Markup {
     let lab = sources.iter().find(|source| source.result.machine.platform == Platform::Emulated);
     let text =
         |key: &str| lab.and_then(|s| s.result.machine.lab.as_ref()?[key].as_str()).unwrap_or("unknown").to_owned();
+    let counted = lab.is_some_and(|s| s.result.machine.lab.as_ref().is_some_and(|lab| lab["time_scale"].is_u64()));
+    let model = if counted {
+        "in which every instruction costs alike: they repeat exactly"
+    } else {
+        "and hold the noise of the host"
+    };
     html! {
         @if lab.is_some() {
-            p class="emulated" { strong { "Emulated" } " by " (text("emulator")) ", CPU model " (text("cpu")) ". Times are a model in which every instruction costs alike: they repeat exactly and must not be compared with hardware." }
+            p class="emulated" { strong { "Emulated" } " by " (text("emulator")) ", CPU model " (text("cpu")) ". Times are a model " (model) "; they must not be compared with hardware." }
+        }
+    }
+}
+
+/// Says which maintenance the kernel was found to do, where the run asked.
+fn policy(source: &Source<'_>) -> Markup {
+    html! {
+        @if let Some(conclusion) = &source.result.policy {
+            p { (source.name) ": I-cache maintenance " strong { (conclusion.class.name()) } ". " (conclusion.evidence.join("; ")) }
+            @for cannot in &conclusion.cannot { p class="soft" { (cannot) } }
         }
     }
 }
@@ -142,6 +170,7 @@ fn worst(timing: Option<&Timing>) -> String {
 
 /// The table of everything, for those who cannot use the pictures as well.
 fn cases(sources: &[Source<'_>]) -> Markup {
+    let counted = sources.iter().flat_map(|source| &source.result.cases).any(|case| case.counted.is_some());
     html! {
         div class="scroll" tabindex="0" role="region" aria-label="All cases" {
             table {
@@ -149,17 +178,17 @@ fn cases(sources: &[Source<'_>]) -> Markup {
                     th scope="col" { "block" } th scope="col" class="left" { "kernel" } th scope="col" { "verdict" }
                     th scope="col" { "first touch" } th scope="col" { "exec fault, median" } th scope="col" { "exec fault, max" }
                     th scope="col" { "once mapped" } th scope="col" { "inval. in host" }
-                    th scope="col" { "IC IVAU by line" } th scope="col" { "with the cap" } th scope="col" { "permission faults" } th scope="col" { "lockups I / D / other" }
+                    th scope="col" { "IC IVAU by line" } th scope="col" { "with the cap" } @if counted { th scope="col" { "IC IVAU counted" } th scope="col" { "IC IALLUIS counted" } } th scope="col" { "permission faults" } th scope="col" { "lockups I / D / other" }
                 } }
                 tbody {
-                    @for source in sources { @for case in &source.result.cases { (case_row(source, case)) } }
+                    @for source in sources { @for case in &source.result.cases { (case_row(source, case, counted)) } }
                 }
             }
         }
     }
 }
 
-fn case_row(source: &Source<'_>, case: &CaseResult) -> Markup {
+fn case_row(source: &Source<'_>, case: &CaseResult, counted: bool) -> Markup {
     let found = lockups(case);
     let host = case.host.as_ref().and_then(|host| host.icache);
     html! {
@@ -174,6 +203,11 @@ fn case_row(source: &Source<'_>, case: &CaseResult) -> Markup {
             td { (host.map_or_else(|| "\u{2013}".into(), |m| time(m.max_ns))) }
             td { (thousands(case.predicted.by_line)) }
             td { (thousands(case.predicted.capped)) }
+            @if counted {
+                @let counts = case.counted.as_ref();
+                td { (counts.map_or_else(|| "\u{2013}".into(), |c| thousands(c.ic_ivau))) }
+                td { (counts.map_or_else(|| "\u{2013}".into(), |c| thousands(c.ic_ialluis))) }
+            }
             td { (thousands(relax_faults(case, source.result.machine.page_bytes))) }
             td { (found.i_side) " / " (found.d_side) " / " (found.other) }
         }

@@ -129,7 +129,7 @@ impl Plot {
         let (left, right) = (self.x(self.x.min), self.x(self.x.max));
         let (top, bottom) = (self.y(self.y.max), self.y(self.y.min));
         let (title, description) = (format!("{}-title", self.id), format!("{}-desc", self.id));
-        html! {
+        let svg = html! {
             svg viewBox=(format!("0 0 {WIDTH} {}", self.height)) role="img" aria-labelledby=(format!("{title} {description}")) {
                 title id=(title) { (self.title) }
                 desc id=(description) { (self.description) }
@@ -145,7 +145,9 @@ impl Plot {
                 text class="axis" x=(round(f64::midpoint(left, right))) y=(self.height - 8.0) text-anchor="middle" { (self.x.label) }
                 (marks)
             }
-        }
+        };
+        // Narrow windows scroll a chart rather than shrink its text.
+        html! { div class="scroll" tabindex="0" role="region" aria-label=(self.title) { (svg) } }
     }
 }
 

@@ -1,0 +1,138 @@
+//! The storm, the policy and the D side on kernels that differ by one rule, end to end under QEMU. `make test-long`
+//! builds what they need.
+
+mod support;
+
+use std::path::Path;
+use std::process::Output;
+
+use serde_json::Value;
+use support::{faultline, stderr, stdout};
+
+/// Runs the lab on `kernels` and returns its output and each kernel's result, in their order.
+fn lab(results: &Path, kernels: &[&str], options: &[&str], run: &[&str]) -> (Output, Vec<Value>) {
+    let mut command = faultline(600);
+    command.args(["lab", "--kernel", &kernels.join(","), "--append", "hugepagesz=1G hugepages=1"]);
+    command.arg("--results").arg(results).args(options).args(["--", "run"]).args(run);
+    command.args(["--watchdog-thresh", "1", "--hugepages"]);
+    let output = command.output().expect("timeout(1) is there");
+    let text = stdout(&output);
+    let paths = text.lines().filter(|line| line.starts_with(&*results.to_string_lossy()));
+    let read = |path: &str| std::fs::read(Path::new(path).join("result.json"));
+    let parse = |path: &str| read(path).map(|json| serde_json::from_slice(&json).expect("results are JSON"));
+    let found: Result<Vec<Value>, _> = paths.map(parse).collect();
+    let found = found.unwrap_or_else(|error| panic!("{error}: {text}{}", stderr(&output)));
+    assert_eq!(found.len(), kernels.len(), "{text}{}", stderr(&output));
+    (output, found)
+}
+
+fn results() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a temporary directory")
+}
+
+/// Returns how many soft lockups of a result are attributed to `side`.
+fn lockups(result: &Value, side: &str) -> usize {
+    let complaints = result["cases"].as_array().into_iter().flatten().flat_map(|case| case["complaints"].as_array());
+    let of_side = |c: &&Value| c["attributions"].as_array().is_some_and(|all| all.iter().any(|a| a["side"] == side));
+    complaints.flatten().filter(|c| c["event"]["kind"] == "soft_lockup").filter(of_side).count()
+}
+
+#[test]
+#[ignore = "needs make build and QEMU"]
+fn the_patch_alone_is_reproduced() {
+    let directory = results();
+    let mut command = faultline(2400);
+    let output = command.args(["reproduce-patch", "--results"]).arg(directory.path()).output().expect("timeout(1)");
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}{}", stderr(&output));
+    assert_eq!(text.matches("\nREPRODUCED").count(), 2, "{text}");
+    assert!(text.contains("fails as \"no maintenance\"") && !text.contains("FAILED"), "{text}");
+}
+
+/// No block is large, but 16 vCPUs fault at once.
+#[test]
+#[ignore = "needs make build and QEMU"]
+fn small_blocks_lock_up_as_well() {
+    let directory = results();
+    let mut command = faultline(2400);
+    command.args(["reproduce-patch", "--plan", "small-blocks", "--results"]).arg(directory.path());
+    let output = command.output().expect("timeout(1)");
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}{}", stderr(&output));
+    assert_eq!(text.matches("\nREPRODUCED").count(), 2, "{text}");
+}
+
+/// The other way round nothing may be claimed.
+#[test]
+#[ignore = "needs make build and QEMU"]
+fn a_fixed_kernel_in_the_place_of_the_bug_is_noticed() {
+    let directory = results();
+    let mut command = faultline(2400);
+    command.args([
+        "reproduce-patch",
+        "--by-line",
+        "policy:upton",
+        "--fixed",
+        "policy:by-line",
+        "--none",
+        "policy:shan",
+    ]);
+    let output = command.arg("--results").arg(directory.path()).output().expect("timeout(1)");
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}{}", stderr(&output));
+    assert!(!text.contains("\nREPRODUCED") && text.contains("FAILED: policy:shan: not shown"), "{text}");
+}
+
+#[test]
+#[ignore = "needs make build and QEMU"]
+fn each_policy_is_named() {
+    let kernels = ["policy:by-line", "policy:upton", "policy:shan", "policy:none", "debian:6.1", "debian:6.12"];
+    let classes = ["by_line", "capped", "capped", "none", "by_line", "capped"];
+    for trace in [&[][..], &["--no-trace"]] {
+        let directory = results();
+        let run: Vec<_> = ["policy", "--blocks", "page,thp,1G"].iter().chain(trace).copied().collect();
+        let (output, found) = lab(directory.path(), &kernels, &["--cpu", "max", "--time-scale", "4"], &run);
+        let named: Vec<_> = found.iter().map(|result| &result["policy"]["class"]).collect();
+        assert_eq!(named, classes, "{trace:?}");
+        assert_eq!(found[3]["verdict"]["status"], "fail");
+        assert_eq!(output.status.code(), Some(1), "none fails");
+    }
+}
+
+/// VIPT: nothing but counted operations could tell.
+#[test]
+#[ignore = "needs make build and QEMU"]
+fn an_aliasing_cache_cannot_be_told() {
+    let directory = results();
+    let options = ["--cpu", "a64fx", "--time-scale", "4"];
+    let (output, found) = lab(directory.path(), &["debian:6.12"], &options, &["policy", "--blocks", "page,thp"]);
+    assert_eq!(found[0]["policy"]["class"], "cannot_tell", "{}", stdout(&output));
+    assert_eq!(output.status.code(), Some(4));
+}
+
+#[test]
+#[ignore = "needs make build and QEMU"]
+fn the_control_does_not_multiply() {
+    let directory = results();
+    let options = ["--cpu", "max", "--smp", "4", "--time-scale", "4"];
+    let run = ["storm", "--order", "exec-first", "--racers", "1,4", "--blocks", "thp"];
+    let (_, found) = lab(directory.path(), &["policy:by-line"], &options, &run);
+    let races = found[0]["cases"][1]["storm"]["traced"].as_array().expect("it was traced");
+    assert!(!races.is_empty() && races.iter().all(|race| race["invalidations"] == 1), "{races:?}");
+}
+
+/// Each side's lockups in the same run, and neither taken for the other.
+#[test]
+#[ignore = "needs make build and QEMU"]
+fn both_sides_are_told_apart() {
+    let directory = results();
+    let options = ["--cpu", "neoverse-n1", "--smp", "4", "--time-scale", "6"];
+    let run = ["storm", "--racers", "4", "--blocks", "1G"];
+    let (_, found) = lab(directory.path(), &["policy:by-line", "policy:upton"], &options, &run);
+    assert!(lockups(&found[0], "i_side") > 0 && lockups(&found[0], "d_side") > 0);
+    assert!(lockups(&found[1], "i_side") == 0 && lockups(&found[1], "d_side") > 0);
+    let directory = results();
+    let (output, found) = lab(directory.path(), &["policy:upton"], &options, &["dside", "--blocks", "1G"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(lockups(&found[0], "d_side") > 0 && lockups(&found[0], "i_side") == 0);
+}
