@@ -57,6 +57,9 @@ fn outcome(change: impl FnOnce(&mut Facts)) -> (u8, String) {
     (answer.outcome.exit_code(), format!("{} $ {}", answer.reason, commands.join(" $ ")))
 }
 
+/// How a test makes a machine unlike a good one.
+type Alter = fn(&mut Facts);
+
 #[test]
 fn ready() {
     assert_eq!(outcome(|_| ()).0, 0);
@@ -64,7 +67,7 @@ fn ready() {
 
 #[test]
 fn cannot_show() {
-    let cases: [(fn(&mut Facts), &str); 5] = [
+    let cases: [(Alter, &str); 5] = [
         (|f| f.kvm = Kvm::OtherArchitecture, "arm64"),
         (|f| f.kvm = Kvm::Absent("no /dev/kvm".into()), "no /dev/kvm"),
         (|f| f.cpu_kinds = vec![kind(Ok(vcpu(true, "PIPT")))], "DIC is 1"),
@@ -86,7 +89,7 @@ fn one_kind_without_dic_is_enough() {
 
 #[test]
 fn fixes_come_with_their_command() {
-    let cases: [(fn(&mut Facts), &str); 8] = [
+    let cases: [(Alter, &str); 8] = [
         (|f| f.kvm = Kvm::NoPermission, "sudo"),
         (|f| f.machine.hugepages[0].free = 0, "echo 2 > /sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages"),
         (|f| f.detector.soft = Watching::Off, "sysctl kernel.watchdog=1"),
