@@ -26,6 +26,10 @@ help: ## list the targets
 setup: ## install what building and running needs (as root), or say what is missing
 	@lab/setup
 
+.PHONY: setup-kernels
+setup-kernels: ## the same for building policy kernels
+	@lab/setup kernels
+
 .PHONY: payload
 payload: setup ## build the guest's image
 	@cargo build -q --profile payload --locked -p payload --target $(PAYLOAD_TARGET)
@@ -42,11 +46,11 @@ reproduce: build ## the main job: the lockup on BEFORE=, gone on AFTER=
 	@$(FAULTLINE) reproduce --before '$(BEFORE)' --after '$(AFTER)' --results $(RESULTS)
 
 .PHONY: reproduce-patch
-reproduce-patch: build ## the patch alone: the storm on kernels built from one source
+reproduce-patch: setup-kernels build ## the patch alone: the storm on kernels built from one source
 	@$(FAULTLINE) reproduce-patch --results $(RESULTS)
 
 .PHONY: reproduce-patch-2m
-reproduce-patch-2m: build ## the same with 2 MiB blocks alone: 16 vCPUs on 512 of them
+reproduce-patch-2m: setup-kernels build ## the same with 2 MiB blocks alone: 16 vCPUs on 512 of them
 	@$(FAULTLINE) reproduce-patch --plan small-blocks --results $(RESULTS)
 
 .PHONY: lab
@@ -67,11 +71,11 @@ check: ## fmt, clippy on all targets, unit tests: seconds
 
 .PHONY: test
 test: build check ## check, then everything end to end under QEMU
-	@cargo test -q --locked -p host-runner --test end_to_end -- --ignored --test-threads 1
+	@cargo test -q --locked -p host-runner --test end_to_end --test survival -- --ignored --test-threads 1
 
 .PHONY: test-long
-test-long: test ## test, and what takes longer: kernels are built once
-	@cargo test -q --locked --release -p host-runner --test storm -- --ignored --test-threads 1
+test-long: setup-kernels test ## test, and what takes longer: kernels are built once
+	@cargo test -q --locked -p host-runner --test storm -- --ignored --test-threads 1
 
 .PHONY: bench
 bench: build ## sizes, instruction counts and ratios, some with limits
