@@ -47,8 +47,12 @@ pub fn run(args: &Args) -> Outcome {
     Ok(worst)
 }
 
-/// Returns the result that the lab made of a run that died.
+/// Returns the result that the lab made of a run that died. A runner that gave up by itself has said why.
 fn recovered(outcome: &lab::Outcome) -> Option<RunResult> {
+    const KILLED: i32 = 128;
+    if matches!(outcome.exit, Some(GuestExit::Exited(code)) if code < KILLED) {
+        return None;
+    }
     store::read(outcome.run_dir.as_deref()?).ok().filter(|result| result.recovered)
 }
 
