@@ -9,7 +9,10 @@ use std::path::{Path, PathBuf};
 use crate::lab::cmo::{self, Counts, Symbols};
 use crate::result::{CaseResult, Counted, RunResult};
 use crate::store;
-use crate::verdict::relax_faults;
+use crate::verdict::{
+    self,
+    policy::{self, Geometry},
+};
 
 /// The plugin's output in a run directory.
 pub const COUNTS: &str = "cmo.json";
@@ -72,13 +75,13 @@ pub fn complete(run_dir: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Notes in each case what was counted in its traced round.
+/// Notes in each case what was counted in its traced round, and infers the policy again where the run asked for it.
 fn apply(result: &mut RunResult, counts: &Counts) {
-    let page_bytes = result.machine.page_bytes;
     for (index, case) in result.cases.iter_mut().enumerate() {
         let Some(phase) = phase_of(index).filter(|_| case.host.is_some()) else { continue };
         let ops = counts.phase(phase);
-        let faults = relax_faults(case, page_bytes);
+        let host = case.host.iter().flat_map(|host| &host.faults);
+        let faults = host.filter(|fault| fault.access == "fetch").map(|fault| fault.count).sum();
         let counted = Counted {
             faults,
             ic_ivau: ops.in_function("ic_ivau", "icache_inval_pou"),
@@ -86,7 +89,17 @@ fn apply(result: &mut RunResult, counts: &Counts) {
             dc_civac: ops.in_function("dc_civac", "dcache_clean_inval_poc"),
             agrees_with: Vec::new(),
         };
+        let Counted { ic_ivau, ic_ialluis, .. } = counted;
+        if let Some(point) = &mut case.policy {
+            point.counted = Some(policy::Counted { blocks: faults, ic_ivau, ic_ialluis });
+        }
         case.counted = Some(Counted { agrees_with: agreement(case, &counted), ..counted });
+    }
+    if result.policy.is_some() {
+        let points: Vec<_> = result.cases.iter().filter_map(|case| case.policy).collect();
+        let geometry = Geometry::new(&result.machine, result.vcpus.first(), result.machine.page_bytes);
+        result.policy = Some(policy::infer(&points, &geometry));
+        result.verdict = verdict::with_policy(verdict::run(&result.cases), result.policy.as_ref());
     }
 }
 

@@ -480,7 +480,7 @@ pub struct Maintenance {
 /// Cache maintenance instructions that the host kernel executed, counted exactly by the TCG plugin.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Counted {
-    /// Exec permission faults in the same round: the factor between the predictions and the counts.
+    /// Faults by a fetch in the same round, each of which grants execution: the factor between the predictions and the counts.
     pub faults: u64,
     /// `IC IVAU` in `icache_inval_pou`.
     pub ic_ivau: u64,

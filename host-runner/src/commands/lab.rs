@@ -37,6 +37,11 @@ pub fn run(args: &Args) -> Outcome {
             let _ = report::table::print(&mut std::io::stdout(), &[&result]);
             code = result.verdict.status.exit_code();
         }
+        if let Some(result) = counted(args, outcome) {
+            // As above.
+            let _ = report::table::print_counts(&mut std::io::stdout(), &result);
+            code = result.verdict.status.exit_code();
+        }
         if severity(code) > severity(worst) {
             worst = code;
         }
@@ -54,6 +59,11 @@ fn recovered(outcome: &lab::Outcome) -> Option<RunResult> {
         return None;
     }
     store::read(outcome.run_dir.as_deref()?).ok().filter(|result| result.recovered)
+}
+
+/// Returns the result that counts were put into, and whose verdict may rest on them.
+fn counted(args: &Args, outcome: &lab::Outcome) -> Option<RunResult> {
+    store::read(outcome.run_dir.as_deref()?).ok().filter(|result| args.options.count && !result.recovered)
 }
 
 /// Completes the results by what only the host knows: the plugin's counts, and the files for labs, which the guest wrote

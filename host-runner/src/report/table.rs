@@ -111,6 +111,9 @@ fn details(out: &mut impl Write, run: &RunResult) -> io::Result<()> {
             let (percent, without, with) = (cost.percent(), time(cost.untraced_ns), time(cost.traced_ns));
             writeln!(out, "    tracing cost: {percent:+.1} % of the median exec fault ({without} to {with})")?;
         }
+        if let Some(line) = counted(case) {
+            writeln!(out, "    {line}")?;
+        }
         for complaint in &case.complaints {
             let line = describe(complaint);
             if !reason.contains(&line) {
@@ -126,6 +129,46 @@ fn details(out: &mut impl Write, run: &RunResult) -> io::Result<()> {
         writeln!(out, "{}: without {}", run.machine.kernel_release, quiet(absent))?;
     }
     Ok(())
+}
+
+/// Puts what was counted beside what was predicted.
+fn counted(case: &CaseResult) -> Option<String> {
+    let counted = case.counted.as_ref()?;
+    let operations = |per_fault: u64| match per_fault {
+        1 => format!("{} IC IALLUIS", thousands(counted.faults)),
+        lines => format!("{} IC IVAU", thousands(counted.faults * lines)),
+    };
+    let agrees = if counted.agrees_with.is_empty() {
+        "no policy's prediction".to_owned()
+    } else {
+        format!("the prediction for {}", counted.agrees_with.join(", "))
+    };
+    Some(format!(
+        "counted for {} fetch faults: {} IC IVAU, {} IC IALLUIS, {} DC CIVAC: {agrees} (by line {}, capped {})",
+        thousands(counted.faults),
+        thousands(counted.ic_ivau),
+        thousands(counted.ic_ialluis),
+        thousands(counted.dc_civac),
+        operations(case.predicted.by_line),
+        operations(case.predicted.capped)
+    ))
+}
+
+/// Prints what was counted in each case, where anything was.
+///
+/// # Errors
+///
+/// Of the writer.
+pub fn print_counts(out: &mut impl Write, run: &RunResult) -> io::Result<()> {
+    for (case, line) in run.cases.iter().filter_map(|case| Some((case, counted(case)?))) {
+        writeln!(out, "{} {}: {line}", run.machine.kernel_release, case.block)?;
+    }
+    match &run.policy {
+        Some(policy) if run.cases.iter().any(|case| case.counted.is_some()) => {
+            writeln!(out, "{}: {}: {}", run.machine.kernel_release, run.verdict.status.name(), policy.class.name())
+        }
+        _ => Ok(()),
+    }
 }
 
 fn worst(timing: Option<&Timing>) -> String {

@@ -3,13 +3,13 @@
 use super::bench::{Bench, Ran, blocks, write_samples};
 use super::observer::Setup;
 use super::session::{Error, Session};
-use super::storm::geometry;
 use crate::commands::run;
 use crate::plan::blocks::Block;
 use crate::plan::dside::{Case, TOUCH};
 use crate::plan::event;
 use crate::plan::relax::Sharing;
 use crate::result::{CaseResult, DSide, Status, Verdict};
+use crate::verdict::policy::Geometry;
 use crate::{stats, verdict};
 
 /// Runs the scenario and returns the exit code of its verdict.
@@ -61,7 +61,7 @@ fn case(bench: &mut Bench<'_>, session: &mut Session, args: &run::DSide, block: 
     write_samples(session, block, &ran.run, |_| "touch")?;
     let facts = bench.vcpus.first();
     let line_bytes = facts.map_or(64, |vcpu| vcpu.dmin_line_bytes);
-    let floor_ns = geometry(&session.machine, facts, ground.host.page_bytes).line_floor_ns();
+    let floor_ns = Geometry::new(&session.machine, facts, ground.host.page_bytes).line_floor_ns();
     let dside = observed(&ran, &result, line_bytes, floor_ns);
     let judged = || verdict::dside::case(&result, &dside, &ran.context);
     result.verdict = ran.trouble.take().unwrap_or_else(judged);

@@ -3,14 +3,13 @@
 use super::bench::{Bench, blocks, write_samples};
 use super::observer::Setup;
 use super::session::{Error, Session};
-use super::storm::geometry;
 use crate::commands::run;
 use crate::plan::blocks::{Block, HostBlocks};
 use crate::plan::policy::{Case, tag};
 use crate::plan::relax::Sharing;
 use crate::result::{CaseResult, Status, Timing, Verdict};
 use crate::verdict;
-use crate::verdict::policy::{Point, infer};
+use crate::verdict::policy::{Geometry, Point, infer};
 
 /// Runs the scenario and returns the exit code of its verdict.
 ///
@@ -24,7 +23,7 @@ pub fn run(args: &run::Policy) -> Result<u8, Error> {
     let mut page_bytes = 0;
     let outcome = all_cases(&mut bench, &mut session, args, &mut cases, &mut page_bytes);
     let points: Vec<Point> = cases.iter().filter_map(|case| case.policy).collect();
-    session.policy = Some(infer(&points, &geometry(&session.machine, bench.vcpus.first(), page_bytes)));
+    session.policy = Some(infer(&points, &Geometry::new(&session.machine, bench.vcpus.first(), page_bytes)));
     session.end(outcome, bench.name, bench.vcpus, cases)
 }
 

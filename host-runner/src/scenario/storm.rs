@@ -9,7 +9,6 @@ use super::observer::{Observed, Setup};
 use super::session::{self, Error, Session};
 use crate::commands::run;
 use crate::evidence::detector::Detector;
-use crate::evidence::machine::{Machine, Platform};
 use crate::evidence::trace::FaultKind;
 use crate::guest::GuestRun;
 use crate::plan::blocks::{Block, HostBlocks, mapped_bytes};
@@ -127,7 +126,7 @@ fn case(
     result.touch = ran.timing(tag::TOUCH, args.rounds);
     let mut storm = raced.storm();
     result.rounds = storm.timed_rounds;
-    let geometry = geometry(&session.machine, bench.vcpus.first(), ground.host.page_bytes);
+    let geometry = Geometry::new(&session.machine, bench.vcpus.first(), ground.host.page_bytes);
     let alone = |case: &&CaseResult| case.vcpus == 1;
     let one = before.iter().find(alone).and_then(|case| case.storm.as_ref()).cloned();
     if let Some(one) = one.or_else(|| (racers == 1).then(|| storm.clone())) {
@@ -152,21 +151,6 @@ fn plan(args: &run::Storm, ground: &Ground, racers: u64, traced: bool) -> Case {
     match args.seconds {
         Some(_) if case.races() > 0 => Case { rounds: case.rounds_within(ROUNDS_MAX), ..case },
         _ => case,
-    }
-}
-
-/// What a measured time is compared with on this machine.
-pub fn geometry(machine: &Machine, vcpu: Option<&VcpuFacts>, page_bytes: u64) -> Geometry {
-    let scale = machine.lab.as_ref().and_then(|lab| lab["time_scale"].as_u64());
-    let scale = scale.filter(|_| machine.platform == Platform::Emulated);
-    let fact = |of: &dyn Fn(&VcpuFacts) -> u64| vcpu.map_or(0, of);
-    Geometry {
-        page_bytes,
-        line_bytes: fact(&|v| v.imin_line_bytes).max(4),
-        aliasing: vcpu.is_some_and(|v| v.l1ip != abi::ctr::L1Ip::Pipt.name()),
-        dic: vcpu.is_some_and(|v| v.dic),
-        resolution_ns: fact(&|v| stats::ns(v.resolution_ticks, v.cntfrq_hz)).max(1),
-        instruction_ns: scale.map(|n| 1 << n),
     }
 }
 

@@ -13,9 +13,11 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::evidence::machine::{Machine, Platform};
 use crate::report::table::{thousands, time};
-use crate::result::{Status, Verdict};
+use crate::result::{Status, VcpuFacts, Verdict};
 use crate::size::Size;
+use crate::stats;
 
 /// The most lines that a capped kernel invalidates one by one: `PTRS_PER_PTE` with 64 KiB pages.
 const CAP_LINES_MAX: u64 = 8192;
@@ -132,6 +134,21 @@ pub struct Geometry {
 }
 
 impl Geometry {
+    /// Returns what the machine and the guest's own registers say; without a vCPU's, the most careful assumption.
+    pub fn new(machine: &Machine, vcpu: Option<&VcpuFacts>, page_bytes: u64) -> Self {
+        let scale = machine.lab.as_ref().and_then(|lab| lab["time_scale"].as_u64());
+        let scale = scale.filter(|_| machine.platform == Platform::Emulated);
+        let fact = |of: &dyn Fn(&VcpuFacts) -> u64| vcpu.map_or(0, of);
+        Self {
+            page_bytes,
+            line_bytes: fact(&|v| v.imin_line_bytes).max(4),
+            aliasing: vcpu.is_some_and(|v| v.l1ip != abi::ctr::L1Ip::Pipt.name()),
+            dic: vcpu.is_some_and(|v| v.dic),
+            resolution_ns: fact(&|v| stats::ns(v.resolution_ticks, v.cntfrq_hz)).max(1),
+            instruction_ns: scale.map(|n| 1 << n),
+        }
+    }
+
     /// Returns what one line takes at least, in ns: two instructions of the kernel's loop of four, or a cycle.
     pub fn line_floor_ns(&self) -> f64 {
         self.instruction_ns.map_or(0.25, |ns| 2.0 * ns as f64)
