@@ -53,6 +53,10 @@ reproduce-patch: setup-kernels build ## the patch alone: the storm on kernels bu
 reproduce-patch-2m: setup-kernels build ## the same with 2 MiB blocks alone: 16 vCPUs on 512 of them
 	@$(FAULTLINE) reproduce-patch --plan small-blocks --results $(RESULTS)
 
+.PHONY: matrix
+matrix: setup-kernels build ## CPUs, page sizes and KVM modes: which maintenance, counted
+	@$(FAULTLINE) matrix --results $(RESULTS)
+
 .PHONY: lab
 lab: build ## run ARGS="run …" on KERNEL= in the emulated lab
 	@$(FAULTLINE) lab --kernel '$(KERNEL)' --results $(RESULTS) -- $(ARGS)

@@ -6,6 +6,7 @@ pub mod dmesg;
 pub mod doctor;
 pub mod lab;
 pub mod list;
+pub mod matrix;
 pub mod project;
 pub mod prune;
 pub mod recover;
@@ -60,6 +61,8 @@ enum Command {
     Restore(restore::Args),
     /// Write the results of runs that died, from what they left
     Recover(recover::Args),
+    /// Which maintenance kernels do on many kinds of machine, in the emulated lab
+    Matrix(matrix::Args),
     /// List stored runs
     List(list::Args),
     /// Print stored runs again, as a table or in another format
@@ -135,6 +138,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(&args),
         Command::Restore(args) => restore::run(&args),
         Command::Recover(args) => recover::run(&args),
+        Command::Matrix(args) => matrix::run(&args),
         Command::List(args) => list::run(&args),
         Command::Show(args) => show::run(&args),
         Command::Compare(args) => compare::run(&args),

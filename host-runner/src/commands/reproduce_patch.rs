@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use super::lab::failure;
+use super::lab::{complete, failure};
 use super::{Failure, Outcome};
 use crate::lab::{self, Options};
 use crate::report::table::{self, columns, headline, time};
@@ -106,6 +106,7 @@ pub fn run(args: &Args) -> Outcome {
     if args.dry_run {
         return Ok(0);
     }
+    complete(&outcomes)?;
     let results: Vec<RunResult> = outcomes.iter().map(|outcome| read(outcome, args)).collect::<Result<_, _>>()?;
     let (compared, none) = results.split_at(args.fixed.len() + 1);
     let [by_line, fixed @ ..] = compared else { return Err(Failure::harness("NOT REPRODUCED: nothing was run")) };
