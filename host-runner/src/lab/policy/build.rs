@@ -128,6 +128,9 @@ fn copy(from: &Path, to: &Path) -> Result<(), Error> {
     fs::copy(from, to).map(drop).map_err(io_error("copy", from))
 }
 
+/// How many objects are built from one word on progress to the next.
+const OBJECTS_A_LINE: u32 = 25;
+
 /// Makes `.config`, unless it was made from the same fragment for the same compiler.
 fn configure(make: &Make, compiler: &str, progress: &dyn Fn(&str)) -> Result<(), Error> {
     let fragment = config(make.spec.page);
@@ -181,6 +184,10 @@ impl Make<'_> {
             log.write_all(&[&line[..], b"\n"].concat()).map_err(io_error("write", &self.log))?;
             if let Some(object) = compiled(&String::from_utf8_lossy(&line)) {
                 made += 1;
+                // Where progress is lines of a log, every object would be one.
+                if made % OBJECTS_A_LINE != 1 {
+                    continue;
+                }
                 progress(&format!("building {}: {made} objects, {object}", self.spec));
             }
         }
