@@ -74,8 +74,8 @@ impl Channel {
     pub fn vcpu(&self, index: usize) -> VcpuChannel {
         let entry = (self.base + HEADER_BYTES + index as u64 * VCPU_BYTES) as *mut Vcpu;
         // SAFETY: as for `header`; the host writes its half of the entry before the guest runs.
-        let Vcpu { program_offset, program_ops, records_offset, records_capacity, .. } =
-            unsafe { entry.read_volatile() };
+        let host_half = unsafe { entry.read_volatile() };
+        let Vcpu { program_offset, program_ops, records_offset, records_capacity, .. } = host_half;
         VcpuChannel {
             entry,
             program: (self.base + program_offset) as *const Op,

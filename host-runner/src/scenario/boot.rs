@@ -4,30 +4,20 @@ use std::time::Duration;
 
 use abi::Op;
 
+use super::observer::Signals;
 use super::outcome::{autopsy, facts, guest_verdict, progress};
 use super::session::{self, Error, Session, Step};
 use crate::commands::run::Boot;
 use crate::evidence::message::Parser;
 use crate::guest::{Backing, GuestSpec, RegionSpec};
+use crate::plan::REGION_IPA;
 use crate::plan::blocks::Block;
 use crate::plan::relax::Sharing;
 use crate::report::table::{thousands, time};
 use crate::result::{CaseResult, Status, Verdict};
 use crate::{stats, vmm};
 
-const REGION_IPA: u64 = 4 << 30;
 const ALIGNMENT: u64 = 64 << 10;
-
-/// Watches nothing but signals.
-struct Signals<'a>(&'a Session);
-
-impl vmm::Watch for Signals<'_> {
-    fn event(&mut self, _: &Op, _: &vmm::Memory) {}
-    fn tick(&mut self) {}
-    fn interrupted(&self) -> bool {
-        self.0.interrupted()
-    }
-}
 
 /// Runs the scenario and returns the exit code of its verdict.
 ///

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use abi::{Kind, Op};
+use abi::Kind;
 
+use super::observer::Signals;
 use super::outcome::{autopsy, facts, guest_verdict, progress};
 use super::session::{self, Error, Session, Step};
 use crate::commands::run::Chaos;
@@ -20,16 +21,6 @@ use crate::{stats, vmm};
 const LIMIT: Duration = Duration::from_secs(2);
 /// What a channel without regions takes, rounded up as KVM wants it.
 const CHANNEL_BYTES: u64 = 64 << 10;
-
-struct Signals<'a>(&'a Session);
-
-impl vmm::Watch for Signals<'_> {
-    fn event(&mut self, _: &Op, _: &vmm::Memory) {}
-    fn tick(&mut self) {}
-    fn interrupted(&self) -> bool {
-        self.0.interrupted()
-    }
-}
 
 /// How many guests ended how.
 #[derive(Default)]

@@ -18,6 +18,17 @@ use crate::plan::{REGION_IPA, event};
 use crate::result::{Complaint, FaultCount, HostSide, Maintenance};
 use crate::vmm;
 
+/// Watches nothing but signals.
+pub struct Signals<'a>(pub &'a Session);
+
+impl vmm::Watch for Signals<'_> {
+    fn event(&mut self, _: &Op, _: &vmm::Memory) {}
+    fn tick(&mut self) {}
+    fn interrupted(&self) -> bool {
+        self.0.interrupted()
+    }
+}
+
 /// Where the counting plugin books everything else.
 const NO_PHASE: u8 = 0;
 
