@@ -46,6 +46,18 @@ pub fn relax_lockup(case: &CaseResult) -> Option<(&Complaint, &Attribution)> {
     })
 }
 
+/// Returns a lockup on the I side and what shows it, whatever path led there.
+fn i_side_lockup(case: &CaseResult) -> Option<(&Complaint, &Attribution)> {
+    lockups(case).find_map(|c| Some((c, c.attributions.iter().find(|a| a.side == Side::ISide)?)))
+}
+
+/// Says whether lockups of vCPUs on the D side, and nothing else, are why a case failed.
+fn locked_up_on_the_d_side_alone(case: &CaseResult) -> bool {
+    let d_side = |c: &Complaint| !c.attributions.is_empty() && c.attributions.iter().all(|a| a.side == Side::DSide);
+    let fatal = |c: &&Complaint| of_vcpu(c) || !matches!(c.event.kind, Kind::SoftLockup | Kind::Warn);
+    case.verdict.status == Status::Fail && case.mismatches == 0 && case.complaints.iter().filter(fatal).all(d_side)
+}
+
 /// Returns how many instruction-fetch permission faults of the level that the block size should give were seen.
 pub fn relax_faults(case: &CaseResult, page_bytes: u64) -> u64 {
     let level = stage2_level(case.block_bytes, page_bytes);
@@ -177,16 +189,16 @@ pub fn reproduction(before: &RunResult, after: &RunResult) -> Reproduction {
     let Some(case_after) = after.cases.iter().find(same) else {
         return not(format!("{} was not run on {}", case_before.block, after.machine.kernel_release));
     };
-    if let Some((lockup, shown)) = after.cases.iter().find_map(relax_lockup) {
-        return not(format!("{} has it too: {}", after.machine.kernel_release, describe_as(lockup, shown)));
+    if let Some((lockup, shown)) = after.cases.iter().find_map(i_side_lockup) {
+        return not(format!("{} has one too: {}", after.machine.kernel_release, describe_as(lockup, shown)));
     }
     for (run, case) in [(before, case_before), (after, case_after)] {
         if relax_faults(case, run.machine.page_bytes) == 0 {
             return not(format!("no evidence of the permission fault on {}", run.machine.kernel_release));
         }
     }
-    // What the fixed kernel does on the D side is its own matter; anything that undermines the evidence is not.
-    if matches!(case_after.verdict.status, Status::Error | Status::Timeout | Status::Skip) {
+    // What the fixed kernel does on the D side is its own matter; anything else that is no pass undermines the evidence.
+    if case_after.verdict.status != Status::Pass && !locked_up_on_the_d_side_alone(case_after) {
         return not(format!("{}: {}", after.machine.kernel_release, case_after.verdict.reason));
     }
     let level = stage2_level(case_before.block_bytes, before.machine.page_bytes);
@@ -201,3 +213,6 @@ pub fn reproduction(before: &RunResult, after: &RunResult) -> Reproduction {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests;
