@@ -30,6 +30,9 @@ CONFIG_EVENTFD=y
 CONFIG_SIGNALFD=y
 CONFIG_TIMERFD=y
 CONFIG_SHMEM=y
+# flock tells a run that is alive from a dead one; inotify tells the lab's init of each file, in place of a look every so often.
+CONFIG_FILE_LOCKING=y
+CONFIG_INOTIFY_USER=y
 CONFIG_TMPFS=y
 CONFIG_MEMFD_CREATE=y
 CONFIG_AIO=y
@@ -71,7 +74,14 @@ CONFIG_MMU=y
 CONFIG_SPARSEMEM_VMEMMAP=y
 CONFIG_COMPACTION=y
 CONFIG_MIGRATION=y
-CONFIG_KSM=n
+# What the host can do to a guest's pages: merge, swap out (to zram; CRYPTO_LZO is for 6.1's), move to another node.
+CONFIG_KSM=y
+CONFIG_SWAP=y
+CONFIG_CRYPTO=y
+CONFIG_CRYPTO_LZO=y
+CONFIG_ZRAM=y
+CONFIG_NUMA=y
+CONFIG_NODES_SHIFT=2
 CONFIG_HUGETLBFS=y
 CONFIG_TRANSPARENT_HUGEPAGE=y
 CONFIG_TRANSPARENT_HUGEPAGE_MADVISE=y

@@ -28,11 +28,12 @@ const COMPILER: &str = if cfg!(target_arch = "aarch64") { "gcc" } else { "aarch6
 const FRAGMENT: &str = include_str!("../../../../lab/kernel.frag");
 
 /// What the lab cannot do without: KVM, hugepages, the watchdog, the trace events, a console and a way in.
-const REQUIRED: [&str; 17] = [
+const REQUIRED: [&str; 18] = [
     "CONFIG_BLK_DEV_INITRD",
     "CONFIG_CONTIG_ALLOC",
     "CONFIG_DEVTMPFS",
     "CONFIG_EVENT_TRACING",
+    "CONFIG_FILE_LOCKING",
     "CONFIG_HUGETLBFS",
     "CONFIG_JUMP_LABEL",
     "CONFIG_KALLSYMS",
