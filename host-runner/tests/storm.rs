@@ -26,6 +26,16 @@ fn lab(results: &Path, kernels: &[&str], options: &[&str], run: &[&str]) -> (Out
     (output, found)
 }
 
+/// Says that there is no QEMU with DIC in its CPUs, where the lab could not get one.
+fn no_qemu_10(output: &Output) -> bool {
+    let said = stderr(output);
+    let missing = said.contains("no QEMU 10 or newer");
+    if missing {
+        println!("skipped: {said}");
+    }
+    missing
+}
+
 fn results() -> tempfile::TempDir {
     tempfile::tempdir().expect("a temporary directory")
 }
@@ -135,4 +145,71 @@ fn both_sides_are_told_apart() {
     let (output, found) = lab(directory.path(), &["policy:upton"], &options, &["dside", "--blocks", "1G"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(lockups(&found[0], "d_side") > 0 && lockups(&found[0], "i_side") == 0);
+}
+
+/// DIC: X is granted at the first fault, and nobody invalidates anything.
+#[test]
+#[ignore = "needs make build, QEMU and QEMU 10, which is fetched"]
+fn a_cpu_with_dic_cannot_show_it_and_doctor_says_so() {
+    let directory = results();
+    let mut command = faultline(300);
+    command.args(["lab", "--qemu", "10", "--kernel", "debian:6.12", "--cpu", "neoverse-v1", "--time-scale", "6"]);
+    command.args(["--append", "hugepagesz=1G hugepages=1"]).arg("--results").arg(directory.path());
+    let output = command.args(["--", "doctor", "--json"]).output().expect("timeout(1) is there");
+    if no_qemu_10(&output) {
+        return;
+    }
+    assert_eq!(output.status.code(), Some(4), "{}{}", stdout(&output), stderr(&output));
+    let text = stdout(&output);
+    let (_, json) = text.split_once('{').expect("JSON was printed");
+    let mut answers = serde_json::Deserializer::from_str(&text[text.len() - json.len() - 1..]).into_iter::<Value>();
+    let answer = answers.next().expect("an answer").expect("it is JSON");
+    assert_eq!(answer["outcome"], "cannot_show", "{answer:#}");
+    let checks = answer["checks"].as_array().expect("a list");
+    let said = |name: &str| checks.iter().find(|check| check["name"] == name).expect("it is looked at").clone();
+    assert!(said("cpu")["text"].as_str().is_some_and(|text| text.contains("DIC 1")), "{answer:#}");
+    assert_eq!(said("i-cache")["state"], "cannot_show", "{answer:#}");
+    let others = checks.iter().filter(|check| check["name"] != "i-cache");
+    assert!(others.clone().all(|check| check["state"] != "cannot_show"), "nothing else stands in the way: {answer:#}");
+}
+
+/// Both kernels are alike there: the tool says that it cannot tell, and counts that nothing was invalidated.
+#[test]
+#[ignore = "needs make build, QEMU and QEMU 10, which is fetched"]
+fn cells_with_dic_skip_for_that_reason() {
+    let directory = results();
+    let mut command = faultline(600);
+    let output = command.args(["matrix", "--cpus", "neoverse-v1", "--results"]).arg(directory.path()).output();
+    let output = output.expect("timeout(1) is there");
+    let table = stdout(&output);
+    assert_eq!(output.status.code(), Some(4), "{table}{}", stderr(&output));
+    let cells: Vec<_> = table.lines().filter(|line| line.starts_with("| neoverse-v1 |")).collect();
+    assert_eq!(cells.len(), 2, "{table}");
+    if table.contains("no QEMU 10 or newer") {
+        println!("skipped: {table}");
+        return;
+    }
+    assert!(cells.iter().all(|cell| cell.contains("| skip | DIC: ")), "{table}");
+    let runs = std::fs::read_dir(directory.path()).expect("it was made").flatten();
+    let counted: Vec<Value> = runs
+        .filter_map(|run| std::fs::read(run.path().join("result.json")).ok())
+        .map(|json| serde_json::from_slice(&json).expect("results are JSON"))
+        .collect();
+    assert_eq!(counted.len(), 2);
+    for case in counted.iter().flat_map(|run| run["cases"].as_array().expect("cases")) {
+        assert_eq!(case["counted"]["ic_ivau"], 0, "{case:#}");
+    }
+}
+
+/// The lockup with a QEMU whose `max` CPU has DIC: `reproduce` takes another model.
+#[test]
+#[ignore = "needs make build, QEMU and QEMU 10, which is fetched"]
+fn reproduce_takes_a_cpu_without_dic() {
+    let directory = results();
+    let (output, _) = support::reproduce(directory.path(), &["--qemu", "10"]);
+    if no_qemu_10(&output) {
+        return;
+    }
+    assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
+    assert!(stdout(&output).lines().any(|line| line.starts_with("REPRODUCED: ")), "{}", stdout(&output));
 }

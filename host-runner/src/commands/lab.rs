@@ -82,6 +82,18 @@ pub fn complete(outcomes: &[lab::Outcome]) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Returns the CPU model asked for, or the one on which that QEMU shows the I side best.
+///
+/// # Errors
+///
+/// If the QEMU cannot be had.
+pub fn cpu(asked: Option<&str>, qemu: &lab::Qemu) -> Result<String, Failure> {
+    match asked {
+        Some(model) => Ok(model.to_owned()),
+        None => Ok(lab::emulator(qemu).map_err(failure)?.cpu_without_dic().to_owned()),
+    }
+}
+
 /// Returns the failure that an error of the lab means.
 pub fn failure(error: lab::Error) -> Failure {
     let code = if matches!(error, lab::Error::Interrupted) { INTERRUPTED } else { HARNESS };

@@ -1,13 +1,13 @@
 //! `faultline matrix`: which maintenance each kernel does on each kind of machine, counted and predicted, in one table.
 
 use std::ffi::OsString;
+use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::process::Command;
 
 use super::lab::{complete, failure};
 use super::{Failure, Outcome};
-use crate::lab::{self, GuestExit, Options};
+use crate::lab::{self, Emulator, GuestExit, Options, Qemu};
 use crate::result::{RunResult, Status};
 use crate::store;
 use crate::verdict::policy::Class;
@@ -21,14 +21,26 @@ pub struct Args {
     /// Cells of these CPU models only
     #[arg(long, value_delimiter = ',', value_name = "MODEL,…")]
     cpus: Vec<String>,
-    /// The QEMU to use
-    #[arg(long, hide = true, default_value = "qemu-system-aarch64", value_name = "PROGRAM")]
-    qemu: PathBuf,
+    /// The QEMU to use, as for `lab`; CPUs with DIC get one of version 10
+    #[arg(long, default_value = lab::OWN_QEMU, value_name = "PROGRAM|VERSION")]
+    qemu: Qemu,
 }
 
-/// CPU models: those without DIC in Debian 12's QEMU, and those that only newer versions have.
-const CPUS: [&str; 8] =
-    ["neoverse-n1", "cortex-a57", "cortex-a72", "cortex-a76", "max", "a64fx", "neoverse-v1", "neoverse-n2"];
+/// Major version of the QEMU that has the CPUs with DIC.
+const WITH_DIC: u32 = 10;
+
+/// CPU models, and the least QEMU for those with DIC. `max` has it in newer versions.
+const CPUS: [(&str, Option<u32>); 9] = [
+    ("neoverse-n1", None),
+    ("cortex-a57", None),
+    ("cortex-a72", None),
+    ("cortex-a76", None),
+    ("max", None),
+    ("a64fx", None),
+    ("neoverse-v1", Some(WITH_DIC)),
+    ("neoverse-n2", Some(WITH_DIC)),
+    ("max", Some(WITH_DIC)),
+];
 /// CPU models on which every page size and mode of KVM is tried; the others get 4K pages and their own mode.
 const THOROUGH: [&str; 2] = ["neoverse-n1", "max"];
 const KERNELS: [(&str, Class); 2] = [("by-line", Class::ByLine), ("upton", Class::Capped)];
@@ -46,6 +58,7 @@ const MODES: [(&str, &str); 3] =
 
 struct Cell {
     cpu: &'static str,
+    qemu: Option<u32>,
     pages: usize,
     mode: usize,
     kernel: usize,
@@ -54,15 +67,22 @@ struct Cell {
 impl Cell {
     fn all(cpus: &[String]) -> Vec<Self> {
         let mut cells = Vec::new();
-        for cpu in CPUS.into_iter().filter(|cpu| cpus.is_empty() || cpus.iter().any(|wanted| wanted == cpu)) {
-            let thorough = THOROUGH.contains(&cpu);
+        for (cpu, qemu) in
+            CPUS.into_iter().filter(|(cpu, _)| cpus.is_empty() || cpus.iter().any(|wanted| wanted == cpu))
+        {
+            let thorough = qemu.is_none() && THOROUGH.contains(&cpu);
             // Other modes with 4K pages, other pages in the first mode: their product would show nothing more.
             let machines = [(0, 0), (1, 0), (2, 0), (0, 1), (0, 2)];
             for (pages, mode) in machines.into_iter().filter(|machine| thorough || *machine == (0, 0)) {
-                cells.extend((0..KERNELS.len()).map(|kernel| Self { cpu, pages, mode, kernel }));
+                cells.extend((0..KERNELS.len()).map(|kernel| Self { cpu, qemu, pages, mode, kernel }));
             }
         }
         cells
+    }
+
+    /// Returns the QEMU that it runs on.
+    fn choice(&self, args: &Args) -> Qemu {
+        self.qemu.map_or_else(|| args.qemu.clone(), Qemu::AtLeast)
     }
 
     fn options(&self, args: &Args) -> Options {
@@ -74,7 +94,7 @@ impl Cell {
             time_scale: Some(4),
             append: format!("{pools} {}", MODES[self.mode].1),
             count: true,
-            qemu: args.qemu.clone(),
+            qemu: self.choice(args),
             qemu_timeout: 120,
             ..Options::for_kernel(&kernel)
         }
@@ -101,16 +121,20 @@ impl Row {
 ///
 /// What keeps the lab itself from working.
 pub fn run(args: &Args) -> Outcome {
-    let known = Command::new(&args.qemu).args(["-machine", "virt", "-cpu", "help"]).output();
-    let known = known.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    // No cell may have a run: then nobody else makes it.
+    fs::create_dir_all(&args.results)
+        .map_err(|error| Failure::harness(store::Error::Write(args.results.clone(), error)))?;
+    let mut emulators = Emulators::default();
     let mut rows = Vec::new();
     for cell in Cell::all(&args.cpus) {
-        let row = if known.split_whitespace().any(|name| name == cell.cpu) {
-            try_cell(&cell, args)?
-        } else {
-            Row::without(Status::Skip, "this QEMU does not have the model")
+        let (version, row) = match emulators.get(cell.choice(args))? {
+            Err(reason) => ("-".into(), Row::without(Status::Skip, reason)),
+            Ok(emulator) if !emulator.has_cpu(cell.cpu) => {
+                (emulator.version().to_owned(), Row::without(Status::Skip, "this QEMU does not have the model"))
+            }
+            Ok(emulator) => (emulator.version().to_owned(), try_cell(&cell, args)?),
         };
-        rows.push((cell, row));
+        rows.push((cell, version, row));
     }
     let mut table = Vec::new();
     // Writing to memory does not fail.
@@ -119,7 +143,33 @@ pub fn run(args: &Args) -> Outcome {
     store::replace(&path, &table).map_err(|error| Failure::harness(store::Error::Write(path, error)))?;
     // A closed pipe is the reader's choice; the table is on disk.
     let _ = io::stdout().write_all(&table);
-    Ok(rows.iter().map(|(_, row)| row.status).max().unwrap_or(Status::Skip).exit_code())
+    Ok(rows.iter().map(|(.., row)| row.status).max().unwrap_or(Status::Skip).exit_code())
+}
+
+/// Those that were looked for already: what cannot be had is not fetched for every cell.
+#[derive(Default)]
+struct Emulators(Vec<(Qemu, Result<Emulator, String>)>);
+
+impl Emulators {
+    /// Returns the QEMU of a choice, or why there is none.
+    fn get(&mut self, choice: Qemu) -> Result<Result<&Emulator, String>, Failure> {
+        let known = self.0.iter().position(|(known, _)| *known == choice);
+        let index = match known {
+            Some(index) => index,
+            None => {
+                let found = match lab::emulator(&choice) {
+                    // Without the machine's own there is no lab at all.
+                    Err(error) if choice == Qemu::default() || matches!(error, lab::Error::Interrupted) => {
+                        return Err(failure(error));
+                    }
+                    found => found.map_err(|error| error.to_string()),
+                };
+                self.0.push((choice, found));
+                self.0.len() - 1
+            }
+        };
+        Ok(self.0[index].1.as_ref().map_err(Clone::clone))
+    }
 }
 
 fn try_cell(cell: &Cell, args: &Args) -> Result<Row, Failure> {
@@ -166,15 +216,16 @@ fn judge(cell: &Cell, result: &RunResult) -> Row {
     }
 }
 
-fn print(out: &mut impl Write, rows: &[(Cell, Row)]) -> io::Result<()> {
+fn print(out: &mut impl Write, rows: &[(Cell, String, Row)]) -> io::Result<()> {
     writeln!(out, "All cells are emulated; operations are counted exactly, times are not compared.\n")?;
-    writeln!(out, "| CPU | pages | KVM mode | kernel | I line | policy found | status | |")?;
-    writeln!(out, "|---|---|---|---|---|---|---|---|")?;
-    for (cell, row) in rows {
+    writeln!(out, "| CPU | QEMU | pages | KVM mode | kernel | I line | policy found | status | |")?;
+    writeln!(out, "|---|---|---|---|---|---|---|---|---|")?;
+    for (cell, version, row) in rows {
         writeln!(
             out,
-            "| {} | {} | {} | {} | {} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} | {} | {} | {} | {} |",
             cell.cpu,
+            version,
             PAGES[cell.pages].0,
             MODES[cell.mode].0,
             KERNELS[cell.kernel].0,
@@ -194,7 +245,7 @@ mod tests {
     #[test]
     fn cells() {
         let all = Cell::all(&[]);
-        assert_eq!(all.len(), 2 * (2 * 5 + 6));
+        assert_eq!(all.len(), 2 * (2 * 5 + 7));
         let one = Cell::all(&["a64fx".into()]);
         assert!(one.iter().all(|cell| (cell.cpu, cell.pages, cell.mode) == ("a64fx", 0, 0)) && one.len() == 2);
     }

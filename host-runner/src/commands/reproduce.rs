@@ -3,9 +3,9 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use super::lab::{complete, failure};
+use super::lab::{complete, cpu, failure};
 use super::{Failure, Outcome};
-use crate::lab::{self, Options};
+use crate::lab::{self, Options, Qemu};
 use crate::{report, store, verdict};
 
 /// Which kernels, and on what.
@@ -20,9 +20,13 @@ pub struct Args {
     /// Directory that receives both run directories
     #[arg(long, default_value = "results", value_name = "DIR")]
     results: PathBuf,
-    /// CPU model that QEMU emulates; the default has FWB, so that the D side stays out of the picture, and no DIC
-    #[arg(long, default_value = "max", value_name = "MODEL")]
-    cpu: String,
+    /// CPU model that QEMU emulates; the default has no DIC and, with a QEMU before 8, FWB, so that the D side stays out of
+    /// the picture
+    #[arg(long, value_name = "MODEL")]
+    cpu: Option<String>,
+    /// The QEMU to use, as for `lab`
+    #[arg(long, default_value = lab::OWN_QEMU, value_name = "PROGRAM|VERSION")]
+    qemu: Qemu,
     /// Let every instruction take 2^N ns of virtual time
     #[arg(long, default_value_t = 6, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=7))]
     time_scale: u8,
@@ -43,7 +47,8 @@ pub fn run(args: &Args) -> Outcome {
     let options = Options {
         kernel: vec![args.before.clone(), args.after.clone()],
         results: args.results.clone(),
-        cpu: args.cpu.clone(),
+        cpu: cpu(args.cpu.as_deref(), &args.qemu)?,
+        qemu: args.qemu.clone(),
         time_scale: Some(args.time_scale),
         append: "hugepagesz=1G hugepages=1".into(),
         dry_run: args.dry_run,

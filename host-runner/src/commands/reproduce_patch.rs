@@ -4,9 +4,9 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use super::lab::{complete, failure};
+use super::lab::{complete, cpu, failure};
 use super::{Failure, Outcome};
-use crate::lab::{self, Options};
+use crate::lab::{self, Options, Qemu};
 use crate::report::table::{self, columns, headline, time};
 use crate::result::RunResult;
 use crate::store;
@@ -31,9 +31,13 @@ pub struct Args {
     /// Directory that receives the run directories
     #[arg(long, default_value = "results", value_name = "DIR")]
     results: PathBuf,
-    /// CPU model that QEMU emulates; the default has FWB, so that the D side stays out of the picture, and no DIC
-    #[arg(long, default_value = "max", value_name = "MODEL")]
-    cpu: String,
+    /// CPU model that QEMU emulates; the default has no DIC and, with a QEMU before 8, FWB, so that the D side stays out of
+    /// the picture
+    #[arg(long, value_name = "MODEL")]
+    cpu: Option<String>,
+    /// The QEMU to use, as for `lab`
+    #[arg(long, default_value = lab::OWN_QEMU, value_name = "PROGRAM|VERSION")]
+    qemu: Qemu,
     /// Print QEMU's command lines and do nothing else
     #[arg(long)]
     dry_run: bool,
@@ -95,7 +99,8 @@ pub fn run(args: &Args) -> Outcome {
     let options = Options {
         kernel,
         results: args.results.clone(),
-        cpu: args.cpu.clone(),
+        cpu: cpu(args.cpu.as_deref(), &args.qemu)?,
+        qemu: args.qemu.clone(),
         smp: args.plan.cpus(),
         time_scale: Some(args.plan.time_scale()),
         append: args.plan.append().into(),

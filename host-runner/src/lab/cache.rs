@@ -46,6 +46,29 @@ pub fn directory() -> Result<PathBuf, Error> {
         .ok_or(Error::NoCache)
 }
 
+/// Waits for every other `faultline` to let go of the lock file at `path`; it is free again when the result is dropped.
+///
+/// # Errors
+///
+/// [`Error::Cache`] or [`Error::Interrupted`].
+pub fn lock(path: &Path, interrupt: &Interrupt, progress: &dyn Fn(&str)) -> Result<File, Error> {
+    let failed = |error| Error::Cache { path: path.to_owned(), error };
+    let lock = File::create(path).map_err(failed)?;
+    let mut told = false;
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(lock),
+            Err(TryLockError::WouldBlock) => {
+                if !std::mem::replace(&mut told, true) {
+                    progress("waiting for another faultline that is fetching");
+                }
+                interrupt.tick()?;
+            }
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+    }
+}
+
 impl Cache {
     /// Opens the cache of this user, waiting for any other `faultline` that is changing it.
     ///
@@ -64,21 +87,8 @@ impl Cache {
     pub fn open_at(base: &Path, interrupt: &Interrupt, progress: &dyn Fn(&str)) -> Result<Self, Error> {
         let root = base.join("kernels");
         fs::create_dir_all(&root).map_err(|error| Error::Cache { path: root.clone(), error })?;
-        let path = root.join("lock");
-        let lock = File::create(&path).map_err(|error| Error::Cache { path: path.clone(), error })?;
-        let mut told = false;
-        loop {
-            match lock.try_lock() {
-                Ok(()) => return Ok(Self { root, _lock: lock }),
-                Err(TryLockError::WouldBlock) => {
-                    if !std::mem::replace(&mut told, true) {
-                        progress("waiting for another faultline that is fetching");
-                    }
-                    interrupt.tick()?;
-                }
-                Err(TryLockError::Error(error)) => return Err(Error::Cache { path, error }),
-            }
-        }
+        let lock = lock(&root.join("lock"), interrupt, progress)?;
+        Ok(Self { root, _lock: lock })
     }
 
     /// Returns a directory of the cache for the named tool's own files.

@@ -1,24 +1,28 @@
-//! Debian's arm64 kernels, by an apt of our own.
-//!
-//! The mirrors are those the machine is configured for. Lists, cache and package state are private, so nothing of the
-//! machine's own changes, and apt verifies every signature against Debian's keyring.
+//! Debian's arm64 kernels.
 
 use std::cmp::Ordering;
-use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::Error;
+use super::apt::{Apt, Archive, Installed, Scope, Update};
 use super::cache::Cache;
-use super::process::{Finished, Interrupt, Unfinished, finish};
+use super::process::Interrupt;
 
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-const MAIN_FALLBACK: &str = "https://deb.debian.org/debian/";
-const SECURITY_FALLBACK: &str = "https://deb.debian.org/debian-security/";
-const MAIN_SUITES: &[&str] = &["bookworm", "bookworm-updates", "bookworm-backports", "trixie"];
-const SECURITY_SUITES: &[&str] = &["bookworm-security", "trixie-security"];
-const SUITES: &str = "bookworm, bookworm-security, bookworm-backports, trixie and trixie-security";
+/// Where Debian's kernels have been.
+const SCOPE: Scope = Scope {
+    suites: &[
+        ("bookworm", Archive::Main),
+        ("bookworm-updates", Archive::Main),
+        ("bookworm-backports", Archive::Main),
+        ("trixie", Archive::Main),
+        ("bookworm-security", Archive::Security),
+        ("trixie-security", Archive::Security),
+    ],
+    architecture: Some("arm64"),
+    installed: Installed::Nothing,
+};
 
 /// A line of Debian kernels that the lab follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,13 +83,13 @@ pub fn fetch_series(
     if let Some(image) = cache.find(&key, progress) {
         return Ok(image);
     }
-    let apt = Apt::prepare(cache, interrupt)?;
+    let apt = prepare(cache, interrupt)?;
     let update = apt.update(progress)?;
     let (head, tail) = series.package();
     let names = apt.package_names(head)?;
     let newest = names.iter().filter(|name| series.owns(name)).max_by(|a, b| natural_order(a, b));
-    let package = newest.ok_or_else(|| update.no_package(format!("{head}*{tail}")))?;
-    apt.store(cache, &key, package, progress)
+    let package = newest.ok_or_else(|| no_package(update, format!("{head}*{tail}")))?;
+    store(&apt, cache, &key, package, progress)
 }
 
 /// Returns the Image of one exact release, from the cache when it is there.
@@ -103,125 +107,39 @@ pub fn fetch_release(
     if let Some(image) = cache.find(&key, progress) {
         return Ok(image);
     }
-    let apt = Apt::prepare(cache, interrupt)?;
+    let apt = prepare(cache, interrupt)?;
     let update = apt.update(progress)?;
     let package = format!("linux-image-{release}-unsigned");
     if !apt.package_names(&package)?.contains(&package) {
-        return Err(update.no_package(package));
+        return Err(no_package(update, package));
     }
-    apt.store(cache, &key, &package, progress)
+    store(&apt, cache, &key, &package, progress)
 }
 
-/// What `apt-get update` said.
-struct Update {
-    complaint: Option<String>,
+fn prepare<'a>(cache: &Cache, interrupt: &'a Interrupt) -> Result<Apt<'a>, Error> {
+    Apt::prepare(&cache.tool_directory("apt"), &SCOPE, interrupt)
 }
 
-impl Update {
-    fn no_package(&self, pattern: String) -> Error {
-        match &self.complaint {
-            Some(reason) => Error::Fetch { what: "Debian's package lists".into(), reason: reason.clone() },
-            None => Error::NoPackage {
-                pattern,
-                suites: SUITES,
-                hint: "Debian keeps only the latest releases; take debian:6.1 or debian:6.12, or a path".into(),
-            },
-        }
+fn no_package(update: Update, pattern: String) -> Error {
+    match update.complaint {
+        Some(reason) => Error::Fetch { what: "Debian's package lists".into(), reason },
+        None => Error::NoPackage {
+            pattern,
+            suites: SCOPE.names(),
+            hint: "Debian keeps only the latest releases; take debian:6.1 or debian:6.12, or a path".into(),
+        },
     }
 }
 
-/// An apt with its own lists, cache and package state.
-struct Apt<'a> {
-    directory: PathBuf,
-    interrupt: &'a Interrupt,
-}
-
-impl<'a> Apt<'a> {
-    fn prepare(cache: &Cache, interrupt: &'a Interrupt) -> Result<Self, Error> {
-        if !Path::new(KEYRING).exists() {
-            return Err(Error::MissingKeyring { path: KEYRING.into(), package: "debian-archive-keyring" });
-        }
-        let directory = cache.tool_directory("apt");
-        let failed = |error| Error::Cache { path: directory.clone(), error };
-        for name in ["lists/partial", "cache/archives/partial"] {
-            fs::create_dir_all(directory.join(name)).map_err(failed)?;
-        }
-        File::create(directory.join("status")).map_err(failed)?;
-        let apt = Self { directory: directory.clone(), interrupt };
-        fs::write(directory.join("sources.list"), sources(&apt.mirrors()?)).map_err(failed)?;
-        Ok(apt)
-    }
-
-    /// Asks the machine's own apt where its packages come from.
-    fn mirrors(&self) -> Result<Mirrors, Error> {
-        let mut command = Command::new("apt-get");
-        command.args(["indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]);
-        Ok(Mirrors::among(&self.run(&mut command, "apt")?.stdout))
-    }
-
-    fn options(&self) -> Vec<OsString> {
-        let path = |key: &str, name: &str| {
-            let mut option = OsString::from(format!("{key}="));
-            option.push(self.directory.join(name));
-            option
-        };
-        let settings = [
-            path("Dir::Etc::sourcelist", "sources.list"),
-            "Dir::Etc::sourceparts=/dev/null".into(),
-            path("Dir::State::Lists", "lists"),
-            path("Dir::State::status", "status"),
-            path("Dir::Cache", "cache"),
-            "APT::Architecture=arm64".into(),
-            "APT::Architectures=arm64".into(),
-            "APT::Get::AllowUnauthenticated=false".into(),
-            "Acquire::AllowInsecureRepositories=false".into(),
-            "Acquire::Languages=none".into(),
-            "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".into(),
-            "Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled=false".into(),
-        ];
-        settings.into_iter().flat_map(|setting| ["-o".into(), setting]).collect()
-    }
-
-    fn run(&self, command: &mut Command, package: &'static str) -> Result<Finished, Error> {
-        let program = command.get_program().to_string_lossy().into_owned();
-        finish(command.env("LC_ALL", "C"), self.interrupt).map_err(|unfinished| match unfinished {
-            Unfinished::Interrupted => Error::Interrupted,
-            Unfinished::Io(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                Error::MissingProgram { program, package }
-            }
-            Unfinished::Io(error) => Error::Start { program, error },
-        })
-    }
-
-    /// Updates the lists. A suite that a mirror lacks is no failure until a package is missed.
-    fn update(&self, progress: &dyn Fn(&str)) -> Result<Update, Error> {
-        progress("fetching Debian's package lists");
-        let done = self.run(Command::new("apt-get").args(self.options()).arg("update"), "apt")?;
-        Ok(Update { complaint: complaint(&done) })
-    }
-
-    fn package_names(&self, prefix: &str) -> Result<Vec<String>, Error> {
-        let done = self.run(Command::new("apt-cache").args(self.options()).args(["pkgnames", prefix]), "apt")?;
-        Ok(done.stdout.lines().map(String::from).collect())
-    }
-
-    /// Downloads a package and stores its kernel.
-    fn store(&self, cache: &Cache, key: &str, package: &str, progress: &dyn Fn(&str)) -> Result<PathBuf, Error> {
-        let release = package.trim_start_matches("linux-image-").trim_end_matches("-unsigned");
-        progress(&format!("fetching {package}"));
-        let fetched = tempfile::tempdir_in(&self.directory)
-            .map_err(|error| Error::Cache { path: self.directory.clone(), error })?;
-        let mut command = Command::new("apt-get");
-        command.args(self.options()).args(["download", package]).current_dir(fetched.path());
-        let done = self.run(&mut command, "apt")?;
-        let deb = fs::read_dir(fetched.path()).ok().and_then(|mut entries| entries.find_map(Result::ok));
-        let Some(deb) = deb.filter(|_| done.status.success()) else {
-            let reason = complaint(&done).unwrap_or_else(|| format!("apt-get download: {}", done.status));
-            return Err(Error::Fetch { what: package.to_string(), reason });
-        };
-        progress(&format!("unpacking {package}"));
-        cache.store(key, release, package, &mut |image| unpack_kernel(&deb.path(), release, image))
-    }
+/// Downloads a package and stores its kernel.
+fn store(apt: &Apt<'_>, cache: &Cache, key: &str, package: &str, progress: &dyn Fn(&str)) -> Result<PathBuf, Error> {
+    let release = package.trim_start_matches("linux-image-").trim_end_matches("-unsigned");
+    progress(&format!("fetching {package}"));
+    let scratch = cache.tool_directory("apt");
+    let fetched = tempfile::tempdir_in(&scratch).map_err(|error| Error::Cache { path: scratch, error })?;
+    let deb = apt.download(package, fetched.path())?;
+    progress(&format!("unpacking {package}"));
+    cache.store(key, release, package, &mut |image| unpack_kernel(&deb, release, image))
 }
 
 /// Writes `/boot/vmlinuz-<release>` of a package to `image`.
@@ -259,37 +177,6 @@ fn unpack_kernel(deb: &Path, release: &str, image: &Path) -> Result<(), Error> {
         let reason = String::from_utf8_lossy(&done.stderr).lines().next().unwrap_or("dpkg-deb failed").to_string();
         Err(failed(reason))
     }
-}
-
-/// Returns apt's first error line, or its first warning about an index.
-fn complaint(done: &Finished) -> Option<String> {
-    let find = |head: &str| done.stderr.lines().find(|line| line.starts_with(head));
-    find("E: ").or_else(|| find("W: Failed")).map(|line| line[3..].trim().to_string())
-}
-
-/// Where Debian's packages come from.
-#[derive(Debug, PartialEq, Eq)]
-struct Mirrors {
-    main: String,
-    security: String,
-}
-
-impl Mirrors {
-    fn among(uris: &str) -> Self {
-        let ending = |name: &str| {
-            uris.lines().map(str::trim).find(|uri| uri.trim_end_matches('/').ends_with(name)).map(String::from)
-        };
-        Self {
-            main: ending("/debian").unwrap_or_else(|| MAIN_FALLBACK.into()),
-            security: ending("/debian-security").unwrap_or_else(|| SECURITY_FALLBACK.into()),
-        }
-    }
-}
-
-fn sources(mirrors: &Mirrors) -> String {
-    let line = |uri: &str, suite: &&str| format!("deb [arch=arm64 signed-by={KEYRING}] {uri} {suite} main\n");
-    let main = MAIN_SUITES.iter().map(|suite| line(&mirrors.main, suite));
-    main.chain(SECURITY_SUITES.iter().map(|suite| line(&mirrors.security, suite))).collect()
 }
 
 /// Compares names with their runs of digits as numbers: 6.12.9 comes before 6.12.10.
@@ -340,25 +227,5 @@ mod tests {
         assert_eq!(natural_order("6.12.95+deb12", "6.12.117+deb12"), Ordering::Less);
         assert_eq!(natural_order("6.12.115+deb13.1", "6.12.115+deb13"), Ordering::Greater);
         assert_eq!(natural_order("6.12.117", "6.12.117"), Ordering::Equal);
-    }
-
-    #[test]
-    fn mirrors_are_the_machines_own_or_debians() {
-        let own =
-            "http://mirror.example/debian-security/\nhttp://mirror.example/debian/\nhttp://other.example/nodejs/\n";
-        let expected = Mirrors {
-            main: "http://mirror.example/debian/".into(),
-            security: "http://mirror.example/debian-security/".into(),
-        };
-        assert_eq!(Mirrors::among(own), expected);
-        assert_eq!(Mirrors::among("").main, MAIN_FALLBACK);
-        assert_eq!(Mirrors::among("").security, SECURITY_FALLBACK);
-    }
-
-    #[test]
-    fn every_source_is_signed_by_debian() {
-        let text = sources(&Mirrors::among(""));
-        assert_eq!(text.lines().count(), MAIN_SUITES.len() + SECURITY_SUITES.len());
-        assert!(text.lines().all(|line| line.contains("signed-by=/usr/share/keyrings/debian-archive-keyring.gpg")));
     }
 }

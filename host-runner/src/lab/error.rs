@@ -48,11 +48,19 @@ pub enum Error {
         package: &'static str,
     },
     /// apt could not fetch the list of packages or a package.
-    #[error("cannot fetch {what}: {reason}; check the network, or give the path of an Image with --kernel")]
+    #[error("cannot fetch {what}: {reason}; check the network, or give a path instead")]
     Fetch {
         /// What was to be fetched.
         what: String,
         /// apt's last word.
+        reason: String,
+    },
+    /// There is no QEMU of the version asked for.
+    #[error("no QEMU {wanted} or newer: {reason}")]
+    NoQemu {
+        /// The major version asked for.
+        wanted: u32,
+        /// Why not.
         reason: String,
     },
     /// No package of that name in any suite.
@@ -61,7 +69,7 @@ pub enum Error {
         /// The package name, with `*` for what was left open.
         pattern: String,
         /// The suites searched.
-        suites: &'static str,
+        suites: String,
         /// What else is known.
         hint: String,
     },

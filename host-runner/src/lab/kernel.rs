@@ -83,7 +83,9 @@ pub fn resolve(
         }
         Spec::Policy(policy) => {
             let source = linux.map_or(policy::Source::Debian, |tree| policy::Source::Tree(tree.to_owned()));
-            policy::image(&policy.to_string(), &source, &cache::directory()?, progress).map_err(Error::Policy)?
+            let image = policy::image(&policy.to_string(), &source, &cache::directory()?, interrupt, progress);
+            interrupt.check()?;
+            image?
         }
     };
     let (image, info) = image::prepare(&path, scratch)?;

@@ -4,11 +4,13 @@
 //! the runner prints, and brings the run directory out as it grows, so that a guest that panics or hangs loses
 //! nothing. Inside the guest, [`guest`] is process 1.
 
+mod apt;
 mod cache;
 pub mod cmo;
 mod collect;
 mod console;
 mod debian;
+mod emulator;
 mod error;
 pub mod guest;
 mod image;
@@ -31,6 +33,7 @@ use jiff::Timestamp;
 use tempfile::TempDir;
 
 pub use self::console::GuestExit;
+pub use self::emulator::{Choice as Qemu, Emulator, OWN as OWN_QEMU};
 pub use self::error::Error;
 use self::guest::Manifest;
 use self::kernel::{Kernel, Spec};
@@ -84,9 +87,10 @@ pub struct Options {
     /// One more argument for QEMU
     #[arg(long = "qemu-arg", hide = true, value_name = "ARG", allow_hyphen_values = true)]
     pub qemu_args: Vec<String>,
-    /// The QEMU to use
-    #[arg(long, hide = true, default_value = "qemu-system-aarch64", value_name = "PROGRAM")]
-    pub qemu: PathBuf,
+    /// The QEMU to use: a program, or a major version such as 10, which is the machine's own if that is at least as new,
+    /// else Debian's backport, unpacked into the cache
+    #[arg(long, default_value = emulator::OWN, value_name = "PROGRAM|VERSION")]
+    pub qemu: Qemu,
     /// An accident inside the guest, for tests: see lab/guest/hooks.rs
     #[arg(long, hide = true, value_name = "KEY=VALUE", value_parser = key_value)]
     pub guest_hook: Vec<(String, String)>,
@@ -113,7 +117,7 @@ impl Options {
             keep: false,
             qemu_timeout: 600,
             qemu_args: Vec::new(),
-            qemu: "qemu-system-aarch64".into(),
+            qemu: Qemu::default(),
             guest_hook: Vec::new(),
             guest_runner: None,
         }
@@ -158,17 +162,34 @@ pub fn run(options: &Options, argv: &[OsString]) -> Result<Vec<Outcome>, Error> 
     }
     let interrupt = Interrupt::catch();
     let runner = initramfs::runner(options.guest_runner.as_deref())?;
-    let manifest = manifest(options, argv)?;
+    let screen = Screen::new(options.kernel.iter().map(String::as_str));
+    let emulator = find(&options.qemu, &interrupt, &screen)?;
+    let manifest = manifest(options, &emulator, argv)?;
     fs::create_dir_all(&options.results).map_err(|error| Error::results(&options.results, error))?;
     let results = options.results.canonicalize().map_err(|error| Error::results(&options.results, error))?;
     let files = options.with.iter().map(|path| initramfs::File::read(path)).collect::<Result<_, _>>()?;
-    let lab = Lab { options, runner, manifest, files, results, interrupt: &interrupt };
-    let screen = Screen::new(options.kernel.iter().map(String::as_str));
+    let lab = Lab { options, emulator, runner, manifest, files, results, interrupt: &interrupt };
     let mut ready = Vec::new();
     for (name, spec) in options.kernel.iter().zip(&specs) {
         ready.push(lab.prepare(name, spec, &screen.lane(name))?);
     }
     lab.boot_all(ready, &screen)
+}
+
+/// Finds the QEMU of a choice, fetching it if it is in neither machine nor cache.
+///
+/// # Errors
+///
+/// As [`Emulator::find`].
+pub fn emulator(choice: &Qemu) -> Result<Emulator, Error> {
+    find(choice, &Interrupt::catch(), &Screen::new(std::iter::empty()))
+}
+
+fn find(choice: &Qemu, interrupt: &Interrupt, screen: &Screen) -> Result<Emulator, Error> {
+    let lane = screen.lane("QEMU");
+    let found = Emulator::find(choice, interrupt, &|text| lane.stage(text));
+    lane.finish();
+    found
 }
 
 fn parse(options: &Options) -> Result<Vec<Spec>, Error> {
@@ -200,18 +221,18 @@ fn dry_run(options: &Options, specs: &[Spec]) -> Vec<Outcome> {
             Spec::Path(path) => path.clone(),
             _ => PathBuf::from(format!("<Image of {name}>")),
         };
-        println!("{}", qemu::shell_line(&options.qemu, &qemu::arguments(options, &image)));
+        println!("{}", Emulator::named(&options.qemu).shell_line(&qemu::arguments(options, &image)));
         Outcome { kernel: name.clone(), release: None, run_dir: None, exit: None, lost: Vec::new(), seconds: 0.0 }
     };
     options.kernel.iter().zip(specs).map(|(name, spec)| line(name, spec)).collect()
 }
 
 /// Describes the run to the guest. Nothing in it may differ between two runs of the same.
-fn manifest(options: &Options, argv: &[OsString]) -> Result<Manifest, Error> {
+fn manifest(options: &Options, emulator: &Emulator, argv: &[OsString]) -> Result<Manifest, Error> {
     let text =
         |argument: &OsString| argument.to_str().map(String::from).ok_or_else(|| Error::Argument(argument.clone()));
     let lab = serde_json::json!({
-        "emulator": qemu::version(&options.qemu)?,
+        "emulator": emulator.name(),
         "cpu": options.cpu,
         "smp": options.smp,
         "time_scale": options.time_scale,
@@ -229,6 +250,7 @@ struct Ready {
 
 struct Lab<'a> {
     options: &'a Options,
+    emulator: Emulator,
     runner: Vec<u8>,
     manifest: Manifest,
     files: Vec<initramfs::File>,
@@ -298,7 +320,7 @@ impl Lab<'_> {
         let limit = Duration::from_secs(self.options.qemu_timeout);
         lane.stage("booting");
         let (started, clock) = (Timestamp::now(), Instant::now());
-        let ending = qemu::supervise(&self.options.qemu, &arguments, &staging, limit, self.interrupt, lane);
+        let ending = qemu::supervise(&self.emulator, &arguments, &staging, limit, self.interrupt, lane);
         let seconds = clock.elapsed().as_secs_f64();
         lane.finish();
         let ending = ending?;
@@ -352,7 +374,7 @@ impl Lab<'_> {
         fs::create_dir(&beside)?;
         fs::rename(ready.work.path().join(qemu::INITRAMFS), beside.join(qemu::INITRAMFS))?;
         // QEMU's working directory is a subdirectory, as the command line expects.
-        let line = qemu::shell_line(&self.options.qemu, &qemu::arguments(self.options, &ready.kernel.image));
+        let line = self.emulator.shell_line(&qemu::arguments(self.options, &ready.kernel.image));
         fs::write(beside.join("qemu.sh"), format!("#!/bin/sh\nmkdir -p run && cd run && exec {line}\n"))
     }
 }

@@ -11,7 +11,6 @@
 //! on three things: one build at a time per source (a lock), every build first sets every file that any patch touches
 //! to exactly its content for this policy, and a file that changes gets a new time, which is what make goes by.
 
-mod apt;
 mod build;
 mod source;
 
@@ -24,6 +23,8 @@ use std::str::FromStr;
 
 pub use build::PACKAGES;
 pub use source::Source;
+
+use super::process::Interrupt;
 
 /// What the kernel does to the I-cache when stage 2 grants execute permission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -209,11 +210,17 @@ fn io_error<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) ->
 /// # Errors
 ///
 /// Each variant of [`Error`] names the step; nothing half-built is ever left under the path that is returned.
-pub fn image(spec: &str, source: &Source, cache: &Path, progress: &dyn Fn(&str)) -> Result<PathBuf, Error> {
+pub fn image(
+    spec: &str,
+    source: &Source,
+    cache: &Path,
+    interrupt: &Interrupt,
+    progress: &dyn Fn(&str),
+) -> Result<PathBuf, Error> {
     let spec: Spec = spec.parse()?;
     build::check_tools()?;
     let compiler = build::compiler_version()?;
-    let tree = source.tree(cache, progress)?;
+    let tree = source.tree(cache, interrupt, progress)?;
     let inputs = inputs(spec, &tree.id, &compiler);
     let folder = cache.join("policy").join(key(&inputs));
     let image = folder.join("Image");

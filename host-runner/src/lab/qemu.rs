@@ -5,11 +5,12 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, set_parent_process_death_signal};
 
+use super::emulator::Emulator;
 use super::guest::{CONSOLE_FILE, HELLO_FILE, OUTPUT_FILE};
 use super::process::{Interrupt, end};
 use super::{Error, Options};
@@ -68,42 +69,6 @@ pub fn is_cpu_name(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ',' | '='))
 }
 
-/// Returns the command line as one would type it.
-pub fn shell_line(program: &Path, arguments: &[OsString]) -> String {
-    let words = std::iter::once(program.as_os_str()).chain(arguments.iter().map(OsString::as_os_str));
-    words.map(|word| quote(&word.to_string_lossy())).collect::<Vec<_>>().join(" ")
-}
-
-fn quote(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./,=:+%@".contains(c);
-    if !word.is_empty() && word.chars().all(plain) { word.into() } else { format!("'{}'", word.replace('\'', "'\\''")) }
-}
-
-/// Asks QEMU for its name and version, as in "qemu-system-aarch64 7.2.22".
-///
-/// # Errors
-///
-/// [`Error::MissingProgram`] or [`Error::Start`].
-pub fn version(program: &Path) -> Result<String, Error> {
-    let output = Command::new(program)
-        .arg("--version")
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| start_error(program, error))?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let number = text.split_whitespace().skip_while(|word| *word != "version").nth(1).unwrap_or("unknown").to_string();
-    let name = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy();
-    Ok(format!("{name} {number}"))
-}
-
-fn start_error(program: &Path, error: io::Error) -> Error {
-    let program = program.display().to_string();
-    match error.kind() {
-        io::ErrorKind::NotFound => Error::MissingProgram { program, package: "qemu-system-arm" },
-        _ => Error::Start { program, error },
-    }
-}
-
 /// How one QEMU came to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ending {
@@ -134,7 +99,7 @@ pub trait Audience {
 ///
 /// [`Error::MissingProgram`], [`Error::Start`] or [`Error::Results`].
 pub fn supervise(
-    program: &Path,
+    emulator: &Emulator,
     arguments: &[OsString],
     staging: &Path,
     limit: Duration,
@@ -143,7 +108,7 @@ pub fn supervise(
 ) -> Result<Ending, Error> {
     let stderr_path = staging.join("..").join(STDERR);
     let stderr = File::create(&stderr_path).map_err(|error| Error::results(&stderr_path, error))?;
-    let mut command = Command::new(program);
+    let mut command = emulator.command();
     command.args(arguments).current_dir(staging).stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
     // In a group of its own, QEMU does not see the terminal's Ctrl-C: it is ended here, after which results are kept.
     command.process_group(0);
@@ -153,7 +118,7 @@ pub fn supervise(
         command.pre_exec(|| set_parent_process_death_signal(Some(Signal::KILL)).map_err(io::Error::from));
     }
     let started = Instant::now();
-    let mut child = command.spawn().map_err(|error| start_error(program, error))?;
+    let mut child = command.spawn().map_err(|error| emulator.start_error(error))?;
     let mut tail = Tail::new(staging);
     loop {
         let exited = child.try_wait();
@@ -163,7 +128,7 @@ pub fn supervise(
             Ok(None) => {}
             Err(error) => {
                 end(&mut child);
-                return Err(Error::Start { program: program.display().to_string(), error });
+                return Err(emulator.start_error(error));
             }
         }
         let ending = if interrupt.tick().is_err() {
@@ -229,7 +194,7 @@ mod tests {
     use super::*;
 
     fn line(options: &Options) -> String {
-        shell_line(Path::new("qemu-system-aarch64"), &arguments(options, Path::new("/k/Image")))
+        Emulator::named(&options.qemu).shell_line(&arguments(options, Path::new("/k/Image")))
     }
 
     #[test]

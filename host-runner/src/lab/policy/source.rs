@@ -8,9 +8,22 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::{Error, Policy, io_error};
+use crate::lab::apt::{self, Apt, Archive, Installed, Scope};
+use crate::lab::process::Interrupt;
 
 /// The package that holds the source.
 const PACKAGE: &str = "linux-source-6.12";
+
+/// Where it has been. Sources belong to no architecture.
+const SCOPE: Scope = Scope {
+    suites: &[
+        ("bookworm-security", Archive::Security),
+        ("bookworm-backports", Archive::Main),
+        ("trixie", Archive::Main),
+    ],
+    architecture: None,
+    installed: Installed::Nothing,
+};
 
 /// Where the tree comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,12 +45,12 @@ pub(super) struct Tree {
 
 impl Source {
     /// Returns the tree, unpacking or copying it into `cache` if it is not there yet.
-    pub(super) fn tree(&self, cache: &Path, progress: &dyn Fn(&str)) -> Result<Tree, Error> {
+    pub(super) fn tree(&self, cache: &Path, interrupt: &Interrupt, progress: &dyn Fn(&str)) -> Result<Tree, Error> {
         let trees = cache.join("linux");
         fs::create_dir_all(&trees).map_err(io_error("create", &trees))?;
         let _lock = lock(&trees.join("lock"))?;
         match self {
-            Self::Debian => debian(&trees, progress),
+            Self::Debian => debian(&trees, interrupt, progress),
             Self::Tree(original) => copy(original, &trees, progress),
         }
     }
@@ -148,7 +161,7 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
 }
 
 /// Returns Debian's source: the version fetched first stays, so that results stay comparable and no network is needed.
-fn debian(trees: &Path, progress: &dyn Fn(&str)) -> Result<Tree, Error> {
+fn debian(trees: &Path, interrupt: &Interrupt, progress: &dyn Fn(&str)) -> Result<Tree, Error> {
     let chosen = trees.join(format!("{PACKAGE}.version"));
     let tree = |version: &str| Tree { id: format!("{PACKAGE} {version}"), folder: trees.join(folder_name(version)) };
     if let Ok(version) = fs::read_to_string(&chosen) {
@@ -157,15 +170,24 @@ fn debian(trees: &Path, progress: &dyn Fn(&str)) -> Result<Tree, Error> {
             return Ok(tree);
         }
     }
-    let fetched = super::apt::fetch(PACKAGE, &trees.join("apt"), progress)?;
-    let tree = tree(&fetched.version);
+    let fetch = |error: crate::lab::Error| Error::Fetch { package: PACKAGE, reason: error.to_string() };
+    let apt = Apt::prepare(&trees.join("apt"), &SCOPE, interrupt).map_err(fetch)?;
+    let update = apt.update(progress).map_err(fetch)?;
+    progress(&format!("fetching {PACKAGE}"));
+    let scratch = tempfile::tempdir_in(trees).map_err(io_error("create a folder in", trees))?;
+    // Without lists apt only says that it does not know the package.
+    let missing =
+        |error| update.complaint.map_or_else(|| fetch(error), |reason| Error::Fetch { package: PACKAGE, reason });
+    let deb = apt.download(PACKAGE, scratch.path()).map_err(missing)?;
+    let version =
+        apt::version(&deb).ok_or_else(|| Error::Fetch { package: PACKAGE, reason: deb.display().to_string() })?;
+    let tree = tree(&version);
     let src = tree.folder.join("src");
     if !src.exists() {
         progress("unpacking the kernel source");
-        unpack(&fetched.file, &src)?;
+        unpack(&deb, &src)?;
     }
-    fs::write(&chosen, &fetched.version).map_err(io_error("write", &chosen))?;
-    fs::remove_file(&fetched.file).map_err(io_error("remove", &fetched.file))?;
+    fs::write(&chosen, &version).map_err(io_error("write", &chosen))?;
     Ok(tree)
 }
 
@@ -351,7 +373,7 @@ mod tests {
     fn a_folder_that_is_no_kernel_is_refused() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let source = Source::Tree(folder.path().to_owned());
-        assert!(matches!(source.tree(folder.path(), &|_| ()), Err(Error::NotLinux(_))));
+        assert!(matches!(source.tree(folder.path(), &Interrupt::catch(), &|_| ()), Err(Error::NotLinux(_))));
     }
 
     #[test]
