@@ -21,6 +21,7 @@ pub mod scenario;
 pub mod size;
 pub mod stats;
 pub mod store;
+pub mod suite;
 pub mod verdict;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 pub mod vmm;

@@ -16,10 +16,11 @@ use crate::evidence::procfs;
 use crate::journal::{Journal, Step};
 use crate::plan::blocks::Block;
 use crate::plan::relax::Sharing;
+use crate::report::runs;
 use crate::result::{
     CaseResult, Complaint, EvidenceState, RunId, RunResult, Status, Tool, VERSION, VcpuFacts, Verdict,
 };
-use crate::{store, verdict};
+use crate::{store, suite, verdict};
 use evidence::KernelLog;
 
 /// Why a run could not be closed.
@@ -63,20 +64,19 @@ fn begins(block: &str) -> String {
     format!("case {block} begins")
 }
 
-/// Finds the runs without a result: `path` itself, or the directories in it.
+/// Finds the runs without a result: `path` itself, or those in it, the runs of plans included.
 ///
 /// # Errors
 ///
 /// If `path` cannot be read.
 pub fn dead_runs(path: &Path) -> io::Result<Vec<PathBuf>> {
     let is_dead = |run: &PathBuf| run.join(crate::journal::FILE).exists() && !run.join(store::RESULT).exists();
-    let own = path.to_owned();
-    if own.join(crate::journal::FILE).exists() || own.join(store::RESULT).exists() {
-        return Ok(Some(own).into_iter().filter(is_dead).collect());
+    let is_run = path.join(crate::journal::FILE).exists() || path.join(store::RESULT).exists();
+    if is_run && !suite::is_plan(path) {
+        return Ok(Some(path.to_owned()).into_iter().filter(is_dead).collect());
     }
-    let mut runs: Vec<_> = fs::read_dir(path)?.flatten().map(|entry| entry.path()).filter(is_dead).collect();
-    runs.sort();
-    Ok(runs)
+    fs::read_dir(path)?;
+    Ok(runs::directories(path).into_iter().filter(is_dead).collect())
 }
 
 /// Writes the result of a run that left none, and returns it.
@@ -166,6 +166,7 @@ fn reconstruct(run: &Path, journal: &Journal, witness: &Witness) -> RunResult {
         },
         tool: begin.tool,
         scenario: begin.command.get(1).cloned().unwrap_or_else(|| "unknown".into()),
+        step: None,
         command: begin.command,
         under_test: Default::default(),
         policy: None,

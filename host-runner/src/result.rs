@@ -34,6 +34,9 @@ pub struct RunResult {
     pub under_test: UnderTest,
     /// Name of the scenario.
     pub scenario: String,
+    /// What a plan calls this run, where that is not the scenario's name.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub step: Option<String>,
     /// Verdict over all cases.
     pub verdict: Verdict,
     /// The machine.
@@ -58,6 +61,13 @@ pub struct RunResult {
     /// How far the longest stall is from a soft lockup.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub headroom: Option<Headroom>,
+}
+
+impl RunResult {
+    /// Returns what reports call the run: the name that a plan gave it, or its scenario.
+    pub fn title(&self) -> &str {
+        self.step.as_deref().unwrap_or(&self.scenario)
+    }
 }
 
 /// Which run, and when. The only part of a result that two equal runs do not share.
@@ -180,8 +190,7 @@ impl Verdict {
     }
 }
 
-/// Identification registers of one vCPU, as its guest read them; CTR_EL0 as KVM gives it to guests that are shown no
-/// other, since that is what the host's own maintenance goes by.
+/// Identification registers of one vCPU, as its guest read them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct VcpuFacts {
     /// MIDR_EL1.
@@ -204,24 +213,6 @@ pub struct VcpuFacts {
     pub cntfrq_hz: u64,
     /// Smallest step of the counter seen, in ticks.
     pub resolution_ticks: u64,
-    /// What the guest read in CTR_EL0, where `--guest-ctr` had KVM show it another one.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub shown: Option<ReadCtr>,
-}
-
-/// A CTR_EL0 that is not the machine's own, as the guest read it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct ReadCtr {
-    /// CTR_EL0.
-    pub ctr_el0: String,
-    /// Smallest I-cache line in bytes.
-    pub imin_line_bytes: u64,
-    /// Smallest D-cache line in bytes.
-    pub dmin_line_bytes: u64,
-    /// CTR_EL0.IDC.
-    pub idc: bool,
-    /// CTR_EL0.DIC.
-    pub dic: bool,
 }
 
 /// Which evidence there was, and what is missing from it.

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
-use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::journal;
+use crate::result::VERSION;
 
 /// Name of the result in a run directory. A directory without it belongs to a run that died.
 pub const RESULT: &str = "result.json";
@@ -37,8 +39,15 @@ pub enum Error {
     #[error("cannot read {0}: {1}")]
     Read(PathBuf, io::Error),
     /// A result is not one.
-    #[error("{0} is not a result of this version: {1}")]
+    #[error(
+        "{0} is not a result: {1}: if its run died, `faultline recover` writes it anew from the journal once this file is removed"
+    )]
     Format(PathBuf, serde_json::Error),
+    /// A result of another format.
+    #[error(
+        "{0} has format {1}, this faultline reads {VERSION}: read it with the faultline that wrote it (its version is in the file, under tool)"
+    )]
+    Version(PathBuf, u32),
 }
 
 /// The directory of a run under way.
@@ -163,11 +172,28 @@ pub fn write_result(run_dir: &Path, result: &crate::result::RunResult) -> Result
 ///
 /// # Errors
 ///
-/// If it is not there or not a result.
+/// If it is not there, not a result, or one of a version that this program does not know.
 pub fn read(path: &Path) -> Result<crate::result::RunResult, Error> {
     let path = if path.is_dir() { path.join(RESULT) } else { path.to_owned() };
-    let text = fs::read_to_string(&path).map_err(|error| Error::Read(path.clone(), error))?;
-    serde_json::from_str(&text).map_err(|error| Error::Format(path, error))
+    read_versioned(&path)
+}
+
+/// Reads a file of ours that says its version first.
+///
+/// # Errors
+///
+/// As [`read`].
+pub fn read_versioned<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
+    let text = fs::read_to_string(path).map_err(|error| Error::Read(path.to_owned(), error))?;
+    match serde_json::from_str::<Versioned>(&text) {
+        Ok(Versioned { version }) if version != VERSION => Err(Error::Version(path.to_owned(), version)),
+        _ => serde_json::from_str(&text).map_err(|error| Error::Format(path.to_owned(), error)),
+    }
+}
+
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
 }
 
 #[cfg(test)]
@@ -187,6 +213,8 @@ mod tests {
         assert_eq!(fs::read_to_string(run.path().join("journal.jsonl")).ok().as_deref(), Some("\"one\"\n\"two\"\n"));
         assert!(matches!(RunDir::create(results.path(), "run"), Err(Error::Write(..))));
         assert!(matches!(read(run.path()), Err(Error::Format(..))));
+        run.write(RESULT, &serde_json::json!({ "version": VERSION + 1 })).expect("it is writable");
+        assert!(matches!(read(run.path()), Err(Error::Version(_, found)) if found == VERSION + 1));
         let path = run.path().to_owned();
         drop(run);
         assert!(!is_alive(&path));

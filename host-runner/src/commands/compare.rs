@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::{Failure, Outcome, USAGE, baseline, emit};
+use super::{Failure, Outcome, USAGE, emit};
+use crate::compare::baseline::Baseline;
 use crate::compare::{Change, Options, Platforms, compare, print};
 use crate::report::runs;
 use crate::result::RunResult;
@@ -66,7 +67,8 @@ pub fn run(args: &Args) -> Outcome {
         ([before, after], None) => (load(before)?, load(after)?),
         ([after], Some(file)) => {
             let after = load(after)?;
-            (baseline::read(file)?.matching(&after).map_err(|error| usage(&error))?, after)
+            let baseline = Baseline::read(file).map_err(|error| usage(&error))?;
+            (baseline.matching(&after).map_err(|error| usage(&error))?, after)
         }
         ([_], None) => {
             return Err(usage(&"compare what with what? name the runs before and after, or --baseline FILE"));

@@ -2,8 +2,9 @@
 
 use std::ffi::OsString;
 
-use super::{Failure, HARNESS, INTERRUPTED, Outcome};
+use super::{Failure, HARNESS, INTERRUPTED, Outcome, plan};
 use crate::lab::{self, GuestExit};
+use crate::report::subject::Subject;
 use crate::result::{RunResult, Status};
 use crate::{counting, report, store};
 
@@ -12,10 +13,23 @@ use crate::{counting, report, store};
 pub struct Args {
     #[command(flatten)]
     options: lab::Options,
-    /// What to run inside: run SCENARIO…
+    /// Exit as `git bisect run` wants it: 0 good, 1 bad, 125 for anything that shows neither
+    #[arg(long)]
+    bisect: bool,
+    /// What to run inside: run SCENARIO…, or run PLAN…, which boots the kernel afresh for each step
     #[arg(last = true, required = true, value_name = "ARGS")]
     argv: Vec<OsString>,
 }
+
+impl Args {
+    /// Says whether the exit code is for `git bisect run`; inside or outside, the wish is the same.
+    pub fn bisect(&self) -> bool {
+        self.bisect || self.argv.iter().any(|word| word == BISECT)
+    }
+}
+
+/// The option, which is the lab's own wherever it stands: the runner inside says what it found, and the lab judges.
+const BISECT: &str = "--bisect";
 
 /// Runs the lab; the exit code is the worst of the runs inside.
 ///
@@ -23,7 +37,11 @@ pub struct Args {
 ///
 /// What keeps the lab itself from working.
 pub fn run(args: &Args) -> Outcome {
-    let outcomes = lab::run(&args.options, &args.argv).map_err(failure)?;
+    let argv: Vec<_> = args.argv.iter().filter(|word| *word != BISECT).cloned().collect();
+    if let Some(request) = plan::Request::in_words(&argv)? {
+        return plan::run_in_lab(&request, &args.options);
+    }
+    let outcomes = lab::run(&args.options, &argv).map_err(failure)?;
     complete(&outcomes)?;
     let mut worst = 0;
     for outcome in &outcomes {
@@ -42,9 +60,7 @@ pub fn run(args: &Args) -> Outcome {
             let _ = report::table::print_counts(&mut std::io::stdout(), &result);
             code = result.verdict.status.exit_code();
         }
-        if severity(code) > severity(worst) {
-            worst = code;
-        }
+        worst = worse(worst, code);
         if let Some(path) = &outcome.run_dir {
             println!("{}", path.display());
         }
@@ -76,7 +92,7 @@ pub fn complete(outcomes: &[lab::Outcome]) -> Result<(), Failure> {
     for dir in outcomes.iter().filter_map(|outcome| outcome.run_dir.as_deref()) {
         counting::complete(dir).map_err(Failure::harness)?;
         if let Ok(result) = store::read(dir) {
-            report::formats::write_all(dir, &result).map_err(Failure::harness)?;
+            report::formats::write_all(dir, &Subject::from(&result)).map_err(Failure::harness)?;
         }
     }
     Ok(())
@@ -107,6 +123,11 @@ pub fn exit_code(exit: &GuestExit) -> u8 {
         GuestExit::TimedOut { .. } => Status::Timeout.exit_code(),
         _ => HARNESS,
     }
+}
+
+/// Returns the worse of two exit codes.
+pub fn worse(one: u8, other: u8) -> u8 {
+    if severity(other) > severity(one) { other } else { one }
 }
 
 /// Orders exit codes: pass, skip, fail, timeout, anything else.

@@ -1,14 +1,14 @@
 //! `faultline list [DIR]`.
 
-use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use super::{Failure, Outcome, USAGE, emit};
 use crate::report::formats::platform_name;
-use crate::report::runs::directories;
-use crate::store;
+use crate::report::runs::entries;
+use crate::report::table;
+use crate::{store, suite};
 
 /// Which runs.
 #[derive(clap::Args)]
@@ -36,6 +36,9 @@ struct Entry {
     #[serde(skip_serializing_if = "Option::is_none")]
     started: Option<String>,
     reason: String,
+    /// The runs of a plan.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    steps: Vec<Entry>,
 }
 
 /// Lists the runs of a directory, the oldest first.
@@ -47,7 +50,7 @@ pub fn run(args: &Args) -> Outcome {
     if let Err(error) = std::fs::read_dir(&args.directory) {
         return Err(Failure::new(USAGE, format!("cannot read {}: {error}", args.directory.display())));
     }
-    let entries: Vec<_> = directories(&args.directory).into_iter().map(entry).collect();
+    let entries: Vec<_> = entries(&args.directory).into_iter().map(entry).collect();
     let text = if args.json {
         serde_json::to_string_pretty(&serde_json::json!({ "runs": entries })).map_err(Failure::harness)? + "\n"
     } else {
@@ -66,7 +69,14 @@ fn entry(path: PathBuf) -> Entry {
         platform: None,
         started: None,
         reason,
+        steps: Vec::new(),
     };
+    if suite::is_plan(&path) {
+        let steps: Vec<_> = entries(&path).into_iter().map(self::entry).collect();
+        let kernel = steps.first().and_then(|step| step.kernel.clone());
+        let platform = steps.first().and_then(|step| step.platform);
+        return Entry { kernel, platform, steps, ..plan(&path, empty) };
+    }
     if !path.join(store::RESULT).is_file() {
         return empty("died", "no result: the machine or the run died (faultline recover closes it)".into());
     }
@@ -75,30 +85,47 @@ fn entry(path: PathBuf) -> Entry {
         Ok(result) => Entry {
             path,
             status: result.verdict.status.name(),
+            scenario: Some(result.title().to_owned()),
             kernel: Some(result.machine.kernel_release),
-            scenario: Some(result.scenario),
             platform: Some(platform_name(result.machine.platform)),
             started: Some(result.run.started),
             reason: result.verdict.reason,
+            steps: Vec::new(),
+        },
+    }
+}
+
+/// Returns what is known of a plan besides its runs.
+fn plan(path: &Path, empty: impl Fn(&'static str, String) -> Entry) -> Entry {
+    if !path.join(suite::SUMMARY).is_file() {
+        return empty("died", "no summary: the machine or the plan died (faultline recover closes it)".into());
+    }
+    match store::read_versioned::<suite::Summary>(&path.join(suite::SUMMARY)) {
+        Err(error) => empty("unreadable", error.to_string()),
+        Ok(summary) => Entry {
+            scenario: Some(summary.plan),
+            started: Some(summary.run.started),
+            ..empty(summary.verdict.status.name(), summary.verdict.reason)
         },
     }
 }
 
 fn table(entries: &[Entry]) -> String {
-    let mut out = String::new();
-    let kernels = entries.iter().filter_map(|entry| entry.kernel.as_ref()).map(String::len).max().unwrap_or(0);
+    let mut rows = Vec::new();
     for entry in entries {
-        let name = entry.path.file_name().unwrap_or(Path::new("?").as_os_str()).to_string_lossy();
-        let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".into());
-        // Writing to a String cannot fail.
-        let _ = writeln!(
-            out,
-            "{:<10}  {:<8}  {:<kernels$}  {:<8}  {name}",
-            entry.status,
-            text(&entry.scenario),
-            text(&entry.kernel),
-            entry.platform.unwrap_or("-"),
-        );
+        rows.push(row(entry, ""));
+        rows.extend(entry.steps.iter().map(|step| row(step, "  ")));
     }
-    out
+    let mut out = Vec::new();
+    // Writing to memory does not fail.
+    let _ = table::columns_left(&mut out, &rows);
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+fn row(entry: &Entry, indent: &str) -> [String; 5] {
+    let name = entry.path.file_name().unwrap_or_default().to_string_lossy();
+    let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".into());
+    let platform = entry.platform.unwrap_or("-").to_owned();
+    let scenario = format!("{indent}{}", text(&entry.scenario));
+    [entry.status.into(), scenario, text(&entry.kernel), platform, format!("{indent}{name}")]
 }

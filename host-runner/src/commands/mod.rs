@@ -7,6 +7,7 @@ pub mod doctor;
 pub mod lab;
 pub mod list;
 pub mod matrix;
+pub mod plan;
 pub mod project;
 pub mod prune;
 pub mod recover;
@@ -90,6 +91,13 @@ impl Failure {
         Self { message: message.to_string(), code }
     }
 
+    /// Returns what an error of the command line's parser means, which prints itself: help is one, too.
+    pub fn clap(error: &clap::Error) -> Self {
+        // Printing fails only where nobody reads.
+        let _ = error.print();
+        Self::new(if error.use_stderr() { USAGE } else { 0 }, "")
+    }
+
     /// Returns a failure of the tool or of what it needs.
     pub fn harness(message: impl ToString) -> Self {
         Self::new(HARNESS, message)
@@ -118,11 +126,12 @@ pub fn emit(text: &str) -> Result<(), Failure> {
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            // Help and version come as errors as well. Printing fails only where nobody reads.
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
-        }
+        Err(error) => return ExitCode::from(Failure::clap(&error).code),
+    };
+    let bisect = match &cli.command {
+        Command::Run(args) => args.bisect(),
+        Command::Lab(args) => args.bisect(),
+        _ => false,
     };
     // A run does it itself, and notes it in its result.
     if !matches!(cli.command, Command::Restore(_) | Command::Run(_)) {
@@ -146,11 +155,41 @@ pub fn main() -> ExitCode {
         Command::Baseline(args) => baseline::run(&args),
         Command::Prune(args) => prune::run(&args),
     };
-    match outcome {
-        Ok(code) => ExitCode::from(code),
+    let code = match outcome {
+        Ok(code) => code,
         Err(failure) => {
-            eprintln!("faultline: {}", failure.message);
-            ExitCode::from(failure.code)
+            if !failure.message.is_empty() {
+                eprintln!("faultline: {}", failure.message);
+            }
+            failure.code
         }
+    };
+    ExitCode::from(if bisect { for_bisect(code) } else { code })
+}
+
+/// Returns the exit code that `git bisect run` takes for the same: good, bad, untestable. What no other commit would
+/// cure, wrong usage and a wish to stop, ends the bisection: it does so from 128 on.
+fn for_bisect(code: u8) -> u8 {
+    const UNTESTABLE: u8 = 125;
+    match code {
+        0 | 1 | INTERRUPTED => code,
+        USAGE => 128 + USAGE,
+        _ => UNTESTABLE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn only_verdicts_say_good_or_bad() {
+        let codes = [0, 1, 4, HARNESS, 124, USAGE, INTERRUPTED].map(for_bisect);
+        assert_eq!(codes, [0, 1, 125, 125, 125, 192, 130]);
     }
 }

@@ -4,13 +4,13 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::{Failure, Outcome, emit};
-use crate::report::runs::directories;
-use crate::store;
+use crate::report::runs::entries;
+use crate::{store, suite};
 
 /// How many to keep, and where.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Keep this many of the newest runs
+    /// Keep this many of the newest runs; a plan and all its runs count as one
     #[arg(long, value_name = "N")]
     keep: usize,
     /// Directory that holds run directories
@@ -27,8 +27,9 @@ pub struct Args {
 ///
 /// If one cannot be removed.
 pub fn run(args: &Args) -> Outcome {
-    let finished = |path: &PathBuf| path.join(store::RESULT).is_file() && !path.is_symlink();
-    let runs: Vec<_> = directories(&args.results).into_iter().filter(finished).collect();
+    let ended = |path: &PathBuf| path.join(store::RESULT).is_file() || path.join(suite::SUMMARY).is_file();
+    let finished = |path: &PathBuf| ended(path) && !path.is_symlink();
+    let runs: Vec<_> = entries(&args.results).into_iter().filter(finished).collect();
     let mut removed = String::new();
     for path in &runs[..runs.len().saturating_sub(args.keep)] {
         if !args.dry_run {
@@ -48,7 +49,8 @@ mod tests {
     #[test]
     fn the_newest_and_the_dead_stay() {
         let results = tempfile::tempdir().expect("a temporary directory");
-        for (name, file) in [("1", "result.json"), ("2", "journal.jsonl"), ("3", "result.json"), ("4", "result.json")] {
+        let runs = [("1", "result.json"), ("2", "journal.jsonl"), ("3", "summary.json"), ("4", "plan.json")];
+        for (name, file) in runs.into_iter().chain([("5", "summary.json")]) {
             fs::create_dir(results.path().join(name)).expect("fresh");
             fs::write(results.path().join(name).join(file), "{}").expect("writable");
         }
@@ -64,8 +66,8 @@ mod tests {
             names
         };
         assert!(run(&args(0, true)).is_ok());
-        assert_eq!(left().len(), 5, "a dry run removes nothing");
+        assert_eq!(left().len(), 6, "a dry run removes nothing");
         assert!(run(&args(1, false)).is_ok());
-        assert_eq!(left(), ["0-mine", "2", "4"]);
+        assert_eq!(left(), ["0-mine", "2", "4", "5"]);
     }
 }

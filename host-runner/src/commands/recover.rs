@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use super::{Failure, Outcome};
 use crate::recover::{self, Witness};
-use crate::report;
+use crate::report::{self, subject::Subject};
 use crate::result::Status;
+use crate::suite;
 
 /// Which runs.
 #[derive(clap::Args)]
@@ -15,15 +16,16 @@ pub struct Args {
     results: PathBuf,
 }
 
-/// Closes every run that has no result; the exit code is the worst of their verdicts.
+/// Closes every run that has no result, then every plan; the exit code is the worst of their verdicts.
 ///
 /// # Errors
 ///
 /// If the directory cannot be read, or a run cannot be closed; the others are closed all the same.
 pub fn run(args: &Args) -> Outcome {
-    let dead = recover::dead_runs(&args.results)
-        .map_err(|error| Failure::harness(format!("cannot read {}: {error}", args.results.display())))?;
-    if dead.is_empty() {
+    let unreadable = |error| Failure::harness(format!("cannot read {}: {error}", args.results.display()));
+    let dead = recover::dead_runs(&args.results).map_err(unreadable)?;
+    let plans = suite::dead(&args.results).map_err(unreadable)?;
+    if dead.is_empty() && plans.is_empty() {
         println!("nothing to recover in {}: every run has its result", args.results.display());
         return Ok(0);
     }
@@ -32,12 +34,23 @@ pub fn run(args: &Args) -> Outcome {
         match recover::close(path, &Witness::default()) {
             Ok(result) => {
                 worst = worst.max(result.verdict.status);
-                report::formats::write_all(path, &result).map_err(Failure::harness)?;
+                report::formats::write_all(path, &Subject::from(&result)).map_err(Failure::harness)?;
                 // A closed pipe is the reader's choice; the result is on disk.
                 let _ = report::table::print(&mut std::io::stdout(), &[&result]);
                 println!("{}: {}: {}", path.display(), result.verdict.status.name(), result.verdict.reason);
             }
             // A run that is alive needs nothing.
+            Err(error @ recover::Error::Alive(_)) => eprintln!("{error}"),
+            Err(error) => failed = Some(error),
+        }
+    }
+    for path in &plans {
+        match suite::close(path) {
+            Ok(stored) => {
+                let verdict = &stored.summary.verdict;
+                worst = worst.max(verdict.status);
+                println!("{}: {}: {}", path.display(), verdict.status.name(), verdict.reason);
+            }
             Err(error @ recover::Error::Alive(_)) => eprintln!("{error}"),
             Err(error) => failed = Some(error),
         }

@@ -12,7 +12,7 @@ use crate::store;
 /// Which runs, and where to.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Run directories, results, directories of runs, or patterns in quotes; of two, first before, then after
+    /// Run directories, results, directories of plans or of runs, or patterns in quotes; of two, first before, then after
     #[arg(required_unless_present = "fleet", value_name = "RUN")]
     runs: Vec<String>,
     /// One page over all runs in this directory

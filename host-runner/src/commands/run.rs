@@ -1,20 +1,22 @@
 //! `faultline run SCENARIO`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand};
 
 use super::{Failure, Outcome};
 use crate::plan::blocks::Block;
-use crate::plan::ctr::GuestCtr;
 use crate::plan::relax::Sharing;
 use crate::plan::storm::{Mode, Order};
+use crate::plan::suite;
 use crate::report::formats::Format;
 use crate::result::UnderTest;
 use crate::size::Size;
 
 /// What to run.
 #[derive(ClapArgs)]
+#[command(after_help = plans_help())]
 pub struct Args {
     #[command(subcommand)]
     scenario: Scenario,
@@ -35,7 +37,49 @@ enum Scenario {
     Boot(Boot),
     /// Run guests that scribble over everything they can reach: does this program live with it
     Chaos(Chaos),
+    // Not `Plan(plan::Args)`: a plan is named by a file as well.
+    #[command(external_subcommand)]
+    Other(Vec<OsString>),
 }
+
+/// Returns what `run --help` says besides.
+fn plans_help() -> String {
+    let mut help = String::from("Plans, several runs under one name:\n");
+    for (name, text) in suite::BUILT_IN {
+        let about = suite::parse(name, text).map(|plan| plan.about).unwrap_or_default();
+        help += &format!("  {name:<8} {about}\n");
+    }
+    help + "  FILE     A plan of your own: docs/adding-a-scenario.md\n\n`faultline run nightly --help` prints their options."
+}
+
+/// Parses the words of a plan's step as the command line would be.
+///
+/// # Errors
+///
+/// What clap says of them; or that a plan is no step.
+pub fn check_step(words: &[String]) -> Result<(), String> {
+    #[derive(clap::Parser)]
+    #[command(no_binary_name = true)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+    match <Line as clap::Parser>::try_parse_from(words) {
+        Ok(Line { args: Args { scenario: Scenario::Other(_) } }) => Err(unknown(&words[0])),
+        Ok(_) => Ok(()),
+        Err(error) => Err(error.render().to_string()),
+    }
+}
+
+/// Says that no scenario has this name.
+pub fn unknown(name: &str) -> String {
+    let command = <Args as clap::Args>::augment_args(clap::Command::new("run"));
+    let known: Vec<_> = command.get_subcommands().map(|scenario| scenario.get_name().to_owned()).collect();
+    format!("there is no scenario '{name}': name one of {}", known.join(", "))
+}
+
+/// Time that a guest gets unless the command line says otherwise, in seconds.
+pub const TIME_LIMIT_S: u64 = 300;
 
 /// Options of every scenario.
 #[derive(ClapArgs, Clone, Debug)]
@@ -44,7 +88,7 @@ pub struct Common {
     #[arg(long, default_value = "results", value_name = "DIR")]
     pub results: PathBuf,
     /// Stop a guest that takes longer
-    #[arg(long, default_value_t = 300, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = TIME_LIMIT_S, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub time_limit: u64,
     /// Set kernel.watchdog_thresh for the run; soft lockups are reported after twice this time
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=60))]
@@ -52,10 +96,6 @@ pub struct Common {
     /// Fill hugetlb pools that are too small, for the run
     #[arg(long)]
     pub hugepages: bool,
-    /// Show guests another CTR_EL0: imin=BYTES, dmin=BYTES, idc=0, dic=0, several with commas, or a whole value 0x…; KVM has
-    /// to agree, which it may since Linux 6.11
-    #[arg(long, value_name = "FIELD=VALUE,…")]
-    pub guest_ctr: Option<GuestCtr>,
     /// Do not trace: no evidence of the faults taken, so nothing can pass
     #[arg(long)]
     pub no_trace: bool,
@@ -68,6 +108,12 @@ pub struct Common {
     /// Print nothing but errors; the result is in the run's directory
     #[arg(short, long)]
     pub quiet: bool,
+    /// Exit as `git bisect run` wants it: 0 good, 1 bad, 125 for anything that shows neither
+    #[arg(long)]
+    pub bisect: bool,
+    /// What a plan calls this run
+    #[arg(long, hide = true, value_name = "NAME")]
+    pub step: Option<String>,
     /// Use this image in place of the one inside this program
     #[arg(long, value_name = "FILE")]
     pub payload: Option<PathBuf>,
@@ -75,6 +121,7 @@ pub struct Common {
 
 /// Options of `relax`.
 #[derive(ClapArgs, Clone, Debug)]
+#[command(args_override_self = true)]
 pub struct Relax {
     /// Kinds of memory: page, thp, or a hugetlb size such as 2M or 1G; without it, all that this host has
     #[arg(long, value_delimiter = ',', value_name = "BLOCK,…")]
@@ -102,6 +149,7 @@ pub struct Relax {
 
 /// Options of `storm`.
 #[derive(ClapArgs, Clone, Debug)]
+#[command(args_override_self = true)]
 pub struct Storm {
     /// Kinds of memory: page, thp, or a hugetlb size such as 2M or 1G; without it, the largest block that this host has
     #[arg(long, value_delimiter = ',', value_name = "BLOCK,…")]
@@ -131,6 +179,7 @@ pub struct Storm {
 
 /// Options of `policy`.
 #[derive(ClapArgs, Clone, Debug)]
+#[command(args_override_self = true)]
 pub struct Policy {
     /// Kinds of memory: page, thp, or a hugetlb size such as 2M or 1G; without it, all that this host has
     #[arg(long, value_delimiter = ',', value_name = "BLOCK,…")]
@@ -145,6 +194,7 @@ pub struct Policy {
 
 /// Options of `dside`.
 #[derive(ClapArgs, Clone, Debug)]
+#[command(args_override_self = true)]
 pub struct DSide {
     /// Kinds of memory: page, thp, or a hugetlb size such as 2M or 1G; without it, all that this host has
     #[arg(long, value_delimiter = ',', value_name = "BLOCK,…")]
@@ -162,6 +212,7 @@ pub struct DSide {
 
 /// Options of `boot`.
 #[derive(ClapArgs, Clone, Debug)]
+#[command(args_override_self = true)]
 pub struct Boot {
     /// Number of vCPUs
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=abi::channel::MAX_VCPUS as u64))]
@@ -176,6 +227,7 @@ pub struct Boot {
 
 /// Options of `chaos`.
 #[derive(ClapArgs, Clone, Debug)]
+#[command(args_override_self = true)]
 pub struct Chaos {
     /// Number of guests
     #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
@@ -191,7 +243,22 @@ pub struct Chaos {
     pub common: Common,
 }
 
-/// Runs the scenario.
+impl Args {
+    /// Says whether the exit code is for `git bisect run`.
+    pub fn bisect(&self) -> bool {
+        match &self.scenario {
+            Scenario::Relax(Relax { common, .. })
+            | Scenario::Storm(Storm { common, .. })
+            | Scenario::Policy(Policy { common, .. })
+            | Scenario::Dside(DSide { common, .. })
+            | Scenario::Boot(Boot { common, .. })
+            | Scenario::Chaos(Chaos { common, .. }) => common.bisect,
+            Scenario::Other(words) => words.iter().any(|word| word == "--bisect"),
+        }
+    }
+}
+
+/// Runs the scenario, or the plan.
 ///
 /// # Errors
 ///
@@ -205,6 +272,7 @@ pub fn run(args: &Args) -> Outcome {
         Scenario::Dside(dside) => crate::scenario::dside::run(dside),
         Scenario::Boot(boot) => crate::scenario::boot::run(boot),
         Scenario::Chaos(chaos) => crate::scenario::chaos::run(chaos),
+        Scenario::Other(words) => return other(words),
     };
     outcome.map_err(|error| Failure::new(error.exit_code(), error))
 }
@@ -216,7 +284,10 @@ pub fn run(args: &Args) -> Outcome {
 /// Always.
 #[cfg(not(all(target_os = "linux", target_arch = "aarch64")))]
 pub fn run(args: &Args) -> Outcome {
-    let _ = &args.scenario;
+    if let Scenario::Other(words) = &args.scenario {
+        // Wrong names, files and options, and --help, are told on any machine.
+        super::plan::Request::of(words)?;
+    }
     Err(Failure::new(
         super::HARNESS,
         format!(
@@ -225,4 +296,10 @@ pub fn run(args: &Args) -> Outcome {
             std::env::consts::OS
         ),
     ))
+}
+
+/// Runs what is no scenario.
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+fn other(words: &[OsString]) -> Outcome {
+    super::plan::run(super::plan::Request::of(words)?)
 }

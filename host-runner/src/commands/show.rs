@@ -1,18 +1,21 @@
 //! `faultline show RUN…`: stored results again.
 
 use std::io;
+use std::path::Path;
 
 use super::{Failure, Outcome, USAGE, emit};
 use crate::report::formats::{self, Format};
+use crate::report::subject::Subject;
 use crate::report::{runs, table};
+use crate::suite;
 
 /// Which runs, and how.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Run directories, results, directories of runs, or patterns in quotes
+    /// Run directories, results, directories of plans or of runs, or patterns in quotes
     #[arg(required = true, value_name = "RUN")]
     runs: Vec<String>,
-    /// How to print; all but the table take one run
+    /// How to print; all but the table take one run or one plan
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     format: Format,
     /// Print the stored result.json
@@ -26,21 +29,38 @@ pub struct Args {
 ///
 /// If a run cannot be read, or several are to be printed in a format for one.
 pub fn run(args: &Args) -> Outcome {
-    let mut found = Vec::new();
-    for name in &args.runs {
-        found.extend(runs::load(name).map_err(|error| Failure::new(USAGE, error))?);
-    }
-    let results: Vec<_> = found.iter().map(|stored| &stored.result).collect();
     let format = if args.json { Format::Json } else { args.format };
     let mut out = Vec::new();
-    let written = match (format, results.as_slice()) {
-        (Format::Human, results) => table::print(&mut out, results),
-        (format, [run]) => formats::print(&mut out, format, run),
-        (_, several) => {
-            return Err(Failure::new(USAGE, format!("that format takes one run, these are {}", several.len())));
-        }
+    let written = match plan(&args.runs)? {
+        Some(plan) => formats::print(&mut out, format, &plan.subject()),
+        None => of_runs(&mut out, &args.runs, format)?,
     };
     written.map_err(|error: io::Error| Failure::harness(error))?;
     emit(&String::from_utf8_lossy(&out))?;
     Ok(0)
+}
+
+/// Returns the plan, if that is what is to be printed.
+fn plan(names: &[String]) -> Result<Option<suite::Stored>, Failure> {
+    let [name] = names else { return Ok(None) };
+    let directory = Path::new(name);
+    if !directory.join(suite::SUMMARY).is_file() {
+        return Ok(None);
+    }
+    suite::read(directory).map(Some).map_err(|error| Failure::new(USAGE, error))
+}
+
+fn of_runs(out: &mut Vec<u8>, names: &[String], format: Format) -> Result<io::Result<()>, Failure> {
+    let mut found = Vec::new();
+    for name in names {
+        found.extend(runs::load(name).map_err(|error| Failure::new(USAGE, error))?);
+    }
+    let results: Vec<_> = found.iter().map(|stored| &stored.result).collect();
+    match (format, results.as_slice()) {
+        (Format::Human, results) => Ok(table::print(out, results)),
+        (format, [run]) => Ok(formats::print(out, format, &Subject::from(*run))),
+        (_, several) => {
+            Err(Failure::new(USAGE, format!("that format takes one run or one plan, these are {}", several.len())))
+        }
+    }
 }

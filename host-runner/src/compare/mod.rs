@@ -1,5 +1,6 @@
 //! Two sets of runs, compared: facts first, then every measurement with what chance allows. Pure.
 
+pub mod baseline;
 pub mod machines;
 pub mod print;
 pub mod stats;
@@ -153,7 +154,7 @@ pub struct Comparison {
 type Key = (String, String, u64);
 
 fn key(run: &RunResult, case: &CaseResult) -> Key {
-    (run.scenario.clone(), case_label(case), case.region_bytes)
+    (run.title().to_owned(), case_label(case), case.region_bytes)
 }
 
 /// Compares two sets of runs.
@@ -173,13 +174,16 @@ pub fn compare(before: &[RunResult], after: &[RunResult], options: Options) -> R
     let exact = exact_times(before.iter().chain(after));
     let mut facts = run_facts(before, after);
     let mut metrics = Vec::new();
+    let several = shared.iter().any(|key| key.0 != shared[0].0);
+    // The runs of a plan have cases of one name.
+    let named = |key: &Key| if several { format!("{}.{}", key.0, key.1) } else { key.1.clone() };
     for key in &shared {
-        let (cases_before, cases_after) = (cases(before, key), cases(after, key));
-        facts.extend(case_facts(&key.1, &cases_before, &cases_after));
-        metrics.extend(case_metrics(&key.1, &cases_before, &cases_after));
+        let (cases_before, cases_after, name) = (cases(before, key), cases(after, key), named(key));
+        facts.extend(case_facts(&name, &cases_before, &cases_after));
+        metrics.extend(case_metrics(&name, &cases_before, &cases_after));
     }
     let resolution = resolution_ns(before).max(resolution_ns(after));
-    judge(&mut metrics, exact, options.threshold, resolution, before.len().min(after.len()));
+    judge(&mut metrics, exact, options.threshold, resolution);
     if exact {
         doubt_lone_maxima(&mut metrics);
     }
@@ -187,8 +191,10 @@ pub fn compare(before: &[RunResult], after: &[RunResult], options: Options) -> R
     let unmatched = keys_before
         .iter()
         .filter(|key| !keys_after.contains(key))
-        .map(|key| format!("{} only before", key.1))
-        .chain(keys_after.iter().filter(|key| !keys_before.contains(key)).map(|key| format!("{} only after", key.1)))
+        .map(|key| format!("{} only before", named(key)))
+        .chain(
+            keys_after.iter().filter(|key| !keys_before.contains(key)).map(|key| format!("{} only after", named(key))),
+        )
         .collect();
     Ok(Comparison {
         change,
@@ -384,6 +390,8 @@ struct Sampled {
     raw_p: Option<f64>,
     /// The largest of several elements, which one interrupt can make.
     of_several: bool,
+    /// Runs that have it, on the side with fewer of them.
+    runs: usize,
 }
 
 fn case_metrics(name: &str, before: &[&CaseResult], after: &[&CaseResult]) -> Vec<Sampled> {
@@ -414,7 +422,8 @@ fn case_metrics(name: &str, before: &[&CaseResult], after: &[&CaseResult]) -> Ve
                 change: Change::Inconclusive,
             };
             let of_several = measure.stat == Stat::Max && samples > 1;
-            Some(Sampled { metric, of_several, raw_p: (had.len() > 1 && has.len() > 1).then(|| rank_test(&had, &has)) })
+            let runs = had.len().min(has.len());
+            Some(Sampled { metric, of_several, runs, raw_p: (runs > 1).then(|| rank_test(&had, &has)) })
         })
         .collect()
 }
@@ -431,9 +440,9 @@ fn repeats_another(measure: Measure, samples: u64) -> bool {
 }
 
 /// Decides each measurement, all of them being tested at once.
-fn judge(metrics: &mut [Sampled], exact: bool, threshold: f64, resolution_ns: f64, runs: usize) {
+fn judge(metrics: &mut [Sampled], exact: bool, threshold: f64, resolution_ns: f64) {
     let raw: Vec<f64> = metrics.iter().map(|sampled| sampled.raw_p.unwrap_or(1.0)).collect();
-    for (Sampled { metric, raw_p, .. }, adjusted) in metrics.iter_mut().zip(holm(&raw)) {
+    for (Sampled { metric, raw_p, runs, .. }, adjusted) in metrics.iter_mut().zip(holm(&raw)) {
         let direction = if metric.relative > 0.0 { Change::Worse } else { Change::Better };
         let small = metric.relative.abs() <= threshold || (metric.after_ns - metric.before_ns).abs() <= resolution_ns;
         if exact {
@@ -445,7 +454,7 @@ fn judge(metrics: &mut [Sampled], exact: bool, threshold: f64, resolution_ns: f6
         metric.change = match metric.p {
             Some(p) if p < ALPHA && !small => direction,
             Some(p) if p < ALPHA => Change::Same,
-            Some(_) if inside && runs > 2 => Change::Same,
+            Some(_) if inside && *runs > 2 => Change::Same,
             _ => Change::Inconclusive,
         };
     }

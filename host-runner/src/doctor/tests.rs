@@ -17,7 +17,6 @@ fn vcpu(dic: bool, l1ip: &str) -> VcpuFacts {
         l1ip: l1ip.into(),
         cntfrq_hz: 1,
         resolution_ticks: 1,
-        shown: None,
     }
 }
 

@@ -76,14 +76,21 @@ pub fn close(run_dir: &Path, exit: &GuestExit, times: Times) {
     if run_dir.join(RESULT).exists() {
         return;
     }
-    let cause = match exit {
-        GuestExit::Exited(code) => last_words(run_dir).unwrap_or_else(|| ended_with(*code)),
-        other => other.to_string(),
+    let witness = Witness {
+        cause: Some(cause(run_dir, exit)),
+        started: Some(rfc3339(times.started)),
+        finished: Some(rfc3339(times.finished)),
     };
-    let witness =
-        Witness { cause: Some(cause), started: Some(rfc3339(times.started)), finished: Some(rfc3339(times.finished)) };
     // A run directory that cannot be written to any more stays as it is, for `faultline recover`.
     let _ = recover::close(run_dir, &witness);
+}
+
+/// Says why a guest ended without a result: by the runner's own words where there are any.
+pub fn cause(run_dir: &Path, exit: &GuestExit) -> String {
+    match exit {
+        GuestExit::Exited(code) => last_words(run_dir).unwrap_or_else(|| ended_with(*code)),
+        other => other.to_string(),
+    }
 }
 
 /// Says how a runner ended that had nothing to say.

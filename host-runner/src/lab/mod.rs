@@ -32,12 +32,13 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tempfile::TempDir;
 
+pub use self::collect::cause;
 pub use self::console::GuestExit;
 pub use self::emulator::{Choice as Qemu, Emulator, OWN as OWN_QEMU};
 pub use self::error::Error;
 use self::guest::Manifest;
 use self::kernel::{Kernel, Spec};
-use self::process::Interrupt;
+pub use self::process::{Interrupt, TICK};
 use self::progress::{Lane, Screen};
 use self::qemu::Ending;
 

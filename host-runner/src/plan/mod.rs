@@ -2,11 +2,11 @@
 
 pub mod blocks;
 pub mod chaos;
-pub mod ctr;
 pub mod dside;
 pub mod policy;
 pub mod relax;
 pub mod storm;
+pub mod suite;
 
 use crate::guest::{Backing, RegionSpec};
 

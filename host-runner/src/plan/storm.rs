@@ -177,12 +177,7 @@ impl Case {
     /// Returns the guest that runs this case.
     pub fn guest(&self) -> GuestSpec {
         let programs = (0..self.racers).map(|n| self.program(n)).collect();
-        GuestSpec {
-            regions: vec![region(self.region_bytes, self.backing)],
-            programs,
-            records: self.records(),
-            ctr: None,
-        }
+        GuestSpec { regions: vec![region(self.region_bytes, self.backing)], programs, records: self.records() }
     }
 }
 

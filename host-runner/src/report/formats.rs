@@ -4,9 +4,10 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use crate::evidence::machine::Platform;
-use crate::result::RunResult;
 use crate::store::{self, Error};
 
+use super::subject::Subject;
+use super::words::quiet;
 use super::{junit, kcidb, ktap, lava, linaro, prom, table};
 
 /// What `run` prints at its end.
@@ -45,32 +46,59 @@ const FILES: [(&str, Format); 5] = [
 /// # Errors
 ///
 /// If one cannot be written.
-pub fn write_all(dir: &Path, run: &RunResult) -> Result<(), Error> {
+pub fn write_all(dir: &Path, subject: &Subject<'_>) -> Result<(), Error> {
     for (name, format) in FILES {
         let path = dir.join(name);
         let mut text = Vec::new();
-        print(&mut text, format, run)
+        print(&mut text, format, subject)
             .and_then(|()| store::replace(&path, &text))
             .map_err(|error| Error::Write(path, error))?;
     }
     Ok(())
 }
 
-/// Prints the run as `format` says.
+/// Prints the run, or the runs of a plan, as `format` says.
 ///
 /// # Errors
 ///
 /// Of the writer.
-pub fn print(out: &mut impl Write, format: Format, run: &RunResult) -> io::Result<()> {
+pub fn print(out: &mut impl Write, format: Format, subject: &Subject<'_>) -> io::Result<()> {
     match format {
-        Format::Human => table::print(out, &[run]),
-        Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(run)?),
-        Format::Ktap => out.write_all(ktap::ktap(run).as_bytes()),
-        Format::Lava => lava::report(out, run),
-        Format::Junit => writeln!(out, "{}", junit::junit(run).map_err(io::Error::other)?.trim_end()),
-        Format::Kcidb => writeln!(out, "{}", serde_json::to_string_pretty(&kcidb::kcidb(run))?),
-        Format::Linaro => out.write_all(linaro::linaro(run).as_bytes()),
-        Format::Prom => out.write_all(prom::prom(run).as_bytes()),
+        Format::Human => human(out, subject),
+        Format::Json => writeln!(out, "{}", json(subject)?),
+        Format::Ktap => out.write_all(ktap::ktap(subject).as_bytes()),
+        Format::Lava => lava::report(out, subject),
+        Format::Junit => writeln!(out, "{}", junit::junit(subject).map_err(io::Error::other)?.trim_end()),
+        Format::Kcidb => writeln!(out, "{}", serde_json::to_string_pretty(&kcidb::kcidb(subject))?),
+        Format::Linaro => out.write_all(linaro::linaro(subject).as_bytes()),
+        Format::Prom => out.write_all(prom::prom(subject).as_bytes()),
+    }
+}
+
+fn human(out: &mut impl Write, subject: &Subject<'_>) -> io::Result<()> {
+    let Some(plan) = subject.plan else { return table::print(out, &subject.runs) };
+    for group in subject.groups() {
+        let (name, status) = (&group.name, group.verdict.status.name());
+        match group.run {
+            Some(run) => {
+                writeln!(out, "== {name}: {status}")?;
+                table::print(out, &[run])?;
+            }
+            None => writeln!(out, "== {name}: {status}: {}", quiet(&group.verdict.reason))?,
+        }
+        for test in group.tests.iter().filter(|test| test.case.is_none()) {
+            writeln!(out, "{}: {}: {}", test.name, test.verdict.status.name(), quiet(&test.verdict.reason))?;
+        }
+        writeln!(out)?;
+    }
+    writeln!(out, "{}: {}: {}", plan.plan, plan.verdict.status.name(), quiet(&plan.verdict.reason))
+}
+
+/// Returns `result.json`; of a plan its summary and all of these.
+fn json(subject: &Subject<'_>) -> serde_json::Result<String> {
+    match (subject.plan, subject.runs.as_slice()) {
+        (None, [run]) => serde_json::to_string_pretty(run),
+        (plan, runs) => serde_json::to_string_pretty(&serde_json::json!({ "summary": plan, "runs": runs })),
     }
 }
 

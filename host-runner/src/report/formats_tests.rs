@@ -1,6 +1,6 @@
 use super::*;
 use crate::evidence::attribution::{Attribution, Path as Stage2, Side};
-use crate::result::{Complaint, Status};
+use crate::result::{Complaint, RunResult, Status};
 
 /// A stored run of the unfixed kernel: passes at page and thp, locks up at 1G.
 pub(crate) fn sample() -> RunResult {
@@ -71,16 +71,16 @@ fn check_ktap(text: &str) -> (Vec<Ended>, Vec<Ended>) {
 #[test]
 fn ktap_holds_up() {
     let mut run = sample();
-    let (outer, inner) = check_ktap(&ktap::ktap(&run));
+    let (outer, inner) = check_ktap(&ktap::ktap(&(&run).into()));
     assert_eq!(outer, [(false, None)]);
     assert_eq!(inner.iter().map(|(ok, _)| *ok).collect::<Vec<_>>(), [true, true, false]);
     run.cases[0].verdict.status = Status::Skip;
     run.cases[1].verdict.status = Status::Timeout;
-    let (_, inner) = check_ktap(&ktap::ktap(&run));
+    let (_, inner) = check_ktap(&ktap::ktap(&(&run).into()));
     assert!(inner[0].0 && inner[0].1.as_deref().is_some_and(|d| d.starts_with("SKIP ")));
     assert!(!inner[1].0 && inner[1].1.as_deref().is_some_and(|d| d.starts_with("TIMEOUT ")));
     run.cases.clear();
-    assert_eq!(check_ktap(&ktap::ktap(&run)).1, []);
+    assert_eq!(check_ktap(&ktap::ktap(&(&run).into())).1, []);
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn live_output_wakes_no_scanner() {
     run.verdict.reason = run.cases[2].verdict.reason.clone();
     for format in [Format::Human, Format::Ktap, Format::Lava] {
         let mut out = Vec::new();
-        print(&mut out, format, &run).expect("a vector takes all");
+        print(&mut out, format, &(&run).into()).expect("a vector takes all");
         let out = String::from_utf8(out).expect("text");
         for word in ["BUG:", "WARNING:", "Oops", "Kernel panic"] {
             assert!(!out.contains(word), "{format:?} holds {word}:\n{out}");
@@ -106,7 +106,7 @@ fn live_output_wakes_no_scanner() {
 
 #[test]
 fn lava_values_hold_nothing_special() {
-    let text = lava::signals(&sample());
+    let text = lava::signals(&(&sample()).into());
     assert!(text.contains("<LAVA_SIGNAL_TESTCASE TEST_CASE_ID=relax.1G RESULT=fail>\n"), "{text}");
     for line in text.lines() {
         let inside = line.strip_prefix("<LAVA_SIGNAL_TESTCASE ").and_then(|l| l.strip_suffix('>')).expect(line);
@@ -119,7 +119,7 @@ fn lava_values_hold_nothing_special() {
 
 #[test]
 fn linaro_lines() {
-    let text = linaro::linaro(&sample());
+    let text = linaro::linaro(&(&sample()).into());
     assert!(text.contains("relax.1G fail\n") && text.contains("relax.page pass\n"), "{text}");
     assert!(text.lines().any(|line| line.starts_with("relax.1G.exec_max pass ") && line.ends_with(" ns")));
 }
@@ -135,9 +135,9 @@ fn kcidb_has_no_nulls_and_tells_patches_apart() {
         }
     }
     let mut run = sample();
-    let before = kcidb::kcidb(&run);
+    let before = kcidb::kcidb(&(&run).into());
     run.under_test.patchset_hash = Some("a".repeat(64));
-    let after = kcidb::kcidb(&run);
+    let after = kcidb::kcidb(&(&run).into());
     assert!(!has_null(&before) && !has_null(&after));
     assert_eq!(after["checkouts"][0]["patchset_hash"], "a".repeat(64));
     assert!(before["checkouts"][0].get("patchset_hash").is_none());
@@ -150,7 +150,7 @@ fn kcidb_has_no_nulls_and_tells_patches_apart() {
 
 #[test]
 fn prom_counts_the_lockup() {
-    let text = prom::prom(&sample());
+    let text = prom::prom(&(&sample()).into());
     assert!(text.contains("faultline_case_lockups{case=\"relax.1G\",side=\"i_side\"} 1\n"), "{text}");
     assert!(text.contains("faultline_case_status{case=\"relax.1G\",status=\"fail\"} 1\n"), "{text}");
     for line in text.lines().filter(|line| !line.starts_with('#')) {
@@ -164,7 +164,7 @@ fn files_are_the_same_every_time() {
     let names = ["results.ktap", "junit.xml", "kcidb.json", "result.txt", "faultline.prom"];
     let write = || {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        write_all(dir.path(), &sample()).expect("it is writable");
+        write_all(dir.path(), &(&sample()).into()).expect("it is writable");
         names.map(|name| std::fs::read_to_string(dir.path().join(name)).expect(name))
     };
     let first = write();

@@ -4,17 +4,36 @@ use std::time::Duration;
 
 use quick_junit::{NonSuccessKind, Property, Report, SerializeError, TestCase, TestCaseStatus, TestSuite};
 
-use super::measure::{measures, named_cases};
+use super::measure::measures;
+use super::subject::{Group, Subject};
 use super::words::quiet;
-use crate::result::{CaseResult, RunResult, Status};
+use crate::result::{CaseResult, RunResult, Status, Verdict};
 
-/// Returns the run as one test suite; measurements are properties of their case.
+/// Returns each run as one test suite; measurements are properties of their case.
 ///
 /// # Errors
 ///
 /// If the XML cannot be written, which memory alone can cause.
-pub fn junit(run: &RunResult) -> Result<String, SerializeError> {
-    let mut suite = TestSuite::new(run.scenario.as_str());
+pub fn junit(subject: &Subject<'_>) -> Result<String, SerializeError> {
+    let mut report = Report::new("faultline");
+    report.add_test_suites(subject.groups().iter().map(suite));
+    report.to_string()
+}
+
+fn suite(group: &Group<'_>) -> TestSuite {
+    let mut suite = TestSuite::new(&*group.name);
+    if let Some(run) = group.run {
+        describe(&mut suite, run);
+    }
+    if group.tests.is_empty() {
+        // A suite without cases is no failure to any reader, whatever became of it.
+        suite.add_test_case(test_case(group, &group.name, group.verdict, None));
+    }
+    suite.add_test_cases(group.tests.iter().map(|test| test_case(group, &test.name, test.verdict, test.case)));
+    suite
+}
+
+fn describe(suite: &mut TestSuite, run: &RunResult) {
     suite.timestamp = run.run.started.parse().ok();
     let machine = &run.machine;
     let platform = super::formats::platform_name(machine.platform);
@@ -28,31 +47,29 @@ pub fn junit(run: &RunResult) -> Result<String, SerializeError> {
     ] {
         suite.add_property(Property::new(key, value));
     }
-    suite.add_test_cases(named_cases(run).into_iter().map(|(name, case)| test_case(run, &name, case)));
-    let mut report = Report::new("faultline");
-    report.add_test_suite(suite);
-    report.to_string()
 }
 
-fn test_case(run: &RunResult, name: &str, case: &CaseResult) -> TestCase {
-    let reason = quiet(&case.verdict.reason);
-    let mut status = match case.verdict.status {
+fn test_case(group: &Group<'_>, name: &str, verdict: &Verdict, case: Option<&CaseResult>) -> TestCase {
+    let reason = quiet(&verdict.reason);
+    let mut status = match verdict.status {
         Status::Pass => TestCaseStatus::success(),
         Status::Skip => TestCaseStatus::skipped(),
         Status::Fail => TestCaseStatus::non_success(NonSuccessKind::Failure),
         Status::Timeout | Status::Error => TestCaseStatus::non_success(NonSuccessKind::Error),
     };
-    if case.verdict.status != Status::Pass {
+    if verdict.status != Status::Pass {
         status.set_message(&*reason);
-        status.set_type(case.verdict.status.name());
+        status.set_type(verdict.status.name());
     }
     let mut test = TestCase::new(name, status);
-    test.set_classname(format!("faultline.{}", run.scenario));
-    test.set_time(Duration::from_nanos(guest_ns(case)));
-    for (measure, ns) in measures(case) {
-        test.add_property(Property::new(format!("{measure}_ns"), ns.to_string()));
+    test.set_classname(format!("faultline.{}", group.name));
+    if let Some(case) = case {
+        test.set_time(Duration::from_nanos(guest_ns(case)));
+        for (measure, ns) in measures(case) {
+            test.add_property(Property::new(format!("{measure}_ns"), ns.to_string()));
+        }
     }
-    if case.verdict.status == Status::Pass {
+    if verdict.status == Status::Pass {
         test.set_system_out(&*reason);
     }
     test

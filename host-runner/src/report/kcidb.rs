@@ -7,31 +7,48 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::formats::platform_name;
-use super::measure::{identifier, lockups, measures, named_cases};
+use super::measure::{identifier, lockups};
+use super::subject::{Group, Subject, Test};
 use super::words::quiet;
-use crate::result::{CaseResult, RunResult, Status};
+use crate::result::{RunResult, Status};
 
 /// Who submits: ids begin with it.
 const ORIGIN: &str = "faultline";
 
-/// Returns the run as a submission.
-pub fn kcidb(run: &RunResult) -> Value {
-    let mut tests = vec![summary(run)];
-    for (name, case) in named_cases(run) {
-        tests.push(test(run, &name, case));
-        tests.extend(measures(case).into_iter().map(|(measure, ns)| {
-            let mut number = base(run, &format!("{name}.{measure}"));
+/// Returns the run, or the runs of a plan, as a submission.
+pub fn kcidb(subject: &Subject<'_>) -> Value {
+    let (mut checkouts, mut builds) = (Vec::new(), Vec::new());
+    for run in &subject.runs {
+        let checkout = checkout(run);
+        // Runs of one kernel share it.
+        if !checkouts.contains(&checkout) {
+            checkouts.push(checkout);
+            builds.push(build(run));
+        }
+    }
+    json!({
+        "version": { "major": 5, "minor": 0 },
+        "checkouts": checkouts,
+        "builds": builds,
+        "tests": subject.groups().iter().flat_map(|group| tests(subject, group)).collect::<Vec<_>>(),
+    })
+}
+
+/// Returns a group's tests. What has no run of its own belongs to the build of the plan's first; without any run there
+/// is no build to belong to, and nothing to submit.
+fn tests(subject: &Subject<'_>, group: &Group<'_>) -> Vec<Value> {
+    let Some(run) = group.run.or_else(|| subject.runs.first().copied()) else { return Vec::new() };
+    let mut tests = vec![summary(run, group)];
+    for test in &group.tests {
+        tests.push(self::test(run, test));
+        tests.extend(test.measures().into_iter().map(|(measure, ns)| {
+            let mut number = base(run, &format!("{}.{measure}", test.name));
             number.insert("status".into(), "DONE".into());
             number.insert("number".into(), json!({ "value": ns as f64 / 1e9, "unit": "s", "prefix": "metric" }));
             Value::Object(number)
         }));
     }
-    json!({
-        "version": { "major": 5, "minor": 0 },
-        "checkouts": [checkout(run)],
-        "builds": [build(run)],
-        "tests": tests,
-    })
+    tests
 }
 
 /// Returns the id of the sources: all runs of one kernel share it, before and after a patch do not.
@@ -93,28 +110,35 @@ fn base(run: &RunResult, name: &str) -> Map<String, Value> {
         "origin": ORIGIN,
         "build_id": checkout_id(run),
         "path": format!("{ORIGIN}.{name}"),
-        "start_time": run.run.started,
         "environment": { "comment": format!("{model} ({platform})"), "misc": misc },
     });
     match object {
-        Value::Object(object) => object,
+        Value::Object(mut object) => {
+            // A run that died early has none that anybody knows.
+            if run.run.started.parse::<jiff::Timestamp>().is_ok() {
+                object.insert("start_time".into(), run.run.started.as_str().into());
+            }
+            object
+        }
         _ => unreachable!("json! was given an object"),
     }
 }
 
-fn summary(run: &RunResult) -> Value {
-    let mut object = base(run, &identifier(&run.scenario));
-    judge(&mut object, run.verdict.status, &run.verdict.reason);
+fn summary(run: &RunResult, group: &Group<'_>) -> Value {
+    let mut object = base(run, &group.name);
+    judge(&mut object, group.verdict.status, &group.verdict.reason);
     let time = |text: &str| text.parse::<jiff::Timestamp>().ok();
-    if let (Some(started), Some(finished)) = (time(&run.run.started), time(&run.run.finished)) {
+    let times = group.run.and_then(|run| Some((time(&run.run.started)?, time(&run.run.finished)?)));
+    if let Some((started, finished)) = times {
         object.insert("duration".into(), (finished.as_second() - started.as_second()).into());
     }
     Value::Object(object)
 }
 
-fn test(run: &RunResult, name: &str, case: &CaseResult) -> Value {
-    let mut object = base(run, name);
-    judge(&mut object, case.verdict.status, &case.verdict.reason);
+fn test(run: &RunResult, test: &Test<'_>) -> Value {
+    let mut object = base(run, &test.name);
+    judge(&mut object, test.verdict.status, &test.verdict.reason);
+    let Some(case) = test.case else { return Value::Object(object) };
     let found = lockups(case);
     object.insert(
         "misc".into(),

@@ -1,31 +1,38 @@
 //! `results.ktap`: KTAP version 1, as `kunit.py parse` and kselftest's tools read it. Pure.
 //!
-//! The run is one test, its cases are subtests. Kernel documentation: dev-tools/ktap.
+//! A run is one test, its cases are subtests. Kernel documentation: dev-tools/ktap.
 
 use std::fmt::Write;
 
-use super::measure::{measures, named_cases};
+use super::subject::{Group, Subject};
 use super::words::quiet;
-use crate::result::{RunResult, Status, Verdict};
+use crate::result::{Status, Verdict};
 
-/// Returns the run as KTAP.
-pub fn ktap(run: &RunResult) -> String {
-    let mut out = String::from("KTAP version 1\n1..1\n");
-    let cases = named_cases(run);
-    if !cases.is_empty() {
-        line(&mut out, format_args!("  KTAP version 1"));
-        line(&mut out, format_args!("  # Subtest: {}", run.scenario));
-        line(&mut out, format_args!("  1..{}", cases.len()));
+/// Returns the run, or the runs of a plan, as KTAP.
+pub fn ktap(subject: &Subject<'_>) -> String {
+    let groups = subject.groups();
+    let mut out = format!("KTAP version 1\n1..{}\n", groups.len());
+    for (n, group) in groups.iter().enumerate() {
+        subtests(&mut out, group);
+        line(&mut out, format_args!("{}", outcome(n + 1, &group.name, group.verdict)));
     }
-    for (n, (name, case)) in cases.iter().enumerate() {
-        line(&mut out, format_args!("  # {name}: {}", quiet(&case.verdict.reason)));
-        for (measure, ns) in measures(case) {
-            line(&mut out, format_args!("  # {name}.{measure}: {ns} ns"));
-        }
-        line(&mut out, format_args!("  {}", outcome(n + 1, name, &case.verdict)));
-    }
-    line(&mut out, format_args!("{}", outcome(1, &run.scenario, &run.verdict)));
     out
+}
+
+fn subtests(out: &mut String, group: &Group<'_>) {
+    if !group.tests.is_empty() {
+        line(out, format_args!("  KTAP version 1"));
+        line(out, format_args!("  # Subtest: {}", group.name));
+        line(out, format_args!("  1..{}", group.tests.len()));
+    }
+    for (n, test) in group.tests.iter().enumerate() {
+        let name = &test.name;
+        line(out, format_args!("  # {name}: {}", quiet(&test.verdict.reason)));
+        for (measure, ns) in test.measures() {
+            line(out, format_args!("  # {name}.{measure}: {ns} ns"));
+        }
+        line(out, format_args!("  {}", outcome(n + 1, name, test.verdict)));
+    }
 }
 
 fn line(out: &mut String, text: std::fmt::Arguments<'_>) {

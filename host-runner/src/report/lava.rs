@@ -1,13 +1,13 @@
 //! LAVA's signals, for a job whose dispatcher reads this machine's output. Pure, but for [`report`].
 //!
-//! A value may hold no space, `=` or `>`; names come from [`identifier`] and cannot.
+//! A value may hold no space, `=` or `>`; names come from [`super::measure::identifier`] and cannot.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use super::measure::{identifier, measures, named_cases};
-use crate::result::{RunResult, Status};
+use super::subject::Subject;
+use crate::result::Status;
 
 /// LAVA's helper, in PATH inside its test shells.
 const HELPER: &str = "lava-test-case";
@@ -28,27 +28,29 @@ pub fn word(status: Status) -> &'static str {
     }
 }
 
-fn test_cases(run: &RunResult) -> Vec<TestCase> {
+fn test_cases(subject: &Subject<'_>) -> Vec<TestCase> {
     let mut all = Vec::new();
-    for (name, case) in named_cases(run) {
-        all.push(TestCase { id: name.clone(), result: word(case.verdict.status), measurement_ns: None });
-        all.extend(measures(case).into_iter().map(|(measure, ns)| TestCase {
-            id: format!("{name}.{measure}"),
-            result: "pass",
-            measurement_ns: Some(ns),
-        }));
+    for group in subject.groups() {
+        for test in &group.tests {
+            all.push(TestCase { id: test.name.clone(), result: word(test.verdict.status), measurement_ns: None });
+            all.extend(test.measures().into_iter().map(|(measure, ns)| TestCase {
+                id: format!("{}.{measure}", test.name),
+                result: "pass",
+                measurement_ns: Some(ns),
+            }));
+        }
+        all.push(TestCase { id: group.name, result: word(group.verdict.status), measurement_ns: None });
     }
-    all.push(TestCase { id: identifier(&run.scenario), result: word(run.verdict.status), measurement_ns: None });
     all
 }
 
-/// Returns the run as signals, one a line.
-pub fn signals(run: &RunResult) -> String {
+/// Returns signals, one a line.
+pub fn signals(subject: &Subject<'_>) -> String {
     let line = |case: TestCase| {
         let measured = case.measurement_ns.map(|ns| format!(" UNITS=ns MEASUREMENT={ns}")).unwrap_or_default();
         format!("<LAVA_SIGNAL_TESTCASE TEST_CASE_ID={} RESULT={}{measured}>\n", case.id, case.result)
     };
-    test_cases(run).into_iter().map(line).collect()
+    test_cases(subject).into_iter().map(line).collect()
 }
 
 /// Reports by LAVA's helper where this is one of its test shells, by signals on `out` elsewhere.
@@ -56,9 +58,9 @@ pub fn signals(run: &RunResult) -> String {
 /// # Errors
 ///
 /// Of the writer, or of a helper that does not work.
-pub fn report(out: &mut impl Write, run: &RunResult) -> io::Result<()> {
-    let Some(helper) = helper() else { return out.write_all(signals(run).as_bytes()) };
-    for case in test_cases(run) {
+pub fn report(out: &mut impl Write, subject: &Subject<'_>) -> io::Result<()> {
+    let Some(helper) = helper() else { return out.write_all(signals(subject).as_bytes()) };
+    for case in test_cases(subject) {
         let mut command = Command::new(&helper);
         command.args([&case.id, "--result", case.result]).stdin(Stdio::null());
         if let Some(ns) = case.measurement_ns {

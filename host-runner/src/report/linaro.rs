@@ -3,19 +3,20 @@
 use std::fmt::Write;
 
 use super::lava::word;
-use super::measure::{measures, named_cases};
-use crate::result::RunResult;
+use super::subject::Subject;
 
-/// Returns the run as one line per case and one per measurement.
-pub fn linaro(run: &RunResult) -> String {
+/// Returns one line per case, one per measurement, and one for each run.
+pub fn linaro(subject: &Subject<'_>) -> String {
     let mut out = String::new();
-    for (name, case) in named_cases(run) {
-        // Writing to a String cannot fail.
-        let _ = writeln!(out, "{name} {}", word(case.verdict.status));
-        for (measure, ns) in measures(case) {
-            let _ = writeln!(out, "{name}.{measure} pass {ns} ns");
+    for group in subject.groups() {
+        for test in &group.tests {
+            // Writing to a String cannot fail.
+            let _ = writeln!(out, "{} {}", test.name, word(test.verdict.status));
+            for (measure, ns) in test.measures() {
+                let _ = writeln!(out, "{}.{measure} pass {ns} ns", test.name);
+            }
         }
+        let _ = writeln!(out, "{} {}", group.name, word(group.verdict.status));
     }
-    let _ = writeln!(out, "{} {}", run.scenario, word(run.verdict.status));
     out
 }

@@ -96,7 +96,7 @@ pub fn measures(case: &CaseResult) -> Vec<(Measure, u64)> {
     all
 }
 
-/// Returns the name of a case within its scenario: the block, and who raced for it and how where several vCPUs ran.
+/// Returns the name of a case within its run: the block, and who raced for it and how where several vCPUs ran.
 pub fn case_label(case: &CaseResult) -> String {
     let storm = case.storm.as_ref();
     let how = match (storm.map(|storm| storm.mode), case.sharing) {
@@ -113,7 +113,7 @@ pub fn case_label(case: &CaseResult) -> String {
 pub fn named_cases(run: &RunResult) -> Vec<(String, &CaseResult)> {
     let mut named: Vec<(String, &CaseResult)> = Vec::new();
     for case in &run.cases {
-        let base = identifier(&format!("{}.{}", run.scenario, case_label(case)));
+        let base = identifier(&format!("{}.{}", run.title(), case_label(case)));
         let before =
             named.iter().filter(|(name, _)| *name == base || name.starts_with(&format!("{base}.again"))).count();
         let name = if before == 0 { base } else { format!("{base}.again{before}") };

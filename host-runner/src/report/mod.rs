@@ -11,5 +11,6 @@ pub mod measure;
 mod prom;
 pub mod runs;
 pub mod storm;
+pub mod subject;
 pub mod table;
 mod words;

@@ -1,13 +1,12 @@
-//! Finding stored runs: a run directory, a result, a directory of runs, or a pattern with `*`.
+//! Finding stored runs: a run directory, a result, the directory of a plan or of runs, or a pattern with `*`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::journal::FILE as JOURNAL;
 use crate::result::RunResult;
 use crate::store::{self, RESULT};
-
-/// Name of the journal, which even a run that died has.
-const JOURNAL: &str = "journal.jsonl";
+use crate::suite;
 
 /// Why no run was found.
 #[derive(Debug, thiserror::Error)]
@@ -81,12 +80,19 @@ fn results(path: &Path) -> Vec<PathBuf> {
     directories(path).into_iter().map(|dir| dir.join(RESULT)).filter(|result| result.is_file()).collect()
 }
 
-/// Returns the run directories below `results`, the dead ones too, in the order of their names, which is that of time.
+/// Returns the run directories below `results`, the dead ones and those of plans too, in the order of their names, which
+/// is that of time.
 pub fn directories(results: &Path) -> Vec<PathBuf> {
+    let expand = |path: PathBuf| if suite::is_plan(&path) { entries(&path) } else { vec![path] };
+    entries(results).into_iter().flat_map(expand).collect()
+}
+
+/// Returns the directories of runs and of plans directly below `results`, in the order of their names.
+pub fn entries(results: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(results).into_iter().flatten().flatten().map(|entry| entry.path());
     let hidden = |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-    let mut found: Vec<_> =
-        entries.filter(|path| !hidden(path) && (path.join(RESULT).is_file() || path.join(JOURNAL).is_file())).collect();
+    let is_run = |path: &Path| path.join(RESULT).is_file() || path.join(JOURNAL).is_file() || suite::is_plan(path);
+    let mut found: Vec<_> = entries.filter(|path| !hidden(path) && is_run(path)).collect();
     found.sort_unstable();
     found
 }

@@ -38,12 +38,25 @@ pub fn print(out: &mut impl Write, runs: &[&RunResult]) -> io::Result<()> {
 ///
 /// Of the writer.
 pub fn columns<const N: usize>(out: &mut impl Write, rows: &[[String; N]]) -> io::Result<()> {
+    aligned(out, rows, 2)
+}
+
+/// Prints rows of words, all to the left.
+///
+/// # Errors
+///
+/// Of the writer.
+pub fn columns_left<const N: usize>(out: &mut impl Write, rows: &[[String; N]]) -> io::Result<()> {
+    aligned(out, rows, N)
+}
+
+fn aligned<const N: usize>(out: &mut impl Write, rows: &[[String; N]], left: usize) -> io::Result<()> {
     let widths: Vec<_> =
         (0..N).map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
     for row in rows {
         let cells = row.iter().zip(&widths).enumerate();
         let line: Vec<_> = cells
-            .map(|(n, (cell, width))| if n < 2 { format!("{cell:<width$}") } else { format!("{cell:>width$}") })
+            .map(|(n, (cell, width))| if n < left { format!("{cell:<width$}") } else { format!("{cell:>width$}") })
             .collect();
         writeln!(out, "{}", line.join("  ").trim_end())?;
     }
@@ -61,16 +74,6 @@ pub fn headline(run: &RunResult) -> String {
             vcpu.l1ip,
             u8::from(vcpu.idc),
             u8::from(vcpu.dic)
-        ));
-    }
-    if let Some(shown) = run.vcpus.first().and_then(|vcpu| vcpu.shown.as_ref()) {
-        parts.push(format!(
-            "guests read CTR_EL0 {}: I line {} B, D line {} B, IDC {}, DIC {}",
-            shown.ctr_el0,
-            shown.imin_line_bytes,
-            shown.dmin_line_bytes,
-            u8::from(shown.idc),
-            u8::from(shown.dic)
         ));
     }
     if let Some(seconds) = run.detector.soft_threshold_s() {

@@ -17,6 +17,7 @@ use crate::evidence::procfs;
 pub use crate::journal::Step;
 use crate::plan::blocks::{Block, HostBlocks};
 use crate::projection::Headroom;
+use crate::report::subject::Subject;
 use crate::result::{CaseResult, EvidenceState, RunId, RunResult, Tool, VERSION, VcpuFacts};
 use crate::store::{self, RunDir};
 use crate::verdict::policy::Conclusion;
@@ -332,6 +333,7 @@ impl Session {
             command: self.command.clone(),
             under_test: self.common.under_test.clone(),
             scenario: scenario.into(),
+            step: self.common.step.clone(),
             verdict: verdict::with_policy(verdict::run(&cases), self.policy.as_ref()),
             machine: self.machine.clone(),
             detector: Detector::read(Path::new("/")),
@@ -345,7 +347,7 @@ impl Session {
         };
         let restored = self.guard.take().map_or(Ok(0), Guard::restore);
         self.dir.write(store::RESULT, &result)?;
-        report::formats::write_all(self.dir.path(), &result)?;
+        report::formats::write_all(self.dir.path(), &Subject::from(&result))?;
         self.dir.journal(&Step::End)?;
         restored?;
         let path = self.dir.path().display().to_string();
@@ -354,7 +356,7 @@ impl Session {
         }
         if !self.common.quiet {
             // A closed pipe is the reader's choice; the result is on disk.
-            let _ = report::formats::print(&mut std::io::stdout(), self.common.format, &result);
+            let _ = report::formats::print(&mut std::io::stdout(), self.common.format, &Subject::from(&result));
             // In the lab the directory has another name outside, which the lab prints.
             if std::env::var_os("FAULTLINE_RUN_NAME").is_none() {
                 match self.common.format {

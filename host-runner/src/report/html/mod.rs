@@ -50,11 +50,23 @@ impl<'a> Source<'a> {
 /// Tells runs of one name apart: kernels of one tree that differ by a patch have the same release.
 pub fn number_namesakes(sources: &mut [Source<'_>]) {
     let names: Vec<_> = sources.iter().map(|source| source.name.clone()).collect();
+    let titles: Vec<_> = sources.iter().map(|source| source.result.title().to_owned()).collect();
     for (n, source) in sources.iter_mut().enumerate() {
         if names.iter().filter(|name| **name == names[n]).count() > 1 {
-            source.name = format!("{}, run {}", names[n], n + 1);
-            source.short = format!("run {}", n + 1);
+            let title = source.result.title();
+            // The runs of a plan are told by what was run.
+            let apart = titles.iter().filter(|other| *other == title).count() == 1;
+            source.short = if apart { title.to_owned() } else { format!("run {}", n + 1) };
+            source.name = format!("{}, {}", names[n], source.short);
         }
+    }
+}
+
+/// Returns what is before and after: two runs of the same, not two steps of a plan.
+fn pair<'a, 'b>(sources: &'b [Source<'a>]) -> Option<(&'b Source<'a>, &'b Source<'a>)> {
+    match sources {
+        [before, after] if before.result.title() == after.result.title() => Some((before, after)),
+        _ => None,
     }
 }
 
@@ -95,7 +107,7 @@ pub fn report(sources: &[Source<'_>]) -> String {
         @if let Some(chart) = charts::timeline(shown) { section { h2 { "The longest fault, and what the kernel said" } (chart) } }
         @if let Some(chart) = charts::histogram(shown) { section { h2 { "How the faults spread" } (chart) } }
         section { h2 { "All cases" } (cases(sources)) }
-        @if let [before, after] = sources { (comparison(before.result, after.result)) }
+        @if let Some((before, after)) = pair(sources) { (comparison(before.result, after.result)) }
         section {
             h2 { "What the kernel log says" }
             @for (n, source) in sources.iter().enumerate() { (log(n, source)) }
@@ -114,7 +126,7 @@ pub fn report(sources: &[Source<'_>]) -> String {
 
 /// Says how it came out: of a pair, whether the lockup is there before and not after.
 fn banner(sources: &[Source<'_>]) -> Markup {
-    if let [before, after] = sources {
+    if let Some((before, after)) = pair(sources) {
         let reproduced = reproduction(before.result, after.result);
         if reproduced.reproduced {
             return html! {

@@ -1,0 +1,152 @@
+//! The runs of a plan held against the baseline: one test for each case that both have. Pure.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Summary;
+use crate::compare::baseline::{Baseline, key};
+use crate::compare::{Change, Comparison, Options, compare, print};
+use crate::report::measure::identifier;
+use crate::result::{RunResult, Status, Verdict};
+
+/// What reports call the comparison.
+pub const NAME: &str = "regression";
+
+/// Most runs that are held against the baseline together: this night's and the nights before of the same kernel.
+pub const MOST_NIGHTS: usize = 10;
+
+/// How the runs of a plan stand against the baseline.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Regression {
+    /// The baseline's file.
+    pub baseline: String,
+    /// Over all cases.
+    pub verdict: Verdict,
+    /// Each case.
+    pub cases: Vec<Case>,
+}
+
+/// One case, or a run that could not be compared.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Case {
+    /// `regression.<run>.<case>`.
+    pub name: String,
+    /// Fail: something got worse; skip: nothing can be told yet.
+    pub verdict: Verdict,
+}
+
+/// Compares each of `runs` with the baseline. `earlier` are stored runs; those of the same kernel and machine join it, as
+/// one run alone can show no change of times on hardware.
+pub fn check(
+    file: &str,
+    baseline: &Baseline,
+    runs: &[RunResult],
+    earlier: &[RunResult],
+    options: Options,
+) -> Regression {
+    let cases: Vec<_> = runs.iter().flat_map(|run| cases(baseline, run, earlier, options)).collect();
+    Regression { baseline: file.into(), verdict: overall(&cases), cases }
+}
+
+fn cases(baseline: &Baseline, run: &RunResult, earlier: &[RunResult], options: Options) -> Vec<Case> {
+    let untold = |why: String| {
+        vec![Case { name: format!("{NAME}.{}", identifier(run.title())), verdict: Verdict::new(Status::Skip, why) }]
+    };
+    let before = match baseline.matching(std::slice::from_ref(run)) {
+        Ok(before) => before,
+        Err(error) => return untold(error.to_string()),
+    };
+    match compare(&before, &together(baseline, run, earlier), options) {
+        Ok(comparison) => by_case(run, &comparison),
+        Err(error) => untold(error.to_string()),
+    }
+}
+
+/// Returns the run with the newest of the earlier ones of the same kernel on the same machine.
+fn together(baseline: &Baseline, run: &RunResult, earlier: &[RunResult]) -> Vec<RunResult> {
+    let kernel = |run: &RunResult| {
+        let machine = &run.machine;
+        (machine.kernel_release.clone(), machine.kernel_version.clone(), run.under_test.clone())
+    };
+    // Where instructions are counted, once is enough, and once is what can be repeated.
+    let counted = run.machine.lab.as_ref().is_some_and(|lab| lab["time_scale"].is_u64());
+    let alike = |other: &&RunResult| {
+        !counted
+            && other.run.id != run.run.id
+            && key(other) == key(run)
+            && kernel(other) == kernel(run)
+            && !baseline.holds(other)
+    };
+    let newest = earlier.iter().rev().filter(alike).take(MOST_NIGHTS - 1).cloned();
+    std::iter::once(run.clone()).chain(newest).collect()
+}
+
+fn by_case(run: &RunResult, comparison: &Comparison) -> Vec<Case> {
+    let named = comparison.facts.iter().map(|fact| &fact.case).chain(comparison.metrics.iter().map(|m| &m.case));
+    let mut names: Vec<&String> = Vec::new();
+    for name in named {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    let of = |name: &&String| Case {
+        name: format!("{NAME}.{}.{}", identifier(run.title()), identifier(name)),
+        verdict: judge(comparison, name),
+    };
+    names.iter().map(of).collect()
+}
+
+fn judge(comparison: &Comparison, case: &str) -> Verdict {
+    let facts = || comparison.facts.iter().filter(|fact| fact.case == case);
+    let metrics = || comparison.metrics.iter().filter(|metric| metric.case == case);
+    let told: Vec<_> = facts()
+        .filter(|fact| fact.change == Change::Worse)
+        .map(|fact| format!("{}: {} -> {}", fact.what, fact.before, fact.after))
+        .chain(
+            metrics()
+                .filter(|metric| metric.change == Change::Worse)
+                .map(|metric| format!("{} {}", metric.measure, print::relative(metric.relative))),
+        )
+        .collect();
+    if !told.is_empty() {
+        return Verdict::new(Status::Fail, format!("worse than the baseline: {}", told.join("; ")));
+    }
+    let all = || facts().map(|fact| fact.change).chain(metrics().map(|metric| metric.change));
+    let unclear = all().filter(|change| *change == Change::Inconclusive).count();
+    if unclear > 0 {
+        let of = all().count();
+        let yet = if comparison.exact { "" } else { " yet: more nights will" };
+        return Verdict::new(Status::Skip, format!("{unclear} of {of} cannot be told{yet}"));
+    }
+    let better = all().filter(|change| *change == Change::Better).count();
+    Verdict::new(Status::Pass, format!("{} compared, none worse, {better} better", all().count()))
+}
+
+fn overall(cases: &[Case]) -> Verdict {
+    let failed: Vec<_> = cases.iter().filter(|case| case.verdict.status == Status::Fail).collect();
+    if let Some(first) = failed.first() {
+        let more = if failed.len() > 1 { format!(" and {} more", failed.len() - 1) } else { String::new() };
+        return Verdict::new(Status::Fail, format!("{} {}{more}", first.name, first.verdict.reason));
+    }
+    let passed = cases.iter().filter(|case| case.verdict.status == Status::Pass).count();
+    match (passed, cases.first()) {
+        (0, Some(first)) => Verdict::new(Status::Skip, first.verdict.reason.clone()),
+        (0, None) => Verdict::new(Status::Skip, "nothing to compare"),
+        (passed, _) => Verdict::new(Status::Pass, format!("none of {passed} cases is worse than the baseline")),
+    }
+}
+
+impl Summary {
+    /// Holds the runs against the baseline and lets that into the verdict.
+    pub fn hold_against(
+        &mut self,
+        file: &str,
+        baseline: &Baseline,
+        runs: &[RunResult],
+        earlier: &[RunResult],
+        options: Options,
+    ) {
+        self.regression = Some(check(file, baseline, runs, earlier, options));
+        self.judge();
+    }
+}

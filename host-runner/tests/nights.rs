@@ -1,0 +1,135 @@
+//! Nights in the emulated lab: plans, baselines, retention. `make test` runs these after `make build`.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use support::{faultline, stderr, stdout};
+
+/// Small enough for a test, and with every kind of name: a scenario's, and one that the plan gives.
+const PLAN: &str = r#"
+about = "a night for a test"
+[[step]]
+run = "relax --blocks page,thp"
+[[step]]
+name = "race"
+run = "storm --blocks thp --racers 1,2"
+"#;
+
+/// Runs one night on `kernel` and returns what it said, and its directory.
+fn night(results: &Path, kernel: &str) -> (Output, PathBuf) {
+    let plan = results.join("night.toml");
+    std::fs::write(&plan, PLAN).expect("writable");
+    let mut command = faultline(300);
+    command.args(["lab", "--kernel", kernel, "--cpu", "max", "--mem", "2048", "--time-scale", "4"]);
+    command.arg("--results").arg(results).args(["--", "run"]).arg(&plan).args(["--label", "nightly"]);
+    let output = command.output().expect("timeout(1) is there");
+    let text = stdout(&output);
+    let directory = text.lines().last().unwrap_or_default().to_owned();
+    assert!(Path::new(&directory).join("summary.json").is_file(), "{text}{}", stderr(&output));
+    (output, directory.into())
+}
+
+fn run(arguments: &[&str], path: &Path) -> Output {
+    faultline(60).args(arguments).arg(path).output().expect("timeout(1) is there")
+}
+
+fn nights(results: &Path) -> usize {
+    let entries = std::fs::read_dir(results).expect("readable").flatten();
+    entries.filter(|entry| entry.path().join("summary.json").is_file()).count()
+}
+
+/// Done-when 5 of the issue that made this: two nights, the second with a slower kernel.
+#[test]
+#[ignore = "needs make build, QEMU and Debian's kernels"]
+fn the_second_night_is_slower_and_every_format_says_so() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let results = directory.path();
+    let (output, first) = night(results, "debian:6.12");
+    assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
+    assert!(!stdout(&output).contains("regression"), "there is no baseline yet");
+    let baseline = results.join("baseline.json");
+    let set = run(&["baseline", "set", "--baseline", &baseline.to_string_lossy()], &first);
+    assert!(set.status.success(), "{}", stderr(&set));
+
+    let (output, same) = night(results, "debian:6.12");
+    assert_eq!(output.status.code(), Some(0), "the same kernel is not slower: {}", stdout(&output));
+    assert!(stdout(&output).contains("regression.relax.thp: pass"), "{}", stdout(&output));
+
+    let (output, slower) = night(results, "debian:6.1");
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}{}", stderr(&output));
+    assert!(text.contains("regression.relax.thp: fail: worse than the baseline: "), "{text}");
+    let read = |name: &str| std::fs::read_to_string(slower.join(name)).expect(name);
+    for (file, told) in [
+        ("results.ktap", "not ok 3 regression"),
+        ("results.ktap", "not ok 2 regression.relax.thp"),
+        ("junit.xml", "<testcase name=\"regression.race.thp\""),
+        ("kcidb.json", "\"path\": \"faultline.regression.relax.thp\""),
+        ("result.txt", "regression.relax.thp fail"),
+        ("faultline.prom", "faultline_regression{case=\"regression.relax.thp\"} 1"),
+        ("summary.json", "\"name\": \"regression.relax.thp\""),
+    ] {
+        assert!(read(file).contains(told), "{file} has no {told:?}: {}", read(file));
+    }
+    let lava = run(&["show", "--format", "lava"], &slower);
+    assert!(stdout(&lava).contains("TEST_CASE_ID=regression.relax.thp RESULT=fail>"), "{}", stdout(&lava));
+
+    let compared = faultline(60).arg("compare").arg(&first).arg(&slower).output().expect("timeout(1) is there");
+    assert_eq!(compared.status.code(), Some(1));
+    assert!(stdout(&compared).contains("race.thp"), "{}", stdout(&compared));
+    let listed = stdout(&run(&["list"], results));
+    assert_eq!(listed.lines().count(), 3 * 3, "{listed}");
+    let pruned = run(&["prune", "--keep", "1", "--results"], results);
+    assert!(pruned.status.success() && nights(results) == 1 && slower.is_dir() && !same.is_dir());
+}
+
+/// The kernel of a step dies; the next step has its own, and the night its verdict.
+#[test]
+#[ignore = "needs make build, QEMU and Debian's kernels"]
+fn a_step_that_dies_leaves_the_others_alone() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let plan = directory.path().join("night.toml");
+    let steps = "[[step]]\nrun = \"boot --payload /nothing-here\"\n[[step]]\nname = \"again\"\nrun = \"boot\"\n";
+    std::fs::write(&plan, steps).expect("writable");
+    let results = directory.path().join("results");
+    let mut command = faultline(200);
+    command.args(["lab", "--kernel", "debian:6.12", "--cpu", "max", "--results"]).arg(&results);
+    let output = command.args(["--", "run"]).arg(&plan).output().expect("timeout(1) is there");
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(70), "{text}{}", stderr(&output));
+    assert!(text.contains("== boot: error") && text.contains("== again: pass"), "{text}");
+    assert!(text.contains("night: error: boot: ") && text.contains("nothing-here"), "{text}");
+    // As if it had been killed at its end.
+    let night = PathBuf::from(text.lines().last().unwrap_or_default());
+    std::fs::remove_file(night.join("summary.json")).expect("it was there");
+    assert!(stdout(&run(&["list"], &results)).starts_with("died"));
+    let recovered = run(&["recover"], &results);
+    assert_eq!(recovered.status.code(), Some(70), "{}", stderr(&recovered));
+    assert!(night.join("summary.json").is_file());
+}
+
+/// `git bisect run` gets what it asks for.
+#[test]
+#[ignore = "needs make build, QEMU and Debian's kernels"]
+fn exit_codes_for_bisecting() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let nothing = directory.path().join("Image");
+    std::fs::write(&nothing, "no kernel").expect("writable");
+    let nothing = nothing.to_string_lossy().into_owned();
+    let locks_up = ["relax", "--blocks", "1G", "--hugepages", "--watchdog-thresh", "1"];
+    for (kernel, run, code) in [
+        ("debian:6.12", &locks_up[..], 0),
+        ("debian:6.1", &locks_up[..], 1),
+        ("debian:6.12", &["relax", "--blocks", "1G"][..], 125),
+        (&*nothing, &locks_up[..], 125),
+    ] {
+        let mut command = faultline(200);
+        command.args(["lab", "--bisect", "--kernel", kernel, "--cpu", "max", "--time-scale", "6"]);
+        let pool = if code == 125 { "" } else { "hugepagesz=1G hugepages=1" };
+        command.args(["--append", pool, "--results"]).arg(directory.path().join("results"));
+        let output = command.args(["--", "run"]).args(run).output().expect("timeout(1) is there");
+        assert_eq!(output.status.code(), Some(code), "{kernel}: {}{}", stdout(&output), stderr(&output));
+    }
+}
