@@ -29,15 +29,22 @@ impl L1Ip {
     }
 }
 
+/// Widths and places of the fields that change.
+const LINE_MASK: u64 = 0xf;
+const IMIN_LINE_SHIFT: u32 = 0;
+const DMIN_LINE_SHIFT: u32 = 16;
+const IDC: u64 = 1 << 28;
+const DIC: u64 = 1 << 29;
+
 impl Ctr {
     /// Returns the smallest I-cache line in bytes (IminLine).
     pub const fn imin_line_bytes(self) -> u64 {
-        4 << (self.0 & 0xf)
+        4 << ((self.0 >> IMIN_LINE_SHIFT) & LINE_MASK)
     }
 
     /// Returns the smallest D-cache line in bytes (DminLine).
     pub const fn dmin_line_bytes(self) -> u64 {
-        4 << ((self.0 >> 16) & 0xf)
+        4 << ((self.0 >> DMIN_LINE_SHIFT) & LINE_MASK)
     }
 
     /// Returns the indexing of the level 1 I-cache.
@@ -52,12 +59,37 @@ impl Ctr {
 
     /// Returns whether stores become visible to instruction fetch without cleaning the D-cache (IDC).
     pub const fn idc(self) -> bool {
-        self.0 & (1 << 28) != 0
+        self.0 & IDC != 0
     }
 
     /// Returns whether stores become visible to instruction fetch without invalidating the I-cache (DIC).
     pub const fn dic(self) -> bool {
-        self.0 & (1 << 29) != 0
+        self.0 & DIC != 0
+    }
+
+    /// Returns the value with another smallest I-cache line, 4 bytes times a power of two.
+    pub const fn with_imin_line_bytes(self, bytes: u64) -> Self {
+        self.with_line(IMIN_LINE_SHIFT, bytes)
+    }
+
+    /// Returns the value with another smallest D-cache line, 4 bytes times a power of two.
+    pub const fn with_dmin_line_bytes(self, bytes: u64) -> Self {
+        self.with_line(DMIN_LINE_SHIFT, bytes)
+    }
+
+    const fn with_line(self, shift: u32, bytes: u64) -> Self {
+        let log2_words = ((bytes / 4).trailing_zeros() as u64) & LINE_MASK;
+        Self(self.0 & !(LINE_MASK << shift) | log2_words << shift)
+    }
+
+    /// Returns the value with IDC set or cleared.
+    pub const fn with_idc(self, idc: bool) -> Self {
+        Self(if idc { self.0 | IDC } else { self.0 & !IDC })
+    }
+
+    /// Returns the value with DIC set or cleared.
+    pub const fn with_dic(self, dic: bool) -> Self {
+        Self(if dic { self.0 | DIC } else { self.0 & !DIC })
     }
 }
 
@@ -87,6 +119,14 @@ mod tests {
     fn a64fx_is_vipt_with_256_byte_lines() {
         let ctr = Ctr(0x8668_8006);
         assert_eq!((ctr.imin_line_bytes(), ctr.l1ip()), (256, L1Ip::Vipt));
+    }
+
+    #[test]
+    fn changed_fields_leave_the_others() {
+        let ctr = Ctr(0x8444_c004).with_imin_line_bytes(32).with_dmin_line_bytes(16).with_idc(true).with_dic(true);
+        assert_eq!(ctr, Ctr(0xb442_c003));
+        assert_eq!((ctr.imin_line_bytes(), ctr.dmin_line_bytes(), ctr.idc(), ctr.dic()), (32, 16, true, true));
+        assert_eq!(ctr.with_idc(false).with_dic(false), Ctr(0x8442_c003));
     }
 
     #[test]

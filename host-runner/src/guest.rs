@@ -3,6 +3,8 @@
 use abi::channel::State;
 use abi::{Ctr, Kind, Op, Outcome, Record};
 
+use crate::plan::ctr::GuestCtr;
+
 /// Memory for the guest to work on: one memslot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RegionSpec {
@@ -38,6 +40,7 @@ impl Backing {
 }
 
 /// One guest: its memory and its programs.
+#[derive(Clone, Debug)]
 pub struct GuestSpec {
     /// Memory under test.
     pub regions: Vec<RegionSpec>,
@@ -45,6 +48,8 @@ pub struct GuestSpec {
     pub programs: Vec<Vec<Op>>,
     /// Room for this many records for each vCPU.
     pub records: u64,
+    /// The CTR_EL0 that it is shown; none for the machine's.
+    pub ctr: Option<GuestCtr>,
 }
 
 /// Why the guest stopped.
@@ -60,6 +65,15 @@ pub enum End {
     Trapped(String),
 }
 
+/// A CTR_EL0 that KVM agreed to show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShownCtr {
+    /// What KVM would show by itself.
+    pub machine: u64,
+    /// What it was set to.
+    pub set: u64,
+}
+
 /// What one vCPU left in the channel, validated: numbers are clamped to what the channel can hold.
 #[derive(Clone, Debug, Default)]
 pub struct VcpuReport {
@@ -71,6 +85,8 @@ pub struct VcpuReport {
     pub dropped: u64,
     /// CTR_EL0 as the guest reads it.
     pub ctr_el0: u64,
+    /// What KVM was told to show it, where that is not the machine's own.
+    pub shown_ctr: Option<ShownCtr>,
     /// CLIDR_EL1 as the guest reads it.
     pub clidr_el1: u64,
     /// MIDR_EL1 as the guest reads it.
@@ -88,9 +104,9 @@ pub struct VcpuReport {
 }
 
 impl VcpuReport {
-    /// Returns CTR_EL0.
-    pub fn ctr(&self) -> Ctr {
-        Ctr(self.ctr_el0)
+    /// Returns the machine's CTR_EL0, which KVM's own maintenance goes by whatever guests are shown.
+    pub fn machine_ctr(&self) -> Ctr {
+        Ctr(self.shown_ctr.map_or(self.ctr_el0, |shown| shown.machine))
     }
 }
 

@@ -190,7 +190,8 @@ impl Verdict {
     }
 }
 
-/// Identification registers of one vCPU, as its guest read them.
+/// Identification registers of one vCPU, as its guest read them; CTR_EL0 as KVM gives it to guests that are shown no
+/// other, since that is what the host's own maintenance goes by.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct VcpuFacts {
     /// MIDR_EL1.
@@ -213,6 +214,24 @@ pub struct VcpuFacts {
     pub cntfrq_hz: u64,
     /// Smallest step of the counter seen, in ticks.
     pub resolution_ticks: u64,
+    /// What the guest read in CTR_EL0, where `--guest-ctr` had KVM show it another one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub shown: Option<ReadCtr>,
+}
+
+/// A CTR_EL0 that is not the machine's own, as the guest read it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ReadCtr {
+    /// CTR_EL0.
+    pub ctr_el0: String,
+    /// Smallest I-cache line in bytes.
+    pub imin_line_bytes: u64,
+    /// Smallest D-cache line in bytes.
+    pub dmin_line_bytes: u64,
+    /// CTR_EL0.IDC.
+    pub idc: bool,
+    /// CTR_EL0.DIC.
+    pub dic: bool,
 }
 
 /// Which evidence there was, and what is missing from it.

@@ -194,6 +194,38 @@ fn what_cannot_be_had_is_skipped_with_the_command_that_gets_it() {
     assert!(text.contains("no hugetlb pages of 512M"), "{text}");
 }
 
+/// Newer kernels show guests what they are told to, as long as it is safe; older ones refuse, which is a skip.
+#[test]
+#[ignore = "needs make build, QEMU and Debian's kernels"]
+fn a_guest_is_shown_another_ctr_where_kvm_lets_it() {
+    let run = |kernel: &str, fields: &str| {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let options = ["--kernel", kernel, "--cpu", "neoverse-n1"];
+        let mut command = faultline(300);
+        command.arg("lab").args(options).arg("--results").arg(directory.path());
+        let output = command.args(["--", "run", "relax", "--blocks", "page", "--guest-ctr", fields]).output();
+        let output = output.expect("timeout(1) is there");
+        let text = stdout(&output);
+        let path = text.lines().rfind(|line| line.starts_with(&*directory.path().to_string_lossy()));
+        let path =
+            std::path::Path::new(path.unwrap_or_else(|| panic!("{text}{}", stderr(&output)))).join("result.json");
+        let result: Value = serde_json::from_slice(&std::fs::read(path).expect("a result")).expect("it is JSON");
+        (output.status.code(), result)
+    };
+    let (code, result) = run("debian:6.12", "imin=32,idc=0");
+    assert_eq!(code, Some(0), "{result}");
+    let vcpu = &result["vcpus"][0];
+    assert_eq!((&vcpu["ctr_el0"], &vcpu["shown"]["ctr_el0"]), (&"0x9444c004".into(), &"0x8444c003".into()));
+    assert_eq!(vcpu["shown"]["imin_line_bytes"], 32);
+    assert_eq!(result["cases"][0]["predicted"]["by_line"], 64, "the host goes by its own lines of 64 bytes");
+    for (kernel, fields) in [("debian:6.1", "imin=32"), ("debian:6.12", "imin=128")] {
+        let (code, result) = run(kernel, fields);
+        let reason = result["cases"][0]["verdict"]["reason"].as_str().expect("a reason");
+        assert_eq!(code, Some(4), "{kernel} {fields}: {reason}");
+        assert!(reason.contains("KVM refuses") && reason.contains("os error 22"), "{kernel} {fields}: {reason}");
+    }
+}
+
 /// One line that says what and what to do, and the documented exit code.
 #[test]
 #[ignore = "needs make build and QEMU"]
@@ -225,9 +257,10 @@ fn bad_input() {
     };
     let cases: Vec<(Vec<String>, i32, &str)> = vec![
         (vec!["run".into(), "relax".into()], 70, "needs an arm64 Linux host"),
-        (vec!["run".into(), "nonsense".into()], 64, "unrecognized subcommand 'nonsense'"),
+        (vec!["run".into(), "nonsense".into()], 64, "there is no scenario 'nonsense'"),
         (vec!["run".into(), "relax".into(), "--vcpus".into(), "0".into()], 64, "--vcpus"),
         (vec!["run".into(), "relax".into(), "--region".into(), "1.5G".into()], 64, "is not a size"),
+        (vec!["run".into(), "relax".into(), "--guest-ctr".into(), "imin=48".into()], 64, "give imin=BYTES"),
         (vec!["reproduce".into(), "--time-scale".into(), "10".into()], 64, "--time-scale"),
         (with(lab("debian:nonsense"), &[]), 70, "unknown kernel"),
         (with(lab("/nonexistent"), &[]), 70, "cannot read the kernel /nonexistent"),

@@ -7,6 +7,7 @@ use clap::{Args as ClapArgs, Subcommand};
 
 use super::{Failure, Outcome};
 use crate::plan::blocks::Block;
+use crate::plan::ctr::GuestCtr;
 use crate::plan::relax::Sharing;
 use crate::plan::storm::{Mode, Order};
 use crate::plan::suite;
@@ -96,6 +97,10 @@ pub struct Common {
     /// Fill hugetlb pools that are too small, for the run
     #[arg(long)]
     pub hugepages: bool,
+    /// Show guests another CTR_EL0: imin=BYTES, dmin=BYTES, idc=0, dic=0, several with commas, or a whole value 0x…; KVM has
+    /// to agree, which it may since Linux 6.11
+    #[arg(long, value_name = "FIELD=VALUE,…")]
+    pub guest_ctr: Option<GuestCtr>,
     /// Do not trace: no evidence of the faults taken, so nothing can pass
     #[arg(long)]
     pub no_trace: bool,

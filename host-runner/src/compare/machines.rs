@@ -34,7 +34,7 @@ pub fn differences(before: &[RunResult], after: &[RunResult]) -> Vec<Difference>
 /// How to read one fact of a run.
 type Read = fn(&RunResult) -> String;
 
-const FACTS: [(&str, Read); 22] = [
+const FACTS: [(&str, Read); 23] = [
     ("kernel", |r| r.machine.kernel_release.clone()),
     ("kernel build", |r| r.machine.kernel_version.clone()),
     ("label", |r| known(r.under_test.label.as_ref())),
@@ -46,6 +46,9 @@ const FACTS: [(&str, Read); 22] = [
     ("page size", |r| r.machine.page_bytes.to_string()),
     ("KVM mode", |r| known(r.machine.kvm_mode.map(|mode| format!("{mode:?}").to_lowercase()).as_ref())),
     ("guest CTR_EL0", |r| known(r.vcpus.first().map(|vcpu| &vcpu.ctr_el0))),
+    ("guest CTR_EL0 shown", |r| {
+        known(r.vcpus.first().and_then(|vcpu| vcpu.shown.as_ref()).map(|shown| &shown.ctr_el0))
+    }),
     ("guest IDC", |r| known(r.vcpus.first().map(|vcpu| u8::from(vcpu.idc).to_string()).as_ref())),
     ("memory", |r| known(r.machine.memory_bytes.map(|bytes| format!("{} MiB", bytes >> 20)).as_ref())),
     ("huge pages", |r| known(r.machine.transparent_hugepages.as_ref().map(|thp| &thp.enabled))),

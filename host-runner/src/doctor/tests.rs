@@ -17,6 +17,7 @@ fn vcpu(dic: bool, l1ip: &str) -> VcpuFacts {
         l1ip: l1ip.into(),
         cntfrq_hz: 1,
         resolution_ticks: 1,
+        shown: None,
     }
 }
 

@@ -36,7 +36,12 @@ impl Case {
         program.extend([host(event::ROUND), touch, host(event::DISCARD), Op::end()]);
         let elements = self.region_bytes / self.block_bytes;
         let records = self.rounds * (elements + program.len() as u64) + 1;
-        GuestSpec { regions: vec![region(self.region_bytes, self.backing)], programs: vec![program], records }
+        GuestSpec {
+            regions: vec![region(self.region_bytes, self.backing)],
+            programs: vec![program],
+            records,
+            ctr: None,
+        }
     }
 }
 

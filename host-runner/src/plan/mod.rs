@@ -2,6 +2,7 @@
 
 pub mod blocks;
 pub mod chaos;
+pub mod ctr;
 pub mod dside;
 pub mod policy;
 pub mod relax;

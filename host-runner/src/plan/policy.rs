@@ -72,7 +72,12 @@ impl Case {
         ];
         let elements = self.region_bytes / self.block_bytes;
         let records = self.rounds * (4 * elements + program.len() as u64 + 3 * abi::op::MISMATCH_CAP) + 1;
-        GuestSpec { regions: vec![region(self.region_bytes, self.backing)], programs: vec![program], records }
+        GuestSpec {
+            regions: vec![region(self.region_bytes, self.backing)],
+            programs: vec![program],
+            records,
+            ctr: None,
+        }
     }
 }
 

@@ -177,7 +177,12 @@ impl Case {
     /// Returns the guest that runs this case.
     pub fn guest(&self) -> GuestSpec {
         let programs = (0..self.racers).map(|n| self.program(n)).collect();
-        GuestSpec { regions: vec![region(self.region_bytes, self.backing)], programs, records: self.records() }
+        GuestSpec {
+            regions: vec![region(self.region_bytes, self.backing)],
+            programs,
+            records: self.records(),
+            ctr: None,
+        }
     }
 }
 

@@ -76,6 +76,16 @@ pub fn headline(run: &RunResult) -> String {
             u8::from(vcpu.dic)
         ));
     }
+    if let Some(shown) = run.vcpus.first().and_then(|vcpu| vcpu.shown.as_ref()) {
+        parts.push(format!(
+            "guests read CTR_EL0 {}: I line {} B, D line {} B, IDC {}, DIC {}",
+            shown.ctr_el0,
+            shown.imin_line_bytes,
+            shown.dmin_line_bytes,
+            u8::from(shown.idc),
+            u8::from(shown.dic)
+        ));
+    }
     if let Some(seconds) = run.detector.soft_threshold_s() {
         parts.push(format!("soft lockup after {seconds} s"));
     }

@@ -144,10 +144,11 @@ impl<'a> Bench<'a> {
         let phase = counting::phase_of(self.index);
         let mut observer = Observer::new(session, Setup { phase, ..setup });
         let limit = Duration::from_secs(self.common.time_limit);
-        let run = match vmm::run(spec, &self.image, limit, &mut observer) {
+        let spec = GuestSpec { ctr: self.common.guest_ctr, ..spec.clone() };
+        let run = match vmm::run(&spec, &self.image, limit, &mut observer) {
             Ok(run) => run,
             // The pool may have been taken since it was looked at, and memory may be short for other reasons.
-            Err(error @ vmm::Error::Memory(..)) => {
+            Err(error) if error.is_lack() => {
                 result.verdict = Verdict::new(Status::Skip, error.to_string());
                 return Ok(None);
             }
@@ -193,7 +194,7 @@ impl<'a> Bench<'a> {
         let detector = Detector::read(Path::new("/"));
         Context {
             page_bytes: ground.host.page_bytes,
-            dic: run.vcpus.first().is_some_and(|vcpu| vcpu.ctr().dic()),
+            dic: run.vcpus.first().is_some_and(|vcpu| vcpu.machine_ctr().dic()),
             unwatched: session.unwatched(&detector, &run.cpus),
             kmsg_lost: session.evidence.kmsg_lost,
             untraced: seen.untraced(),
@@ -212,7 +213,7 @@ impl<'a> Bench<'a> {
             self.vcpus = run.vcpus.iter().map(facts).collect();
         }
         if let Some(boot) = run.vcpus.first() {
-            result.predicted = predicted(boot.ctr(), ground.block_bytes, ground.host.page_bytes);
+            result.predicted = predicted(boot.machine_ctr(), ground.block_bytes, ground.host.page_bytes);
         }
         result.descriptor_writes = run.boot.descriptor_writes;
         result.boot_ticks = run.boot.ticks;

@@ -40,10 +40,18 @@ pub fn run(args: &Boot) -> Result<u8, Error> {
         regions: vec![RegionSpec { ipa: REGION_IPA, bytes: args.region.0, backing: Backing::Reserved }],
         programs: vec![program; args.vcpus as usize],
         records: 8,
+        ctr: args.common.guest_ctr,
     };
     let limit = Duration::from_secs(args.common.time_limit);
-    let run = vmm::run(&spec, &image, limit, &mut Signals(&session))?;
+    let ran = vmm::run(&spec, &image, limit, &mut Signals(&session));
     bar.finish_and_clear();
+    let run = match ran {
+        Err(error) if error.is_lack() => {
+            case.verdict = Verdict::new(Status::Skip, error.to_string());
+            return session.finish("boot", Vec::new(), vec![case]);
+        }
+        ran => ran?,
+    };
     session.read_kmsg(&mut Parser::new())?;
     case.descriptor_writes = run.boot.descriptor_writes;
     case.boot_ticks = run.boot.ticks;

@@ -9,7 +9,7 @@ use super::outcome::{autopsy, facts, guest_verdict, progress};
 use super::session::{self, Error, Session, Step};
 use crate::commands::run::Chaos;
 use crate::evidence::message::Parser;
-use crate::guest::{End, GuestRun};
+use crate::guest::{End, GuestRun, GuestSpec};
 use crate::plan::blocks::Block;
 use crate::plan::chaos::{self, Targets};
 use crate::plan::relax::Sharing;
@@ -51,8 +51,15 @@ pub fn run(args: &Chaos) -> Result<u8, Error> {
     };
     let (mut tally, mut vcpus) = (Tally::default(), Vec::new());
     for seed in (args.seed..).take(args.runs as usize) {
-        let spec = chaos::guest(seed, args.vcpus, &targets);
-        let run = vmm::run(&spec, &image, LIMIT, &mut Signals(&session))?;
+        let spec = GuestSpec { ctr: args.common.guest_ctr, ..chaos::guest(seed, args.vcpus, &targets) };
+        let run = match vmm::run(&spec, &image, LIMIT, &mut Signals(&session)) {
+            Err(error) if error.is_lack() => {
+                bar.finish_and_clear();
+                case.verdict = Verdict::new(Status::Skip, error.to_string());
+                return session.finish("chaos", vcpus, vec![case]);
+            }
+            run => run?,
+        };
         read(&run);
         tally.records += run.vcpus.iter().map(|vcpu| vcpu.records.len()).sum::<usize>();
         match run.end {

@@ -111,6 +111,7 @@ impl Layout {
             current_op: get(offset_of!(Vcpu, current_op))?,
             dropped: get(offset_of!(Vcpu, dropped))?,
             ctr_el0: get(offset_of!(Vcpu, ctr_el0))?,
+            shown_ctr: None,
             clidr_el1: get(offset_of!(Vcpu, clidr_el1))?,
             midr_el1: get(offset_of!(Vcpu, midr_el1))?,
             mpidr_el1: get(offset_of!(Vcpu, mpidr_el1))?,

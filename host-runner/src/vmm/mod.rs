@@ -23,7 +23,7 @@ use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use vm_memory::Bytes;
 
-use crate::guest::{Backing, End, GuestRun, GuestSpec, RegionSpec};
+use crate::guest::{Backing, End, GuestRun, GuestSpec, RegionSpec, ShownCtr};
 use channel::Layout;
 pub use limits::limits;
 use memory::HostMemory;
@@ -51,6 +51,19 @@ pub enum Error {
     /// A register could not be read or written.
     #[error("KVM register {0:#x}: {1}")]
     Register(u64, kvm_ioctls::Error),
+    /// KVM does not show guests this CTR_EL0.
+    #[error(
+        "KVM refuses to show guests CTR_EL0 {set:#x} in place of {machine:#x}: {error}; since Linux 6.11 it lets lines be \
+         smaller and DIC and IDC be cleared, before that nothing"
+    )]
+    Ctr {
+        /// What was asked for.
+        set: u64,
+        /// The machine's.
+        machine: u64,
+        /// What KVM said.
+        error: kvm_ioctls::Error,
+    },
     /// More vCPUs than KVM has.
     #[error("{0} vCPUs asked for, KVM on this machine gives at most {1}: use --vcpus {1}")]
     TooManyVcpus(usize, usize),
@@ -75,6 +88,13 @@ pub enum Error {
     /// A thread could not be started.
     #[error("thread for vcpu-{0}: {1}")]
     Thread(usize, io::Error),
+}
+
+impl Error {
+    /// Says whether only what was asked for cannot be had here: a reason to skip it.
+    pub fn is_lack(&self) -> bool {
+        matches!(self, Self::Memory(..) | Self::Ctr { .. })
+    }
 }
 
 fn describe(region: &RegionSpec) -> String {
@@ -148,6 +168,7 @@ struct Guest {
     regions: Memory,
     channel: HostMemory,
     layout: Layout,
+    shown_ctr: Option<ShownCtr>,
 }
 
 /// Checks that KVM is there and gives this many vCPUs, before anything is changed for a run.
@@ -196,6 +217,7 @@ pub fn run(spec: &GuestSpec, image: &[u8], limit: Duration, watch: &mut dyn Watc
     let mut vcpus = Vec::new();
     for (n, registers) in registers.into_iter().enumerate() {
         let mut report = guest.layout.report(&guest.channel.slice(), n)?;
+        report.shown_ctr = guest.shown_ctr;
         if end != End::PoweredOff {
             report.registers = registers;
         }
@@ -344,6 +366,7 @@ fn set_up(spec: &GuestSpec, image: &[u8]) -> Result<Guest, Error> {
         vcpus.push(fd);
         affinities.push(affinity);
     }
+    let shown_ctr = spec.ctr.map_or(Ok(None), |wanted| vcpu::show_ctr(&vcpus, wanted))?;
     if image.len() as u64 > layout::IMAGE_BYTES {
         return Err(Error::Image(image.len()));
     }
@@ -352,5 +375,5 @@ fn set_up(spec: &GuestSpec, image: &[u8]) -> Result<Guest, Error> {
     if let Some(boot) = vcpus.first() {
         vcpu::set_entry(boot)?;
     }
-    Ok(Guest { vcpus, _vm: vm, _ram: ram, regions, channel, layout })
+    Ok(Guest { vcpus, _vm: vm, _ram: ram, regions, channel, layout, shown_ctr })
 }

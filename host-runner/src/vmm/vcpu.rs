@@ -6,7 +6,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use abi::channel::doorbell;
 use abi::op::MAX_RENDEZVOUS;
-use abi::{Op, OpCode};
+use abi::{Ctr, Op, OpCode};
 use kvm_bindings::{
     KVM_ARM_VCPU_POWER_OFF, KVM_ARM_VCPU_PSCI_0_2, KVM_REG_ARM_CORE, KVM_REG_ARM64, KVM_REG_ARM64_SYSREG,
     KVM_REG_SIZE_U64, KVM_SYSTEM_EVENT_CRASH, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN,
@@ -16,6 +16,8 @@ use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 use super::Error;
 use super::console::Console;
 use super::layout;
+use crate::guest::ShownCtr;
+use crate::plan::ctr::GuestCtr;
 
 /// Number of a core register, `KVM_REG_ARM_CORE_REG` of the kernel's API: offset in `struct kvm_regs` in words of 32 bits.
 const fn core_register(offset_bytes: u64) -> u64 {
@@ -33,6 +35,7 @@ const PSTATE: u64 = 33 * 8;
 const SP_EL1: u64 = 34 * 8;
 const ELR_EL1: u64 = 35 * 8;
 const MPIDR_EL1: u64 = system_register(3, 0, 0, 0, 5);
+const CTR_EL0: u64 = system_register(3, 3, 0, 0, 1);
 const MPIDR_AFFINITY: u64 = 0xff_00ff_ffff;
 
 /// Arm ARM "ID_AA64MMFR2_EL1, AArch64 Memory Model Feature Register 2".
@@ -80,6 +83,26 @@ pub fn create(vm: &VmFd, index: usize) -> Result<(VcpuFd, u64), Error> {
     fd.vcpu_init(&init).map_err(|error| Error::Kvm("KVM_ARM_VCPU_INIT", error))?;
     let affinity = get(&fd, MPIDR_EL1)? & MPIDR_AFFINITY;
     Ok((fd, affinity))
+}
+
+/// Has KVM show another CTR_EL0 to all vCPUs of a VM, which share it, before the first of them runs: `kvm_finalize_sys_regs` decides by it whether
+/// reads trap.
+///
+/// # Errors
+///
+/// [`Error::Ctr`] where KVM refuses the value.
+pub fn show_ctr(vcpus: &[VcpuFd], wanted: GuestCtr) -> Result<Option<ShownCtr>, Error> {
+    let Some(first) = vcpus.first() else { return Ok(None) };
+    let machine = get(first, CTR_EL0)?;
+    let shown = ShownCtr { machine, set: wanted.on(Ctr(machine)).0 };
+    for fd in vcpus {
+        fd.set_one_reg(CTR_EL0, &shown.set.to_le_bytes()).map_err(|error| Error::Ctr {
+            set: shown.set,
+            machine,
+            error,
+        })?;
+    }
+    Ok(Some(shown))
 }
 
 /// Makes the vCPU start at the image with the device tree in x0, as the arm64 boot protocol wants.

@@ -1,0 +1,107 @@
+//! The CTR_EL0 that guests are shown in place of the machine's.
+
+use std::str::FromStr;
+
+use abi::Ctr;
+
+/// What guests read in CTR_EL0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GuestCtr {
+    /// This value.
+    Value(u64),
+    /// The machine's, with these fields changed.
+    Fields {
+        /// Smallest I-cache line in bytes.
+        imin_line_bytes: Option<u64>,
+        /// Smallest D-cache line in bytes.
+        dmin_line_bytes: Option<u64>,
+        /// IDC.
+        idc: Option<bool>,
+        /// DIC.
+        dic: Option<bool>,
+    },
+}
+
+/// A text that is no [`GuestCtr`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "'{0}': give imin=BYTES or dmin=BYTES (a power of two from 4 to 2048), idc=0|1 or dic=0|1, or a whole value 0x…"
+)]
+pub struct NotACtr(String);
+
+impl GuestCtr {
+    /// Returns the value that guests read on a machine whose own is `machine`.
+    pub fn on(self, machine: Ctr) -> Ctr {
+        match self {
+            Self::Value(value) => Ctr(value),
+            Self::Fields { imin_line_bytes, dmin_line_bytes, idc, dic } => {
+                let ctr = imin_line_bytes.map_or(machine, |bytes| machine.with_imin_line_bytes(bytes));
+                let ctr = dmin_line_bytes.map_or(ctr, |bytes| ctr.with_dmin_line_bytes(bytes));
+                let ctr = idc.map_or(ctr, |idc| ctr.with_idc(idc));
+                dic.map_or(ctr, |dic| ctr.with_dic(dic))
+            }
+        }
+    }
+}
+
+/// Reads what the four bits of a line length can hold: 4 bytes, times a power of two.
+fn line(text: &str) -> Option<u64> {
+    text.parse().ok().filter(|bytes: &u64| bytes.is_power_of_two() && (4..=2048).contains(bytes))
+}
+
+fn flag(text: &str) -> Option<bool> {
+    match text {
+        "0" => Some(false),
+        "1" => Some(true),
+        _ => None,
+    }
+}
+
+impl FromStr for GuestCtr {
+    type Err = NotACtr;
+
+    fn from_str(text: &str) -> Result<Self, NotACtr> {
+        if let Some(digits) = text.strip_prefix("0x") {
+            return u64::from_str_radix(digits, 16).map(Self::Value).map_err(|_| NotACtr(text.into()));
+        }
+        let (mut imin_line_bytes, mut dmin_line_bytes, mut idc, mut dic) = (None, None, None, None);
+        for part in text.split(',') {
+            let wrong = || NotACtr(part.into());
+            let (name, value) = part.split_once('=').ok_or_else(wrong)?;
+            match name {
+                "imin" => imin_line_bytes = Some(line(value).ok_or_else(wrong)?),
+                "dmin" => dmin_line_bytes = Some(line(value).ok_or_else(wrong)?),
+                "idc" => idc = Some(flag(value).ok_or_else(wrong)?),
+                "dic" => dic = Some(flag(value).ok_or_else(wrong)?),
+                _ => return Err(wrong()),
+            }
+        }
+        Ok(Self::Fields { imin_line_bytes, dmin_line_bytes, idc, dic })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn on_n1(text: &str) -> Result<u64, NotACtr> {
+        text.parse::<GuestCtr>().map(|shown| shown.on(Ctr(0x9444_c004)).0)
+    }
+
+    #[test]
+    fn fields_change_the_machines_value_and_a_value_replaces_it() {
+        assert_eq!(on_n1("imin=32"), Ok(0x9444_c003));
+        assert_eq!(on_n1("dmin=16,idc=0"), Ok(0x8442_c004));
+        assert_eq!(on_n1("dic=1"), Ok(0xb444_c004));
+        assert_eq!(on_n1("0x8444c003"), Ok(0x8444_c003));
+    }
+
+    #[test]
+    fn anything_else_is_named() {
+        for (text, part) in
+            [("", ""), ("imin=48", "imin=48"), ("idc=0,line=4", "line=4"), ("dic=2", "dic=2"), ("0xg", "0xg")]
+        {
+            assert_eq!(on_n1(text), Err(NotACtr(part.into())), "{text}");
+        }
+    }
+}
