@@ -39,7 +39,7 @@ payload: setup ## build the guest's image
 .PHONY: build
 build: payload ## build payload, static arm64 runner and native runner
 	@cargo build -q --release --locked -p host-runner --bin faultline --target $(RUNNER_TARGET)
-	@cargo build -q --release --locked -p host-runner --bin faultline -p cmo-plugin
+	@cargo build -q --release --locked -p host-runner -p cmo-plugin --lib --bin faultline
 
 .PHONY: reproduce
 reproduce: build ## the main job: the lockup on BEFORE=, gone on AFTER=
@@ -79,7 +79,15 @@ test: build check ## check, then everything end to end under QEMU
 
 .PHONY: test-long
 test-long: setup-kernels test ## test, and what takes longer: kernels are built once
-	@cargo test -q --locked -p host-runner --test storm -- --ignored --test-threads 1
+	@cargo test -q --locked -p host-runner --test storm --test pstore -- --ignored --test-threads 1
+
+# How long `make fuzz` runs each target, in seconds.
+FUZZ_SECONDS ?= 300
+
+.PHONY: fuzz
+fuzz: setup ## every fuzz target for FUZZ_SECONDS, with AddressSanitizer, from a corpus of real inputs
+	@lab/setup fuzz
+	@tests/fuzz.sh $(FUZZ_SECONDS)
 
 .PHONY: bench
 bench: build ## sizes, instruction counts and ratios, some with limits

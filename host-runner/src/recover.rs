@@ -3,6 +3,7 @@
 //! What such a result says is what was found. What nobody wrote down is said to be unknown, never guessed.
 
 mod evidence;
+mod pstore;
 
 use std::fs;
 use std::io;
@@ -238,9 +239,7 @@ fn how_it_ended(
         return error(format!("the run ended {during}: {cause}"));
     }
     let unknown = || error(format!("the run ended {during}; what ended it is unknown"));
-    // A run of the lab's was another machine's: its boot cannot be compared with this one's.
-    let in_lab = std::env::var_os(LAB_VARIABLE).is_some();
-    if machine.lab.is_some() != in_lab || begin.boot_id.is_empty() {
+    if !runs_here(machine) || begin.boot_id.is_empty() {
         return unknown();
     }
     if procfs::boot_id().is_some_and(|here| here == begin.boot_id) {
@@ -249,6 +248,11 @@ fn how_it_ended(
     error(format!(
         "the machine went down {during}, and neither kernel log nor pstore says why (or the run is another machine's)"
     ))
+}
+
+/// Says whether a run may be this machine's: one of the lab's was another's, whose boots and dumps are not here.
+fn runs_here(machine: &Machine) -> bool {
+    machine.lab.is_some() == std::env::var_os(LAB_VARIABLE).is_some()
 }
 
 /// Returns what the kernel said when it gave up, without the words that lab scanners look for.

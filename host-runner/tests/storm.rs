@@ -11,8 +11,11 @@ use support::{faultline, stderr, stdout};
 
 /// Runs the lab on `kernels` and returns its output and each kernel's result, in their order.
 fn lab(results: &Path, kernels: &[&str], options: &[&str], run: &[&str]) -> (Output, Vec<Value>) {
-    let mut command = faultline(600);
-    command.args(["lab", "--kernel", &kernels.join(","), "--append", "hugepagesz=1G hugepages=1"]);
+    let mut command = faultline(900);
+    command.args(["lab", "--kernel", &kernels.join(",")]);
+    if !options.contains(&"--append") {
+        command.args(["--append", "hugepagesz=1G hugepages=1"]);
+    }
     command.arg("--results").arg(results).args(options).args(["--", "run"]).args(run);
     command.args(["--watchdog-thresh", "1", "--hugepages"]);
     let output = command.output().expect("timeout(1) is there");
@@ -47,16 +50,38 @@ fn lockups(result: &Value, side: &str) -> usize {
     complaints.flatten().filter(|c| c["event"]["kind"] == "soft_lockup").filter(of_side).count()
 }
 
-#[test]
-#[ignore = "needs make build and QEMU"]
-fn the_patch_alone_is_reproduced() {
+/// Runs `reproduce-patch` and returns what it said and every result, without what two equal runs do not share.
+fn reproduce_patch() -> (String, Vec<Value>) {
     let directory = results();
     let mut command = faultline(2400);
     let output = command.args(["reproduce-patch", "--results"]).arg(directory.path()).output().expect("timeout(1)");
     let text = stdout(&output);
     assert_eq!(output.status.code(), Some(0), "{text}{}", stderr(&output));
+    let (paths, said): (Vec<_>, Vec<_>) =
+        text.lines().partition(|line| line.starts_with(&*directory.path().to_string_lossy()));
+    let read = |path: &str| {
+        let json = std::fs::read(Path::new(path).join("result.json")).expect("the run has a result");
+        let mut result: Value = serde_json::from_slice(&json).expect("results are JSON");
+        result["run"].take();
+        result
+    };
+    // What the guests print while they run comes in any order.
+    let said: Vec<_> = said.into_iter().filter(|line| !line.contains(" | ")).collect();
+    (said.join("\n"), paths.into_iter().map(read).collect())
+}
+
+#[test]
+#[ignore = "needs make build and QEMU"]
+fn the_patch_alone_is_reproduced_and_twice_the_same() {
+    let (text, found) = reproduce_patch();
     assert_eq!(text.matches("\nREPRODUCED").count(), 2, "{text}");
     assert!(text.contains("fails as \"no maintenance\"") && !text.contains("FAILED"), "{text}");
+    assert_eq!(found.len(), 4, "{text}");
+    let growth = |result: &Value| result["cases"][2]["storm"]["growth"].as_f64().expect("one racer ran, too");
+    assert!(growth(&found[0]) >= 3.5 && found[1..].iter().all(|fixed| growth(fixed) < 1.5), "{text}");
+    let (again, others) = reproduce_patch();
+    assert_eq!(text, again);
+    assert!(found == others, "two equal runs differ");
 }
 
 /// No block is large, but 16 vCPUs fault at once.
@@ -106,6 +131,39 @@ fn each_policy_is_named() {
         assert_eq!(named, classes, "{trace:?}");
         assert_eq!(found[3]["verdict"]["status"], "fail");
         assert_eq!(output.status.code(), Some(1), "none fails");
+    }
+}
+
+/// With 64K pages the price of one page is enough for the clock to tell all three apart.
+#[test]
+#[ignore = "needs make build and QEMU"]
+fn each_policy_is_named_on_64k_pages() {
+    let kernels = ["policy:by-line+64k", "policy:upton+64k", "policy:none+64k"];
+    let options = ["--cpu", "max", "--time-scale", "4", "--append", "hugepagesz=512M hugepages=1"];
+    let counting: Vec<_> = options.iter().chain(&["--count"]).copied().collect();
+    for (options, trace) in [(&options[..], &[][..]), (&counting, &[]), (&options, &["--no-trace"])] {
+        let directory = results();
+        let run: Vec<_> = ["policy", "--blocks", "page,512M"].iter().chain(trace).copied().collect();
+        let (_, found) = lab(directory.path(), &kernels, options, &run);
+        let named: Vec<_> = found.iter().map(|result| &result["policy"]["class"]).collect();
+        assert_eq!(named, ["by_line", "capped", "none"], "{options:?} {trace:?}");
+    }
+}
+
+/// Tracing must not be what takes the time: where a fault lasts, it adds next to nothing.
+#[test]
+#[ignore = "needs make build and QEMU"]
+fn tracing_costs_little_where_it_matters() {
+    for (kernel, block) in [("policy:by-line", "1G"), ("policy:by-line+16k", "32M"), ("policy:by-line+64k", "512M")] {
+        let directory = results();
+        let append = format!("hugepagesz={block} hugepages=1");
+        let options = ["--cpu", "max", "--time-scale", "4", "--append", &append];
+        let (_, found) = lab(directory.path(), &[kernel], &options, &["relax", "--blocks", block]);
+        let cost = &found[0]["cases"][0]["tracing_cost"];
+        let [untraced, traced] = ["untraced_ns", "traced_ns"].map(|name| cost[name].as_f64().expect("it was measured"));
+        let percent = (traced / untraced - 1.0) * 100.0;
+        println!("{kernel} {block}: tracing adds {percent:.2} % to a fault of {:.1} ms", untraced / 1e6);
+        assert!(percent <= 5.0, "{kernel} {block}: {cost}");
     }
 }
 

@@ -223,3 +223,17 @@ fn doctor_is_right() {
     let (code, answer) = doctor(Lab::new().append("kvm-arm.mode=none"));
     assert_eq!((code, state(&answer, "kvm").0), (Some(4), "cannot_show"), "{answer:#}");
 }
+
+/// The machine that the lab runs on is one where nothing can be seen.
+#[test]
+#[ignore = "needs make build"]
+fn doctor_is_right_where_there_is_no_arm() {
+    if cfg!(target_arch = "aarch64") {
+        return;
+    }
+    let output = faultline().args(["doctor", "--json"]).output().expect(WHY);
+    let answer: Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
+    assert_eq!((output.status.code(), answer["outcome"].as_str()), (Some(4), Some("cannot_show")), "{answer:#}");
+    let (kvm, text) = state(&answer, "kvm");
+    assert!(kvm == "cannot_show" && text.contains("this host is ") && text.contains("emulated lab"), "{answer:#}");
+}

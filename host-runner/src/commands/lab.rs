@@ -82,16 +82,22 @@ fn counted(args: &Args, outcome: &lab::Outcome) -> Option<RunResult> {
     store::read(outcome.run_dir.as_deref()?).ok().filter(|result| args.options.count && !result.recovered)
 }
 
-/// Completes the results by what only the host knows: the plugin's counts, and the files for labs, which the guest wrote
+/// Completes the results by what only the host knows: the plugin's counts, the kernel's name, and the files for labs, which the guest wrote
 /// before it could know the run's name and the host's time.
 ///
 /// # Errors
 ///
 /// If one cannot be written. A run without a result has none.
 pub fn complete(outcomes: &[lab::Outcome]) -> Result<(), Failure> {
-    for dir in outcomes.iter().filter_map(|outcome| outcome.run_dir.as_deref()) {
+    for outcome in outcomes {
+        let Some(dir) = outcome.run_dir.as_deref() else { continue };
         counting::complete(dir).map_err(Failure::harness)?;
-        if let Ok(result) = store::read(dir) {
+        if let Ok(mut result) = store::read(dir) {
+            if result.under_test.label.is_none() && outcome.kernel.starts_with("policy:") {
+                // Kernels that differ in a patch alone do not know their names.
+                result.under_test.label = Some(outcome.kernel.clone());
+                store::write_result(dir, &result).map_err(Failure::harness)?;
+            }
             report::formats::write_all(dir, &Subject::from(&result)).map_err(Failure::harness)?;
         }
     }

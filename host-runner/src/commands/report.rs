@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::{Failure, Outcome, USAGE};
 use crate::report::html::fleet::{Entry, fleet};
-use crate::report::html::{Source, number_namesakes, report};
+use crate::report::html::{Source, number_namesakes, pictures, report};
 use crate::report::runs::{self, Stored};
 use crate::store;
 
@@ -18,20 +18,26 @@ pub struct Args {
     /// One page over all runs in this directory
     #[arg(long, value_name = "DIR", conflicts_with = "runs")]
     fleet: Option<PathBuf>,
+    /// Write the pictures alone, each an SVG file of its own in this directory
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["fleet", "output"])]
+    svg: Option<PathBuf>,
     /// The file to write; - for standard output
     #[arg(short, long, default_value = "report.html", value_name = "FILE")]
     output: PathBuf,
 }
 
-/// Writes one HTML file.
+/// Writes one HTML file, or the pictures.
 ///
 /// # Errors
 ///
 /// If no run can be read, or the file cannot be written.
 pub fn run(args: &Args) -> Outcome {
+    if let Some(directory) = &args.svg {
+        return write_pictures(directory, &args.runs);
+    }
     let page = match &args.fleet {
         Some(directory) => fleet_page(directory, &args.output)?,
-        None => report_page(&args.runs)?,
+        None => with_sources(&args.runs, report)?,
     };
     if args.output.as_os_str() == "-" {
         super::emit(&page)?;
@@ -44,7 +50,23 @@ pub fn run(args: &Args) -> Outcome {
     Ok(0)
 }
 
-fn report_page(names: &[String]) -> Result<String, Failure> {
+fn write_pictures(directory: &Path, names: &[String]) -> Outcome {
+    let pictures = with_sources(names, pictures)?;
+    if pictures.is_empty() {
+        return Err(Failure::new(USAGE, "these runs have nothing to show in a picture: no case of them was timed"));
+    }
+    let failed = |path: &Path, error| Failure::harness(format!("cannot write {}: {error}", path.display()));
+    fs::create_dir_all(directory).map_err(|error| failed(directory, error))?;
+    for (name, text) in pictures {
+        let path = directory.join(name);
+        store::replace(&path, text.as_bytes()).map_err(|error| failed(&path, error))?;
+        super::emit(&format!("{}\n", path.display()))?;
+    }
+    Ok(0)
+}
+
+/// Reads the runs and makes something of them.
+fn with_sources<T>(names: &[String], make: impl FnOnce(&[Source<'_>]) -> T) -> Result<T, Failure> {
     let mut stored: Vec<Stored> = Vec::new();
     for name in names {
         stored.extend(runs::load(name).map_err(|error| Failure::new(USAGE, error))?);
@@ -59,7 +81,7 @@ fn report_page(names: &[String]) -> Result<String, Failure> {
         })
         .collect();
     number_namesakes(&mut sources);
-    Ok(report(&sources))
+    Ok(make(&sources))
 }
 
 fn fleet_page(directory: &Path, output: &Path) -> Result<String, Failure> {

@@ -23,27 +23,52 @@ const CONSOLE_DEVICE: (u32, u32) = (5, 1);
 const EM_AARCH64: u16 = 183;
 const PT_INTERP: u32 = 3;
 
-/// A file of the user's for the guest.
+/// A file or directory of the user's for the guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct File {
     name: String,
-    contents: Vec<u8>,
+    contents: Contents,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Contents {
+    Directory,
+    Bytes(Vec<u8>),
 }
 
 impl File {
-    /// Reads `path`; in the guest it has the same name, in the directory that the runner starts in.
+    /// Reads `path`, and what is in it if it is a directory; in the guest it has the same name, in the directory that the
+    /// runner starts in.
     ///
     /// # Errors
     ///
     /// [`Error::GuestFile`] if it cannot be read, or its name is taken.
-    pub fn read(path: &Path) -> Result<Self, Error> {
+    pub fn read(path: &Path) -> Result<Vec<Self>, Error> {
         let failed = |error| Error::GuestFile { path: path.to_path_buf(), error };
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let taken = ["", "init", "dev", "proc", "sys", "tmp", MANIFEST_PATH, RESULTS];
         if taken.iter().any(|taken| taken.trim_start_matches('/') == name) {
             return Err(failed(io::Error::other("that name is taken in the guest")));
         }
-        Ok(Self { name: name.into(), contents: fs::read(path).map_err(failed)? })
+        let mut files = Vec::new();
+        Self::gather(path, name, &mut files).map_err(failed)?;
+        Ok(files)
+    }
+
+    /// Adds a directory before what is in it, in the order of names.
+    fn gather(path: &Path, name: &str, files: &mut Vec<Self>) -> io::Result<()> {
+        if !path.is_dir() {
+            files.push(Self { name: name.into(), contents: Contents::Bytes(fs::read(path)?) });
+            return Ok(());
+        }
+        files.push(Self { name: name.into(), contents: Contents::Directory });
+        let mut inside: Vec<_> = fs::read_dir(path)?.collect::<io::Result<_>>()?;
+        inside.sort_by_key(fs::DirEntry::file_name);
+        inside.iter().try_for_each(|entry| {
+            let below = entry.file_name();
+            let below = below.to_str().ok_or_else(|| io::Error::other("a name in it is no UTF-8"))?;
+            Self::gather(&entry.path(), &format!("{name}/{below}"), files)
+        })
     }
 }
 
@@ -66,7 +91,10 @@ pub fn write<W: io::Write>(mut output: W, runner: &[u8], manifest: &Manifest, fi
     output = console.write(output, 0).finish()?;
     let manifest = serde_json::to_vec(manifest).map_err(io::Error::other)?;
     let own = [(MANIFEST_PATH.trim_start_matches('/'), PLAIN_FILE, manifest.as_slice()), ("init", PROGRAM, runner)];
-    let given = files.iter().map(|file| (file.name.as_str(), PLAIN_FILE, file.contents.as_slice()));
+    let given = files.iter().map(|file| match &file.contents {
+        Contents::Directory => (file.name.as_str(), DIRECTORY, [].as_slice()),
+        Contents::Bytes(bytes) => (file.name.as_str(), PLAIN_FILE, bytes.as_slice()),
+    });
     for (name, mode, contents) in own.into_iter().chain(given) {
         let length = u32::try_from(contents.len()).map_err(io::Error::other)?;
         let mut file = entry(name, mode).write(output, length);
@@ -145,6 +173,19 @@ mod tests {
         assert!(names.contains(&("init".into(), PROGRAM)), "{names:?}");
         assert!(names.contains(&("dev/console".into(), CHARACTER_DEVICE)), "{names:?}");
         assert!(names.contains(&("faultline-lab.json".into(), PLAIN_FILE)), "{names:?}");
+    }
+
+    #[test]
+    fn a_directory_comes_before_what_is_in_it() {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let run = place.path().join("dead");
+        fs::create_dir_all(run.join("sub")).expect("writable");
+        fs::write(run.join("sub/b"), "b").expect("writable");
+        fs::write(run.join("a"), "a").expect("writable");
+        let files = File::read(&run).expect("readable");
+        let names: Vec<_> = files.iter().map(|file| file.name.as_str()).collect();
+        assert_eq!(names, ["dead", "dead/a", "dead/sub", "dead/sub/b"]);
+        assert!(File::read(Path::new("/proc")).is_err(), "the name is taken");
     }
 
     fn elf(machine: u16, segment: u32) -> Vec<u8> {

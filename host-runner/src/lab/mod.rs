@@ -73,8 +73,8 @@ pub struct Options {
     /// Count every cache maintenance instruction by a TCG plugin, and put the counts beside the predictions
     #[arg(long)]
     pub count: bool,
-    /// Put this file into the guest, under its own name in the directory where the runner starts
-    #[arg(long, value_name = "FILE")]
+    /// Put this file or directory into the guest, under its own name in the directory where the runner starts
+    #[arg(long, value_name = "PATH")]
     pub with: Vec<PathBuf>,
     /// Print QEMU's command line for each kernel and do nothing else
     #[arg(long)]
@@ -168,7 +168,8 @@ pub fn run(options: &Options, argv: &[OsString]) -> Result<Vec<Outcome>, Error> 
     let manifest = manifest(options, &emulator, argv)?;
     fs::create_dir_all(&options.results).map_err(|error| Error::results(&options.results, error))?;
     let results = options.results.canonicalize().map_err(|error| Error::results(&options.results, error))?;
-    let files = options.with.iter().map(|path| initramfs::File::read(path)).collect::<Result<_, _>>()?;
+    let files: Vec<_> = options.with.iter().map(|path| initramfs::File::read(path)).collect::<Result<_, _>>()?;
+    let files = files.into_iter().flatten().collect();
     let lab = Lab { options, emulator, runner, manifest, files, results, interrupt: &interrupt };
     let mut ready = Vec::new();
     for (name, spec) in options.kernel.iter().zip(&specs) {

@@ -2,10 +2,9 @@
 
 use std::fs;
 use std::io::{BufRead, Cursor};
-use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::path::Path;
 
-use super::begins;
+use super::{begins, pstore, runs_here};
 use crate::evidence::attribution::attribute_all;
 use crate::evidence::kmsg::KmsgRecord;
 use crate::evidence::machine::Machine;
@@ -17,8 +16,6 @@ use crate::result::{CaseResult, Complaint};
 const KMSG: &str = "kmsg.raw";
 /// The serial console, which the lab writes.
 const CONSOLE: &str = "console.log";
-/// Where the kernel keeps what it said when it died.
-const PSTORE: &str = "/sys/fs/pstore";
 
 /// The complaints that belong to the case under way, and what is missing.
 #[derive(Default)]
@@ -31,6 +28,8 @@ pub struct KernelLog {
     pub absent: Vec<String>,
     /// What a reader should know.
     pub notes: Vec<String>,
+    /// The kernel's time when the case under way began, where its log says so.
+    began_usec: Option<u64>,
 }
 
 impl KernelLog {
@@ -46,8 +45,8 @@ impl KernelLog {
         }
         if let Ok(bytes) = fs::read(run.join(CONSOLE)) {
             merge(&mut events, log.console(&bytes, mark.as_deref()));
-        } else if machine.lab.is_none() {
-            merge(&mut events, log.pstore(run));
+        } else if runs_here(machine) {
+            merge(&mut events, log.pstore(run, mark.as_deref()));
         }
         events.retain(|event| !known(event, done));
         events.sort_by_key(|event| event.timestamp_usec.unwrap_or(u64::MAX));
@@ -65,7 +64,9 @@ impl KernelLog {
                 self.lost += record.sequence.saturating_sub(last + 1);
             }
             last = Some(record.sequence);
-            seen |= mark.is_some_and(|mark| record.text.contains(mark));
+            if mark.is_some_and(|mark| record.text.contains(mark)) {
+                (seen, self.began_usec) = (true, Some(record.timestamp_usec));
+            }
             if seen {
                 record.records().for_each(|record| parser.push(&record));
             }
@@ -85,29 +86,30 @@ impl KernelLog {
         }
     }
 
-    /// Takes dumps that are younger than the run's last sign of life.
-    fn pstore(&mut self, run: &Path) -> Vec<Event> {
-        let Some(last_sign) = modified(&run.join(crate::journal::FILE)) else { return Vec::new() };
-        let mut dumps: Vec<PathBuf> =
-            fs::read_dir(PSTORE).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
-        dumps.retain(|path| modified(path).is_some_and(|time| time >= last_sign));
-        dumps.sort();
-        if dumps.is_empty() {
-            self.absent.push(format!("pstore: no dump in {PSTORE} is younger than the run"));
+    /// Takes dumps that are no older than the run's last sign of life.
+    fn pstore(&mut self, run: &Path, mark: Option<&str>) -> Vec<Event> {
+        let Some(last_sign) = pstore::modified(&run.join(crate::journal::FILE)) else { return Vec::new() };
+        let places = pstore::PLACES.map(Path::new);
+        let dumps = pstore::read(&places, last_sign);
+        if dumps.files == 0 {
+            let unreadable = dumps.unreadable.iter().map(|why| format!("; {why}")).collect::<String>();
+            self.absent.push(format!(
+                "pstore: no dump in {} is younger than the run{unreadable}",
+                pstore::PLACES.join(" or ")
+            ));
             return Vec::new();
         }
-        let mut text = Vec::new();
-        for path in &dumps {
-            text.extend(fs::read(path).unwrap_or_default());
-            text.push(b'\n');
+        self.notes.push(format!("{} dumps in pstore are younger than the run and taken as its end", dumps.files));
+        let mut found = Vec::new();
+        for text in dumps.texts {
+            // The same death may be in a dump and in the console's copy.
+            let from = mark.and_then(|mark| position(&text, mark.as_bytes())).unwrap_or(0);
+            merge(&mut found, events(&text[from..]));
         }
-        self.notes.push(format!("{} dumps in {PSTORE} are younger than the run and taken as its end", dumps.len()));
-        events(&text)
+        let began = self.began_usec;
+        found.retain(|event| event.timestamp_usec.zip(began).is_none_or(|(time, began)| time >= began));
+        found
     }
-}
-
-fn modified(path: &Path) -> Option<SystemTime> {
-    fs::metadata(path).ok()?.modified().ok()
 }
 
 fn events(bytes: &[u8]) -> Vec<Event> {

@@ -33,6 +33,7 @@ const MOUNTS: &[(&str, &str, Need)] = &[
     ("sysfs", "/sys", Need::Must),
     ("tracefs", "/sys/kernel/tracing", Need::MayBeAbsent),
     ("debugfs", "/sys/kernel/debug", Need::MayBeAbsent),
+    ("pstore", "/sys/fs/pstore", Need::MayBeAbsent),
     ("tmpfs", "/tmp", Need::Must),
 ];
 

@@ -1,18 +1,41 @@
 //! The pictures of a report. Pure; each is left out where a run has nothing to show in it.
 
-use maud::{Markup, html};
+use maud::html;
 
 use super::Source;
+use super::chart::Chart;
 use super::svg::{Axis, COLOURS, Plot, Scale, WIDTH, mark, round};
 use crate::plan::relax::Sharing;
 use crate::plan::storm::{Mode, Order};
 use crate::report::measure::case_label;
-use crate::report::table::time;
+use crate::report::table::{thousands, time};
 use crate::result::{CaseResult, Timing};
 use crate::size::Size;
 
 /// Series that one chart can show and still be read.
-pub const MAX_SERIES: usize = COLOURS;
+const MAX_SERIES: usize = COLOURS;
+
+/// Returns every picture that the runs have something to show in, under its section's heading.
+pub fn all<'a>(sources: &'a [Source<'_>]) -> impl Iterator<Item = (&'static str, Chart)> + use<'a> {
+    let shown = &sources[..sources.len().min(MAX_SERIES)];
+    ALL.into_iter().filter_map(|(heading, draw)| Some((heading, draw(shown)?)))
+}
+
+/// Every picture there is: what its section of the page is called, and how it is made.
+const ALL: [(&str, Draw); 5] = [
+    ("What an exec fault costs", cost),
+    ("What the kernel did in it, counted", operations),
+    ("The storm", storm),
+    ("The longest fault, and what the kernel said", timeline),
+    ("How the faults spread", histogram),
+];
+
+/// How to draw a picture; none where the runs have nothing to show in it.
+type Draw = fn(&[Source<'_>]) -> Option<Chart>;
+
+fn names(sources: &[Source<'_>]) -> Vec<String> {
+    sources.iter().map(|source| source.name.clone()).collect()
+}
 
 /// Cases that have a size and were timed: block bytes, median and largest exec fault in ns.
 fn costs(source: &Source<'_>) -> Vec<(f64, Timing)> {
@@ -52,7 +75,7 @@ impl Prediction {
 }
 
 /// Draws the cost of an exec fault against the block's size, both by magnitude.
-pub fn cost(sources: &[Source<'_>]) -> Option<Markup> {
+fn cost(sources: &[Source<'_>]) -> Option<Chart> {
     let series: Vec<_> = sources.iter().map(costs).collect();
     let mut sizes: Vec<f64> = series.iter().flatten().map(|(bytes, _)| *bytes).collect();
     sizes.sort_by(f64::total_cmp);
@@ -109,13 +132,11 @@ pub fn cost(sources: &[Source<'_>]) -> Option<Markup> {
         " Dotted: what {} has to take for larger blocks if it invalidates line by line, from its two smallest alone ({:.1} ns a line).",
         sources[0].name, p.ns_per_line
     ));
-    Some(html! {
-        figure {
-            (legend(sources))
-            (plot.draw(&marks))
-            figcaption { "Time that the guest waits for its first execution in a block: median, and a line up to the largest." (said.unwrap_or_default()) }
-        }
-    })
+    let caption = format!(
+        "Time that the guest waits for its first execution in a block: median, and a line up to the largest.{}",
+        said.unwrap_or_default()
+    );
+    Some(Chart { plot, marks, caption, legend: names(sources) })
 }
 
 /// Returns sizes from `low` to `high`, close enough for a smooth curve.
@@ -124,19 +145,68 @@ fn steps(low: f64, high: f64) -> impl Iterator<Item = f64> {
     (0..=STEPS).map(move |n| low * (high / low).powf(f64::from(n) / f64::from(STEPS)))
 }
 
-/// Names the series in HTML, with their marks.
-fn legend(sources: &[Source<'_>]) -> Markup {
-    html! {
-        ul class="legend" {
-            @for (n, source) in sources.iter().enumerate() {
-                li { svg viewBox="0 0 18 16" aria-hidden="true" { (mark(n, 9.0, 8.0, &source.name)) } (source.name) }
+/// What the plugin counted, for each exec fault: block bytes, and the operations of both kinds.
+fn counts(source: &Source<'_>) -> Vec<(f64, f64)> {
+    let per_fault = |case: &CaseResult| {
+        let counted = case.counted.as_ref().filter(|counted| counted.faults > 0)?;
+        Some((case.block_bytes as f64, (counted.ic_ivau + counted.ic_ialluis) as f64 / counted.faults as f64))
+    };
+    let cases = source.result.cases.iter().filter(|case| case.block_bytes > 0);
+    let mut points: Vec<_> = cases.filter_map(per_fault).collect();
+    points.sort_by(|a, b| a.0.total_cmp(&b.0));
+    points.dedup_by(|a, b| a.0 == b.0);
+    points
+}
+
+/// Draws the invalidations that were counted against the block's size, with those that going by line would take.
+fn operations(sources: &[Source<'_>]) -> Option<Chart> {
+    let series: Vec<_> = sources.iter().map(counts).collect();
+    let mut sizes: Vec<f64> = series.iter().flatten().map(|(bytes, _)| *bytes).collect();
+    sizes.sort_by(f64::total_cmp);
+    sizes.dedup();
+    let (smallest, largest) = (*sizes.first()?, *sizes.last()?);
+    let line_bytes = sources.iter().find_map(|source| source.result.vcpus.first())?.imin_line_bytes.max(4) as f64;
+    let most = |n: usize| series[n].iter().map(|(_, count)| *count).fold(0.0, f64::max);
+    let told: Vec<_> = sources
+        .iter()
+        .enumerate()
+        .map(|(n, source)| format!("{}: at most {}", source.name, thousands(most(n) as u64)))
+        .collect();
+    let values = series.iter().flatten().map(|(_, count)| *count).chain([1.0, largest / line_bytes]);
+    let plot = Plot {
+        id: "operations".into(),
+        title: "Invalidations counted in one exec fault against block size".into(),
+        description: format!("Logarithmic on both axes. {}.", told.join("; ")),
+        height: 420.0,
+        margin: 0.0,
+        x: Axis {
+            label: "size of the block that KVM maps at once".into(),
+            scale: Scale::Log,
+            min: smallest / 3.0,
+            max: largest * 3.0,
+            ticks: sizes.iter().map(|bytes| (*bytes, Size(*bytes as u64).to_string())).collect(),
+        },
+        y: Axis::decades("", values, |n| thousands(10u64.saturating_pow(n.max(0) as u32))),
+    };
+    let by_line: Vec<_> = steps(smallest, largest).map(|bytes| (bytes, bytes / line_bytes)).collect();
+    let marks = html! {
+        path class="predicted" d=(plot.path(&by_line)) {}
+        @for (n, points) in series.iter().enumerate() {
+            path class=(format!("series stroke c{n}")) d=(plot.path(points)) {}
+            @for (bytes, count) in points {
+                (mark(n, plot.x(*bytes), plot.y(*count), &format!("{}, {}: {}", sources[n].name, Size(*bytes as u64), thousands(*count as u64))))
             }
         }
-    }
+    };
+    let caption = format!(
+        "IC IVAU and IC IALLUIS of the host's kernel for each exec fault, counted by a plugin of the emulator. Dotted: \
+         one for every line of {line_bytes} bytes."
+    );
+    Some(Chart { plot, marks, caption, legend: names(sources) })
 }
 
 /// Draws the longest exec fault against the number of racing vCPUs, where a run raced several numbers for one block.
-pub fn storm(sources: &[Source<'_>]) -> Option<Markup> {
+fn storm(sources: &[Source<'_>]) -> Option<Chart> {
     let raced = |source: &Source<'_>| -> Vec<(f64, f64)> {
         let control = |case: &CaseResult| case.storm.as_ref().is_some_and(|storm| storm.order == Order::ExecFirst);
         let into_one = |case: &CaseResult| match &case.storm {
@@ -185,13 +255,8 @@ pub fn storm(sources: &[Source<'_>]) -> Option<Markup> {
             }
         }
     };
-    Some(html! {
-        figure {
-            (legend(sources))
-            (plot.draw(&marks))
-            figcaption { "Dotted: every racer invalidates the whole block, one after the other." }
-        }
-    })
+    let caption = "Dotted: every racer invalidates the whole block, one after the other.".into();
+    Some(Chart { plot, marks, caption, legend: names(sources) })
 }
 
 /// Returns the longest stall of a race, or the longest fault where nobody raced.
@@ -217,7 +282,7 @@ struct Lane {
 const MAX_BARS: usize = 1_500;
 
 /// Draws who faulted when, for the case with the longest fault, all runs on one axis, with the lockups reported.
-pub fn timeline(sources: &[Source<'_>]) -> Option<Markup> {
+fn timeline(sources: &[Source<'_>]) -> Option<Chart> {
     let worst =
         sources.iter().flat_map(|source| &source.result.cases).max_by_key(|case| case.exec.map(|t| t.ns.max))?;
     let block = worst.block.to_string();
@@ -266,12 +331,10 @@ pub fn timeline(sources: &[Source<'_>]) -> Option<Markup> {
             }
         }
     };
-    Some(html! {
-        figure {
-            (plot.draw(&marks))
-            figcaption { "Full colour: first execution; faint: first touch as data. A triangle is a lockup that the kernel reported for that vCPU; the two clocks are not aligned, so it stands on the vCPU’s longest fault." }
-        }
-    })
+    let caption = "Full colour: first execution; faint: first touch as data. A triangle is a lockup that the kernel \
+                   reported for that vCPU; the two clocks are not aligned, so it stands on the vCPU’s longest fault."
+        .into();
+    Some(Chart { plot, marks, caption, legend: Vec::new() })
 }
 
 fn lanes(series: usize, source: &Source<'_>, block: &str) -> Vec<Lane> {
@@ -304,7 +367,7 @@ fn lanes(series: usize, source: &Source<'_>, block: &str) -> Vec<Lane> {
 }
 
 /// Draws how exec faults of the largest block with enough of them spread, a bar for each run and quarter decade.
-pub fn histogram(sources: &[Source<'_>]) -> Option<Markup> {
+fn histogram(sources: &[Source<'_>]) -> Option<Chart> {
     const ENOUGH: usize = 8;
     const PER_DECADE: f64 = 4.0;
     let count =
@@ -361,11 +424,6 @@ pub fn histogram(sources: &[Source<'_>]) -> Option<Markup> {
             }
         }
     };
-    Some(html! {
-        figure {
-            (legend(sources))
-            (plot.draw(&marks))
-            figcaption { "Number of exec faults of block " (block) " by duration, the traced round included." }
-        }
-    })
+    let caption = format!("Number of exec faults of block {block} by duration, the traced round included.");
+    Some(Chart { plot, marks, caption, legend: names(sources) })
 }

@@ -1,5 +1,6 @@
 //! Reports as one HTML file each: no scripts, nothing loaded from elsewhere, readable without colours and pictures. Pure.
 
+mod chart;
 mod charts;
 pub mod fleet;
 pub mod samples;
@@ -15,7 +16,11 @@ use crate::report::table::{thousands, time};
 use crate::result::{CaseResult, RunResult, Status, Timing};
 use crate::verdict::{describe, relax_faults, reproduction};
 
+/// Style of a page, which has that of its charts in it, too.
 const STYLE: &str = include_str!("style.css");
+const CHART_STYLE: &str = include_str!("chart.css");
+/// How the label of a kernel of the lab's own begins, which names it as `lab --kernel` does.
+const POLICY: &str = "policy:";
 /// Lines of the kernel log that a report shows.
 const LOG_LINES: usize = 80;
 
@@ -41,8 +46,8 @@ impl<'a> Source<'a> {
         let name =
             result.under_test.label.as_ref().map_or_else(|| release.clone(), |label| format!("{label} ({release})"));
         let version: String = release.chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();
-        let short = result.under_test.label.clone().unwrap_or_else(|| version.trim_end_matches(".0").to_owned());
-        let short = short.chars().take(12).collect();
+        let short = result.under_test.label.as_deref().unwrap_or(version.trim_end_matches(".0"));
+        let short = short.strip_prefix(POLICY).unwrap_or(short).chars().take(12).collect();
         Self { result, name, short, samples: samples::parse(samples), kmsg: kmsg.to_owned() }
     }
 }
@@ -81,7 +86,7 @@ fn page(title: &str, body: &Markup) -> String {
                 meta name="generator" content=(concat!("faultline ", env!("CARGO_PKG_VERSION")));
                 title { (title) }
                 link rel="icon" href="data:,";
-                style { (PreEscaped(STYLE)) }
+                style { (PreEscaped(CHART_STYLE)) (PreEscaped(STYLE)) }
             }
             body { main { (body) } }
         }
@@ -91,7 +96,6 @@ fn page(title: &str, body: &Markup) -> String {
 
 /// Returns the report of these runs; of two, the first is taken for before and the second for after.
 pub fn report(sources: &[Source<'_>]) -> String {
-    let shown = &sources[..sources.len().min(charts::MAX_SERIES)];
     let names: Vec<_> = sources.iter().map(|source| source.name.as_str()).collect();
     let title = format!("faultline: {}", names.join(" and "));
     let body = html! {
@@ -102,10 +106,7 @@ pub fn report(sources: &[Source<'_>]) -> String {
         (banner(sources))
         (emulated(sources))
         @for source in sources { (policy(source)) }
-        @if let Some(chart) = charts::cost(shown) { section { h2 { "What an exec fault costs" } (chart) } }
-        @if let Some(chart) = charts::storm(shown) { section { h2 { "The storm" } (chart) } }
-        @if let Some(chart) = charts::timeline(shown) { section { h2 { "The longest fault, and what the kernel said" } (chart) } }
-        @if let Some(chart) = charts::histogram(shown) { section { h2 { "How the faults spread" } (chart) } }
+        @for (heading, chart) in charts::all(sources) { section { h2 { (heading) } (chart.figure()) } }
         section { h2 { "All cases" } (cases(sources)) }
         @if let Some((before, after)) = pair(sources) { (comparison(before.result, after.result)) }
         section {
@@ -122,6 +123,12 @@ pub fn report(sources: &[Source<'_>]) -> String {
         }
     };
     page(&title, &body)
+}
+
+/// Returns every picture of these runs as a file, with a name for it.
+pub fn pictures(sources: &[Source<'_>]) -> Vec<(String, String)> {
+    let remark = emulation(sources).map(|text| format!("Emulated {text}")).unwrap_or_default();
+    charts::all(sources).map(|(_, chart)| (format!("{}.svg", chart.plot.id), chart.file(&remark))).collect()
 }
 
 /// Says how it came out: of a pair, whether the lockup is there before and not after.
@@ -146,20 +153,26 @@ fn banner(sources: &[Source<'_>]) -> Markup {
 }
 
 fn emulated(sources: &[Source<'_>]) -> Markup {
-    let lab = sources.iter().find(|source| source.result.machine.platform == Platform::Emulated);
-    let text =
-        |key: &str| lab.and_then(|s| s.result.machine.lab.as_ref()?[key].as_str()).unwrap_or("unknown").to_owned();
-    let counted = lab.is_some_and(|s| s.result.machine.lab.as_ref().is_some_and(|lab| lab["time_scale"].is_u64()));
-    let model = if counted {
+    html! {
+        @if let Some(text) = emulation(sources) { p class="emulated" { strong { "Emulated" } " " (text) } }
+    }
+}
+
+/// Says by what the runs were emulated, and what that means, if any was.
+fn emulation(sources: &[Source<'_>]) -> Option<String> {
+    let runs = || sources.iter().map(|source| &source.result.machine);
+    let lab = runs().find(|machine| machine.platform == Platform::Emulated)?.lab.as_ref();
+    let text = |key: &str| lab.and_then(|lab| lab[key].as_str()).unwrap_or("unknown");
+    let model = if lab.is_some_and(|lab| lab["time_scale"].is_u64()) {
         "in which every instruction costs alike: they repeat exactly"
     } else {
         "and hold the noise of the host"
     };
-    html! {
-        @if lab.is_some() {
-            p class="emulated" { strong { "Emulated" } " by " (text("emulator")) ", CPU model " (text("cpu")) ". Times are a model " (model) "; they must not be compared with hardware." }
-        }
-    }
+    Some(format!(
+        "by {}, CPU model {}. Times are a model {model}; they must not be compared with hardware.",
+        text("emulator"),
+        text("cpu")
+    ))
 }
 
 /// Says which maintenance the kernel was found to do, where the run asked.
@@ -332,10 +345,9 @@ fn repeat(number: usize, source: &Source<'_>) -> Markup {
                 .filter(|word| word.starts_with("hugepage"))
                 .collect();
             let append = if append.is_empty() { String::new() } else { format!(" --append \"{}\"", append.join(" ")) };
-            format!(
-                "faultline lab --kernel {} --cpu {cpu} --smp {smp}{scale}{append} -- {arguments}",
-                machine.kernel_release
-            )
+            let label = source.result.under_test.label.as_deref().filter(|label| label.starts_with(POLICY));
+            let kernel = label.unwrap_or(&machine.kernel_release);
+            format!("faultline lab --kernel {kernel} --cpu {cpu} --smp {smp}{scale}{append} -- {arguments}")
         }
         None => format!("faultline {arguments}"),
     };
@@ -369,6 +381,26 @@ mod tests {
         assert!(page.contains("REPRODUCED") && page.contains("icache_inval_pou") && page.contains("16,777,216"));
         assert!(page.contains("Emulated"));
         assert_eq!(page, pair(), "the same runs, the same bytes");
+    }
+
+    #[test]
+    fn pictures_stand_alone() {
+        let stored = [stored("debian-6.1"), stored("debian-6.12")];
+        let sources: Vec<_> = stored.iter().map(|(run, samples, kmsg)| Source::new(run, samples, kmsg)).collect();
+        let pictures = pictures(&sources);
+        let names: Vec<_> = pictures.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["cost.svg", "timeline.svg", "histogram.svg"]);
+        for (name, text) in &pictures {
+            let root = text.strip_prefix("<svg xmlns=\"http://www.w3.org/2000/svg\"").expect("an SVG file");
+            assert!(text.ends_with("</svg>\n"), "{name}");
+            for part in ["prefers-color-scheme: dark", "role=\"img\"", "<title id=", "<desc id=", ">Emulated by qemu"] {
+                assert!(root.contains(part), "{part} is not in {name}");
+            }
+            for word in ["<script", "http", "url(", "@import", "NaN", "<div", "<ul"] {
+                assert!(!root.contains(word), "{word} is in {name}");
+            }
+        }
+        assert!(pictures[0].1.contains(&sources[0].name) && pictures[0].1.contains(&sources[1].name), "the legend");
     }
 
     #[test]

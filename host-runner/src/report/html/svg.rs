@@ -35,11 +35,16 @@ pub struct Axis {
 
 impl Axis {
     /// Returns an axis in whole decades of nanoseconds around the values.
-    pub fn decades_of_ns(label: &str, values: impl Iterator<Item = f64> + Clone) -> Self {
+    pub fn decades_of_ns(label: &str, values: impl Iterator<Item = f64>) -> Self {
+        Self::decades(label, values, power_of_ten_ns)
+    }
+
+    /// Returns an axis in whole decades around the values; `name` labels a power of ten.
+    pub fn decades(label: &str, values: impl Iterator<Item = f64>, name: impl Fn(i32) -> String) -> Self {
         let (low, high) = bounds(values.filter(|value| *value > 0.0));
         let (first, last) = (low.log10().floor() as i32, high.log10().ceil() as i32);
         let last = last.max(first + 1);
-        let ticks = (first..=last).map(|n| (10f64.powi(n), power_of_ten_ns(n))).collect();
+        let ticks = (first..=last).map(|n| (10f64.powi(n), name(n))).collect();
         Self { label: label.into(), scale: Scale::Log, min: 10f64.powi(first), max: 10f64.powi(last), ticks }
     }
 
@@ -124,30 +129,48 @@ impl Plot {
         out
     }
 
-    /// Draws frame, grid and labels around `marks`.
+    /// Draws frame, grid and labels around `marks`, as a picture with its text alternative.
     pub fn draw(&self, marks: &Markup) -> Markup {
-        let (left, right) = (self.x(self.x.min), self.x(self.x.max));
-        let (top, bottom) = (self.y(self.y.max), self.y(self.y.min));
-        let (title, description) = (format!("{}-title", self.id), format!("{}-desc", self.id));
         let svg = html! {
-            svg viewBox=(format!("0 0 {WIDTH} {}", self.height)) role="img" aria-labelledby=(format!("{title} {description}")) {
-                title id=(title) { (self.title) }
-                desc id=(description) { (self.description) }
-                @for (value, label) in &self.x.ticks {
-                    line class="grid" x1=(self.x(*value)) x2=(self.x(*value)) y1=(top) y2=(bottom) {}
-                    text class="tick" x=(self.x(*value)) y=(bottom + 18.0) text-anchor="middle" { (label) }
-                }
-                @for (value, label) in &self.y.ticks {
-                    line class="grid" x1=(left) x2=(right) y1=(self.y(*value)) y2=(self.y(*value)) {}
-                    text class="tick" x=(left - 8.0) y=(self.y(*value) + 4.0) text-anchor="end" { (label) }
-                }
-                rect class="frame" x=(left) y=(top) width=(round(right - left)) height=(round(bottom - top)) {}
-                text class="axis" x=(round(f64::midpoint(left, right))) y=(self.height - 8.0) text-anchor="middle" { (self.x.label) }
-                (marks)
+            svg viewBox=(format!("0 0 {WIDTH} {}", self.height)) role="img" aria-labelledby=(self.labels()) {
+                (self.words())
+                (self.inside(marks))
             }
         };
         // Narrow windows scroll a chart rather than shrink its text.
         html! { div class="scroll" tabindex="0" role="region" aria-label=(self.title) { (svg) } }
+    }
+
+    /// Returns the ids of what [`Self::words`] says.
+    pub fn labels(&self) -> String {
+        format!("{0}-title {0}-desc", self.id)
+    }
+
+    /// Returns what a reader who cannot see it is told.
+    pub fn words(&self) -> Markup {
+        html! {
+            title id=(format!("{}-title", self.id)) { (self.title) }
+            desc id=(format!("{}-desc", self.id)) { (self.description) }
+        }
+    }
+
+    /// Draws frame, grid and labels around `marks`, without the picture's own element.
+    pub fn inside(&self, marks: &Markup) -> Markup {
+        let (left, right) = (self.x(self.x.min), self.x(self.x.max));
+        let (top, bottom) = (self.y(self.y.max), self.y(self.y.min));
+        html! {
+            @for (value, label) in &self.x.ticks {
+                line class="grid" x1=(self.x(*value)) x2=(self.x(*value)) y1=(top) y2=(bottom) {}
+                text class="tick" x=(self.x(*value)) y=(bottom + 18.0) text-anchor="middle" { (label) }
+            }
+            @for (value, label) in &self.y.ticks {
+                line class="grid" x1=(left) x2=(right) y1=(self.y(*value)) y2=(self.y(*value)) {}
+                text class="tick" x=(left - 8.0) y=(self.y(*value) + 4.0) text-anchor="end" { (label) }
+            }
+            rect class="frame" x=(left) y=(top) width=(round(right - left)) height=(round(bottom - top)) {}
+            text class="axis" x=(round(f64::midpoint(left, right))) y=(self.height - 8.0) text-anchor="middle" { (self.x.label) }
+            (marks)
+        }
     }
 }
 
