@@ -57,6 +57,10 @@ reproduce-patch-2m: setup-kernels build ## the same with 2 MiB blocks alone: 16 
 matrix: setup-kernels build ## CPUs, page sizes and KVM modes: which maintenance, counted
 	@$(FAULTLINE) matrix --results $(RESULTS)
 
+.PHONY: reference
+reference: setup-kernels build ## make results/reference anew: tables and pictures from results
+	@lab/reference
+
 .PHONY: lab
 lab: build ## run ARGS="run …" on KERNEL= in the emulated lab
 	@$(FAULTLINE) lab --kernel '$(KERNEL)' --results $(RESULTS) -- $(ARGS)

@@ -3,11 +3,12 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::lab::{complete, failure};
 use super::{Failure, Outcome};
 use crate::lab::{self, Emulator, GuestExit, Options, Qemu};
+use crate::report::html::{Source, pictures};
 use crate::result::{RunResult, Status};
 use crate::store;
 use crate::verdict::policy::Class;
@@ -15,7 +16,7 @@ use crate::verdict::policy::Class;
 /// Where the table goes.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Directory that receives the run directories and the table, matrix.md
+    /// Directory that receives the run directories, the table, matrix.md, and pictures of the first CPU, matrix/*.svg
     #[arg(long, default_value = "results", value_name = "DIR")]
     results: PathBuf,
     /// Cells of these CPU models only
@@ -116,11 +117,13 @@ struct Row {
     geometry: String,
     policy: String,
     reason: String,
+    /// What it was read from, where the cell came to a result.
+    result: Option<RunResult>,
 }
 
 impl Row {
     fn without(status: Status, reason: impl Into<String>) -> Self {
-        Self { status, geometry: "-".into(), policy: "-".into(), reason: reason.into() }
+        Self { status, geometry: "-".into(), policy: "-".into(), reason: reason.into(), result: None }
     }
 }
 
@@ -148,11 +151,29 @@ pub fn run(args: &Args) -> Outcome {
     let mut table = Vec::new();
     // Writing to memory does not fail.
     let _ = print(&mut table, &rows);
-    let path = args.results.join("matrix.md");
-    store::replace(&path, &table).map_err(|error| Failure::harness(store::Error::Write(path, error)))?;
+    write(args.results.join("matrix.md"), &table)?;
+    draw(&args.results.join("matrix"), &rows)?;
     // A closed pipe is the reader's choice; the table is on disk.
     let _ = io::stdout().write_all(&table);
     Ok(rows.iter().map(|(.., row)| row.status).max().unwrap_or(Status::Skip).exit_code())
+}
+
+fn write(path: PathBuf, bytes: &[u8]) -> Result<(), Failure> {
+    store::replace(&path, bytes).map_err(|error| Failure::harness(store::Error::Write(path, error)))
+}
+
+/// Draws the cells of one CPU that differ in kernel and page size alone; the others' counts are the same.
+fn draw(directory: &Path, rows: &[(Cell, String, Row)]) -> Result<(), Failure> {
+    let shown = |cell: &Cell| (cell.cpu, cell.mode, cell.guest_ctr, cell.qemu) == (THOROUGH[0], 0, None, None);
+    let results: Vec<_> =
+        rows.iter().filter(|(cell, ..)| shown(cell)).filter_map(|(.., row)| row.result.as_ref()).collect();
+    let sources: Vec<_> = results.iter().map(|result| Source::new(result, "", "")).collect();
+    let pictures = pictures(&sources);
+    if !pictures.is_empty() {
+        fs::create_dir_all(directory)
+            .map_err(|error| Failure::harness(store::Error::Write(directory.to_owned(), error)))?;
+    }
+    pictures.iter().try_for_each(|(name, text)| write(directory.join(name), text.as_bytes()))
 }
 
 /// Those that were looked for already: what cannot be had is not fetched for every cell.
@@ -192,7 +213,7 @@ fn try_cell(cell: &Cell, args: &Args) -> Result<Row, Failure> {
         return Ok(Row::without(Status::Skip, exit.to_string()));
     }
     match outcome.run_dir.as_deref().map(store::read) {
-        Some(Ok(result)) if !result.recovered => Ok(judge(cell, &result)),
+        Some(Ok(result)) if !result.recovered => Ok(Row { result: Some(result.clone()), ..judge(cell, &result) }),
         _ => {
             let how = outcome.exit.as_ref().map_or_else(|| "no result".into(), ToString::to_string);
             Ok(Row::without(Status::Fail, how))
@@ -209,7 +230,11 @@ fn judge(cell: &Cell, result: &RunResult) -> Row {
     let geometry = format!("{} B {}", vcpu.imin_line_bytes, vcpu.l1ip);
     let policy = result.policy.as_ref();
     let name = policy.map_or("none inferred", |policy| policy.class.name());
-    let row = |status, reason: String| Row { status, geometry: geometry.clone(), policy: name.into(), reason };
+    let row = |status, reason: String| Row {
+        geometry: geometry.clone(),
+        policy: name.into(),
+        ..Row::without(status, reason)
+    };
     if vcpu.dic {
         return row(Status::Skip, "DIC: there is no maintenance to see".into());
     }

@@ -173,3 +173,37 @@ fn print_races(out: &mut impl Write, results: &[RunResult]) -> io::Result<()> {
     columns(out, &rows)?;
     writeln!(out)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::report::html::{Source, pictures};
+
+    /// What `make reference` committed is what its results make: table, pictures, and what they show.
+    #[test]
+    fn the_reference_is_made_of_its_results() {
+        let reference = Path::new(env!("CARGO_MANIFEST_DIR")).join("../results/reference");
+        let text = |name: &str| std::fs::read_to_string(reference.join(name)).expect("it is committed");
+        let mut results = ["by-line", "upton", "shan", "none"].map(|name| {
+            let path = reference.join(format!("reproduce-patch/{name}.json"));
+            crate::report::runs::load_one(&path.to_string_lossy()).expect("a result").result
+        });
+        for (name, picture) in pictures(&results.each_ref().map(|result| Source::new(result, "", ""))) {
+            assert!(picture == text(&format!("reproduce-patch/{name}")), "{name} is stale: make reference");
+        }
+        for result in &mut results {
+            result.machine.kernel_release = result.under_test.label.clone().expect("the lab named it");
+        }
+        let mut table = Vec::new();
+        print_races(&mut table, &results).expect("memory");
+        let said = text("reproduce-patch.txt");
+        assert!(said.contains(&String::from_utf8_lossy(&table).into_owned()), "stale: make reference");
+        let [by_line, upton, shan, none] = &results;
+        let findings = judge(&Kernels { by_line, fixed: &[upton.clone(), shan.clone()], none: Some(none) });
+        for finding in findings {
+            assert!(finding.holds && said.contains(&finding.text), "{}", finding.text);
+        }
+    }
+}
