@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use serde_json::Value;
-use support::{image, lab, limited, payload, reproduce, stderr, stdout};
+use support::{faultline, image, lab, limited, payload, reproduce, root, stderr, stdout};
 
 /// 2^4 ns an instruction, and 16 ns a tick at the 62.5 MHz of QEMU's counter.
 const TICK_IS_INSTRUCTION: &str = "4";
@@ -84,6 +84,7 @@ fn bench() {
     let image_bytes = std::fs::metadata(payload()).expect("it exists").len();
     bench.limit("payload image", image_bytes, 128 << 10, "bytes");
     fetches(&mut bench);
+    ten_million_lines(&mut bench, directory.path());
 
     let boot = counted(&at("boot"), &[], &["run", "boot", "--region", "1T"]);
     bench.limit("descriptors that map 1 TiB", number(&boot["cases"][0]["descriptor_writes"]), 1_100, "writes");
@@ -128,6 +129,28 @@ fn fetches(bench: &mut Bench) {
     };
     bench.limit("timed window of a fetch, its slot included", value("fetch-window"), 40, "instructions");
     bench.limit("per element outside the window", value("fetch-outside"), 60, "instructions");
+}
+
+/// What `faultline dmesg` takes for all logs of the corpus, again and again. Wall time, so on a machine that does nothing else.
+fn ten_million_lines(bench: &mut Bench, directory: &Path) {
+    const LINES: usize = 10_000_000;
+    let mut once = Vec::new();
+    for entry in std::fs::read_dir(root().join("host-runner/tests/logs")).expect("the corpus").flatten() {
+        once.extend(std::fs::read(entry.path()).expect("a log"));
+        once.push(b'\n');
+    }
+    let lines = once.iter().filter(|byte| **byte == b'\n').count();
+    let path = directory.join("ten-million.log");
+    let mut file = std::fs::File::create(&path).expect("the directory is writable");
+    for _ in 0..LINES.div_ceil(lines) {
+        std::io::Write::write_all(&mut file, &once).expect("there is room for it");
+    }
+    let start = Instant::now();
+    let output = faultline(120).args(["dmesg", "--json"]).arg(&path).output().expect("timeout(1) is there");
+    let took_ms = start.elapsed().as_millis() as u64;
+    assert!(output.status.success() && !output.stdout.is_empty(), "{}", stderr(&output));
+    bench.limit("dmesg, ten million lines", took_ms, 10_000, "ms (wall)");
+    std::fs::remove_file(path).expect("it was there");
 }
 
 /// The same with a record for each element.

@@ -105,7 +105,8 @@ impl Cell {
             append: format!("{pools} {}", MODES[self.mode].1),
             count: true,
             qemu: self.choice(args),
-            qemu_timeout: 120,
+            // Ten seconds where nothing else runs; a busy machine is no reason to fail.
+            qemu_timeout: 600,
             ..Options::for_kernel(&kernel)
         }
     }
