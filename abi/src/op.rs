@@ -13,7 +13,8 @@ pub enum OpCode {
     End = 0,
     /// Writes a code slot of generation `args[0]` at each element.
     WriteCode = 1,
-    /// Loads a `u64` at each element; with [`CHECK`], compares it with `args[0]`.
+    /// Loads a `u64` at each element; with [`CHECK`], compares it with `args[0]`, or as [`SLOT`] says. See also
+    /// [`NON_CACHEABLE`] and [`CACHES_OFF`].
     Load = 2,
     /// Stores `args[0]` at each element.
     Store = 3,
@@ -96,6 +97,12 @@ pub const CHECK: u16 = 1 << 1;
 pub const FORCE: u16 = 1 << 2;
 /// Flag: wait in the host, not in the guest.
 pub const SLEEP: u16 = 1 << 3;
+/// Flag of [`OpCode::Load`]: what is expected is the first doubleword of the slot of generation `args[0]` there.
+pub const SLOT: u16 = 1 << 4;
+/// Flag of [`OpCode::Load`]: load through a Non-cacheable mapping of the same IPA.
+pub const NON_CACHEABLE: u16 = 1 << 5;
+/// Flag of [`OpCode::Load`]: load with SCTLR_EL1.C cleared.
+pub const CACHES_OFF: u16 = 1 << 6;
 
 /// The most mismatch records one op writes; further ones are only counted.
 pub const MISMATCH_CAP: u64 = 64;

@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use abi::channel::doorbell;
 use abi::op::{Attr, Barrier, MAX_RENDEZVOUS};
 use abi::{Ctr, ctr};
-use payload::interpreter::{Access, Clean, Cpu};
+use payload::interpreter::{Access, Clean, Cpu, Look};
 
 use crate::{asm, exceptions, tables};
 
@@ -58,9 +58,27 @@ impl Cpu for RealCpu {
     }
 
     #[inline]
-    fn load(&mut self, ipa: u64) -> Access {
+    fn load(&mut self, ipa: u64, look: Look) -> Access {
         // SAFETY: programs name memory under test; the one device in the lower range, the console, is not there.
-        unsafe { exceptions::load(ipa) }
+        // `prepare` mapped the window, and made table walks possible with caches off.
+        unsafe {
+            match look {
+                Look::Cacheable => exceptions::load(ipa),
+                Look::NonCacheable => exceptions::load(ipa + tables::NON_CACHEABLE_WINDOW),
+                Look::CachesOff => exceptions::load_caches_off(ipa),
+            }
+        }
+    }
+
+    fn prepare(&mut self, look: Look, ipa: u64, bytes: u64) -> bool {
+        match look {
+            Look::Cacheable => true,
+            Look::NonCacheable => tables::map_non_cacheable(ipa, bytes).is_ok(),
+            Look::CachesOff => {
+                tables::clean_to_poc(self.ctr().dmin_line_bytes());
+                true
+            }
+        }
     }
 
     #[inline]
