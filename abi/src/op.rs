@@ -42,11 +42,14 @@ pub enum OpCode {
     Wait = 12,
     /// Goes back to op `args[0]` until this op has been reached `args[1]` times.
     Repeat = 13,
+    /// Ends this program as [`OpCode::End`] does, and goes on with the one that the host puts in its place once all vCPUs
+    /// are here. Records begin anew.
+    Next = 14,
 }
 
 impl OpCode {
     /// Every op code, in order.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::End,
         Self::WriteCode,
         Self::Load,
@@ -61,6 +64,7 @@ impl OpCode {
         Self::Event,
         Self::Wait,
         Self::Repeat,
+        Self::Next,
     ];
 
     /// Returns the op code a number stands for, if any.
@@ -85,6 +89,7 @@ impl OpCode {
             Self::Event => "event",
             Self::Wait => "wait",
             Self::Repeat => "repeat",
+            Self::Next => "next",
         }
     }
 }
@@ -212,6 +217,11 @@ impl Op {
         let head = self.code as u64 | (self.flags as u64) << 16 | (self.tag as u64) << 32;
         let [a, b, c, d] = self.args;
         [head, self.start, self.bytes, self.stride, a, b, c, d]
+    }
+
+    /// Returns the op that ends a program and asks for another.
+    pub const fn next() -> Self {
+        Self::plain(OpCode::Next, [0; 4])
     }
 
     /// Returns the op that ends a program.

@@ -138,6 +138,7 @@ impl Machine {
         let mut tally = Tally::new(op, index, self.pass, cpu.ticks());
         match code {
             OpCode::End => return Next::Stop(State::Ended),
+            OpCode::Next => return Next::Stop(State::Between),
             OpCode::Repeat => return self.repeat(op, index),
             OpCode::WriteCode => write_code(cpu, op, &mut tally, sink),
             OpCode::Load => {
