@@ -61,6 +61,9 @@ pub struct Options {
     /// Memory of the emulated machine, in MiB
     #[arg(long, default_value_t = 4096, value_name = "MIB", value_parser = clap::value_parser!(u32).range(256..))]
     pub mem: u32,
+    /// NUMA nodes that the CPUs and the memory are split between
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=qemu::MOST_NODES))]
+    pub nodes: u32,
     /// Let every instruction take 2^N ns of virtual time, which makes results repeatable; without it time is the host's
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=10))]
     pub time_scale: Option<u8>,
@@ -109,6 +112,7 @@ impl Options {
             cpu: "neoverse-n1".into(),
             smp: 2,
             mem: 4096,
+            nodes: 1,
             time_scale: None,
             append: String::new(),
             linux: None,
@@ -236,6 +240,7 @@ fn manifest(options: &Options, emulator: &Emulator, argv: &[OsString]) -> Result
         "emulator": emulator.name(),
         "cpu": options.cpu,
         "smp": options.smp,
+        "nodes": options.nodes,
         "time_scale": options.time_scale,
         "counting": options.count,
     });
