@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use abi::op::Barrier;
 use abi::{Op, OpCode, slot};
-use rustix::thread::{CpuSet, sched_setaffinity};
 use vm_memory::{Bytes, VolatileMemoryError};
 
 use super::host::{Host, Logging};
@@ -192,11 +191,8 @@ impl Host<'_> {
     }
 
     fn move_vcpu(&self, vcpu: usize) -> Result<(), Refused> {
-        let cpus = self.next_cpu(vcpu).ok_or(Refused::NotHere("one CPU: nowhere to move a vCPU"))?;
-        let thread = self.shared.thread(vcpu).and_then(rustix::thread::Pid::from_raw);
-        let mut set = CpuSet::new();
-        set.set(cpus.end);
-        sched_setaffinity(thread, &set).map_err(|error| Refused::Call("sched_setaffinity", error.into()))
+        let moved = self.move_on(vcpu).ok_or(Refused::NotHere("one CPU: nowhere to move a vCPU"))?;
+        moved.map(drop).map_err(call("sched_setaffinity"))
     }
 
     /// Runs a guest of its own on the same memory, which writes the code and does its own maintenance.
@@ -289,15 +285,7 @@ fn move_pages(pages: &[u64], node: Option<i32>) -> io::Result<Vec<i32>> {
     let nodes = nodes.as_ref().map_or(std::ptr::null(), |nodes| nodes.as_ptr());
     // SAFETY: the three arrays have as many entries as are named; pages that move keep their contents.
     let result = unsafe {
-        libc::syscall(
-            libc::SYS_move_pages,
-            0,
-            pages.len(),
-            pages.as_ptr(),
-            nodes,
-            status.as_mut_ptr(),
-            MPOL_MF_MOVE,
-        )
+        libc::syscall(libc::SYS_move_pages, 0, pages.len(), pages.as_ptr(), nodes, status.as_mut_ptr(), MPOL_MF_MOVE)
     };
     // A positive number counts pages that did not move, which their status says as well.
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(status) }
