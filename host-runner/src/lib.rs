@@ -14,6 +14,7 @@ pub mod journal;
 pub mod lab;
 pub mod plan;
 pub mod projection;
+pub mod random;
 pub mod recover;
 pub mod report;
 pub mod result;
