@@ -425,3 +425,30 @@ impl Lab<'_> {
         fs::write(beside.join("qemu.sh"), format!("#!/bin/sh\nmkdir -p run && cd run && exec {line}\n"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::modules::Module;
+    use super::*;
+
+    #[test]
+    fn swap_brings_its_modules_or_the_reason_why_not() {
+        let module = |name: &str| Module { name: name.into(), contents: name.into() };
+        let supply = Supply::Loadable(vec![module("zsmalloc"), module("zram")]);
+        let (order, files) = swap_order(Some(Size(1 << 28)), Some(&supply));
+        let paths = vec!["/modules/zsmalloc.ko".to_owned(), "/modules/zram.ko".to_owned()];
+        assert_eq!(order, Some(SwapOrder { bytes: 1 << 28, modules: paths, no_modules: None }));
+        assert_eq!(files.len(), 2);
+        let (order, files) = swap_order(Some(Size(1 << 28)), Some(&Supply::Nothing("none".into())));
+        assert_eq!(order.and_then(|order| order.no_modules).as_deref(), Some("none"));
+        assert!(files.is_empty());
+        assert_eq!(swap_order(None, None).0, None);
+    }
+
+    #[test]
+    fn swap_without_room_is_refused() {
+        let options = Options { swap: Some(Size(4096)), ..Options::for_kernel("debian:6.1") };
+        assert!(parse(&options).is_err_and(|error| error.to_string().contains("--swap 4K is too small")));
+        assert!(parse(&Options { swap: Some(MIN_SWAP), ..options }).is_ok());
+    }
+}
