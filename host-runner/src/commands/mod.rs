@@ -4,6 +4,7 @@ pub mod baseline;
 pub mod compare;
 pub mod dmesg;
 pub mod doctor;
+pub mod generate;
 pub mod lab;
 pub mod list;
 pub mod matrix;
@@ -21,7 +22,7 @@ pub mod show;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Exit code of wrong usage, as in sysexits.h.
 pub const USAGE: u8 = 64;
@@ -76,6 +77,14 @@ enum Command {
     Baseline(baseline::Args),
     /// Remove old runs
     Prune(prune::Args),
+    /// Write man pages and shell completions
+    #[command(hide = true)]
+    Generate(generate::Args),
+}
+
+/// Returns the definition of the command line.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Why a command ended without a verdict: one line for the user, and the exit code.
@@ -154,6 +163,7 @@ pub fn main() -> ExitCode {
         Command::Report(args) => report::run(&args),
         Command::Baseline(args) => baseline::run(&args),
         Command::Prune(args) => prune::run(&args),
+        Command::Generate(args) => generate::run(&args),
     };
     let code = match outcome {
         Ok(code) => code,
@@ -184,7 +194,7 @@ mod tests {
 
     #[test]
     fn the_command_line_is_sound() {
-        <Cli as clap::CommandFactory>::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]
