@@ -89,8 +89,13 @@ test: build check ## check, then everything end to end under QEMU
 	@cargo test -q --locked -p host-runner --test end_to_end --test survival --test nights -- --ignored --test-threads 1
 
 .PHONY: test-long
-test-long: setup-kernels test ## test, and what takes longer: kernels are built once
+test-long: setup-kernels setup-release test ## test, and what takes longer: kernels are built once
 	@cargo test -q --locked -p host-runner --test storm -- --ignored --test-threads 1
+	@tests/release.sh
+
+.PHONY: test-release
+test-release: setup-release ## what `make release` makes: the same twice, installs, purges, works in the lab
+	@tests/release.sh
 
 .PHONY: bench
 bench: build ## sizes, instruction counts and ratios, some with limits
