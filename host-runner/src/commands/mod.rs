@@ -3,6 +3,8 @@
 pub mod baseline;
 pub mod compare;
 pub mod dmesg;
+#[cfg(test)]
+mod docs;
 pub mod doctor;
 pub mod generate;
 pub mod lab;
@@ -131,6 +133,15 @@ pub fn emit(text: &str) -> Result<(), Failure> {
     }
 }
 
+/// Prints what a command found, for programs.
+///
+/// # Errors
+///
+/// As [`emit`].
+pub fn emit_json(answer: &impl serde::Serialize) -> Result<(), Failure> {
+    emit(&(serde_json::to_string_pretty(answer).map_err(Failure::harness)? + "\n"))
+}
+
 /// Parses the command line and runs the command.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -195,6 +206,22 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         command().debug_assert();
+    }
+
+    /// Returns the commands that do something, with their full names.
+    fn leaves(command: &clap::Command, name: &str) -> Vec<(String, clap::Command)> {
+        let inner = command.get_subcommands().filter(|inner| !inner.is_hide_set() && inner.get_name() != "help");
+        let named = |inner: &clap::Command| format!("{name} {}", inner.get_name()).trim().to_owned();
+        let below: Vec<_> = inner.flat_map(|inner| leaves(inner, &named(inner))).collect();
+        if below.is_empty() { vec![(name.to_owned(), command.clone())] } else { below }
+    }
+
+    #[test]
+    fn whatever_prints_a_table_prints_json() {
+        let without = |command: &clap::Command| command.get_arguments().all(|argument| argument.get_id() != "json");
+        let leaves = leaves(&command(), "");
+        let without: Vec<_> = leaves.iter().filter(|(_, command)| without(command)).map(|(name, _)| name).collect();
+        assert_eq!(without, ["report"], "its answer is a page");
     }
 
     #[test]
