@@ -113,7 +113,7 @@ pub struct Common {
     #[command(flatten)]
     #[allow(missing_docs, reason = "clap would take the comment for the help text of the group")]
     pub under_test: UnderTest,
-    /// Print nothing but errors; the result is in the run's directory
+    /// Do not print the result, which is in the run's directory
     #[arg(short, long)]
     pub quiet: bool,
     /// Exit as `git bisect run` wants it: 0 good, 1 bad, 125 for anything that shows neither
