@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use abi::channel::doorbell;
 use abi::op::{Attr, Barrier, MAX_RENDEZVOUS};
 use abi::{Ctr, ctr};
-use payload::interpreter::{Access, Clean, Cpu};
+use payload::interpreter::{Access, Clean, Cpu, Look};
 
 use crate::{asm, exceptions, tables};
 
@@ -27,6 +27,11 @@ impl RealCpu {
     pub fn new(index: usize, clidr_el1: u64, doorbell: Option<u64>) -> Self {
         let visits = [0; MAX_RENDEZVOUS as usize];
         Self { index: index as u64, ctr_el0: asm::ctr_el0(), clidr_el1, doorbell, visits }
+    }
+
+    /// Waits for the host's next program, at the op that asks for it.
+    pub fn next_program(&self, op: u32) {
+        self.ring(doorbell::NEXT, op);
     }
 
     fn ring(&self, offset: u64, op: u32) {
@@ -58,9 +63,27 @@ impl Cpu for RealCpu {
     }
 
     #[inline]
-    fn load(&mut self, ipa: u64) -> Access {
+    fn load(&mut self, ipa: u64, look: Look) -> Access {
         // SAFETY: programs name memory under test; the one device in the lower range, the console, is not there.
-        unsafe { exceptions::load(ipa) }
+        // `prepare` mapped the window, and made table walks possible with caches off.
+        unsafe {
+            match look {
+                Look::Cacheable => exceptions::load(ipa),
+                Look::NonCacheable => exceptions::load(ipa + tables::NON_CACHEABLE_WINDOW),
+                Look::CachesOff => exceptions::load_caches_off(ipa),
+            }
+        }
+    }
+
+    fn prepare(&mut self, look: Look, ipa: u64, bytes: u64) -> bool {
+        match look {
+            Look::Cacheable => true,
+            Look::NonCacheable => tables::map_non_cacheable(ipa, bytes).is_ok(),
+            Look::CachesOff => {
+                tables::clean_to_poc(self.ctr().dmin_line_bytes());
+                true
+            }
+        }
     }
 
     #[inline]

@@ -79,6 +79,10 @@ pub extern "C" fn vectors() {
         ".balign 0x80",
         "msr tpidrro_el0, x0",
         "msr tpidr_el0, x1",
+        "mrs x0, sctlr_el1",
+        "orr x0, x0, #4",               // SCTLR_EL1.C, which `timed_load_caches_off` clears
+        "msr sctlr_el1, x0",
+        "isb",
         "mrs x0, tpidr_el1",
         "cbz x0, 1f",
         "ldr x1, [x0, #{recover_pc}]",
@@ -215,6 +219,11 @@ timed_access! {
     timed_load(va), "ldr x0, [x9]"
 }
 timed_access! {
+    /// Loads the `u64` at `va` with SCTLR_EL1.C cleared; no other access to memory is made until it is set again.
+    timed_load_caches_off(va), "mrs x13, sctlr_el1\nbic x13, x13, #4\nmsr sctlr_el1, x13\nisb\nldr x0, [x9]\ndsb ish\n\
+        orr x13, x13, #4\nmsr sctlr_el1, x13\nisb"
+}
+timed_access! {
     /// Stores `value` at `va`.
     timed_store(va, value), "str x1, [x9]"
 }
@@ -240,6 +249,17 @@ pub unsafe fn fetch(va: u64) -> Access {
 pub unsafe fn load(va: u64) -> Access {
     // SAFETY: the caller answers for what is mapped at `va`.
     unsafe { timed_load(va) }
+}
+
+/// Loads the `u64` at `va` past the data caches, or returns the exception that took.
+///
+/// # Safety
+///
+/// As [`load`]; and the stage-1 tables must be clean to the PoC.
+#[inline]
+pub unsafe fn load_caches_off(va: u64) -> Access {
+    // SAFETY: the caller answers for what is mapped at `va` and for the tables.
+    unsafe { timed_load_caches_off(va) }
 }
 
 /// Stores `value` at `va`, or returns the exception that took.

@@ -138,7 +138,7 @@ impl Common {
 #[derive(ClapArgs, Clone, Debug)]
 #[command(args_override_self = true)]
 pub struct Relax {
-    /// Kinds of memory: page, thp, or a hugetlb size such as 2M or 1G; without it, all that this host has
+    /// Kinds of memory: page, thp, memfd, file, or a hugetlb size such as 2M or 1G; without it, all that this host has
     #[arg(long, value_delimiter = ',', value_name = "BLOCK,…")]
     pub blocks: Vec<Block>,
     /// Number of vCPUs
@@ -166,7 +166,7 @@ pub struct Relax {
 #[derive(ClapArgs, Clone, Debug)]
 #[command(args_override_self = true)]
 pub struct Storm {
-    /// Kinds of memory: page, thp, or a hugetlb size such as 2M or 1G; without it, the largest block that this host has
+    /// Kinds of memory: page, thp, memfd, file, or a hugetlb size such as 2M or 1G; without it, the largest block that this host has
     #[arg(long, value_delimiter = ',', value_name = "BLOCK,…")]
     pub blocks: Vec<Block>,
     /// Numbers of vCPUs that race, each at most the number of CPUs; 1 gives the cost that the model rests on
@@ -196,7 +196,7 @@ pub struct Storm {
 #[derive(ClapArgs, Clone, Debug)]
 #[command(args_override_self = true)]
 pub struct Policy {
-    /// Kinds of memory: page, thp, or a hugetlb size such as 2M or 1G; without it, all that this host has
+    /// Kinds of memory: page, thp, memfd, file, or a hugetlb size such as 2M or 1G; without it, all that this host has
     #[arg(long, value_delimiter = ',', value_name = "BLOCK,…")]
     pub blocks: Vec<Block>,
     /// Timed rounds; one more is traced
@@ -211,7 +211,7 @@ pub struct Policy {
 #[derive(ClapArgs, Clone, Debug)]
 #[command(args_override_self = true)]
 pub struct DSide {
-    /// Kinds of memory: page, thp, or a hugetlb size such as 2M or 1G; without it, all that this host has
+    /// Kinds of memory: page, thp, memfd, file, or a hugetlb size such as 2M or 1G; without it, all that this host has
     #[arg(long, value_delimiter = ',', value_name = "BLOCK,…")]
     pub blocks: Vec<Block>,
     /// Timed rounds; one more is traced

@@ -41,6 +41,7 @@ pub fn run(args: &Boot) -> Result<u8, Error> {
         programs: vec![program; args.vcpus as usize],
         records: 8,
         ctr: args.common.guest_ctr,
+        ..GuestSpec::default()
     };
     let limit = Duration::from_secs(args.common.time_limit);
     let ran = vmm::run(&spec, &image, limit, &mut Signals(&session));

@@ -22,7 +22,7 @@ use crate::vmm;
 pub struct Signals<'a>(pub &'a Session);
 
 impl vmm::Watch for Signals<'_> {
-    fn event(&mut self, _: &Op, _: &vmm::Memory) {}
+    fn event(&mut self, _: usize, _: &Op, _: &vmm::Host<'_>) {}
     fn tick(&mut self) {}
     fn interrupted(&self) -> bool {
         self.0.interrupted()
@@ -96,11 +96,11 @@ pub struct Observed {
 }
 
 impl vmm::Watch for Observer<'_> {
-    fn event(&mut self, op: &Op, memory: &vmm::Memory) {
+    fn event(&mut self, _: usize, op: &Op, host: &vmm::Host<'_>) {
         match op.args[0] {
-            event::ROUND => self.begin_round(memory),
-            event::UNMAP => self.timed(event::UNMAP, || memory.unmap_stage2(0)),
-            event::DISCARD => self.timed(event::DISCARD, || memory.discard(0)),
+            event::ROUND => self.begin_round(host),
+            event::UNMAP => self.timed(event::UNMAP, || host.unmap_stage2(0)),
+            event::DISCARD => self.timed(event::DISCARD, || host.discard(0)),
             _ => (),
         }
     }
@@ -126,11 +126,11 @@ impl<'a> Observer<'a> {
         Self { session, setup, began: Instant::now(), parser, trace: None, seen, failure: None, bar }
     }
 
-    fn begin_round(&mut self, memory: &vmm::Memory) {
+    fn begin_round(&mut self, host: &vmm::Host<'_>) {
         let round = self.seen.rounds;
         if round == 0 {
-            self.write_code(memory);
-        } else if let Err(error) = memory.unmap_stage2(0) {
+            self.write_code(host);
+        } else if let Err(error) = host.unmap_stage2(0) {
             self.seen.absent.push(format!("round {round}: stage 2 could not be unmapped: {error}"));
         }
         if round > 0 && self.setup.until.is_some_and(|until| self.began.elapsed() >= until) {
@@ -149,9 +149,9 @@ impl<'a> Observer<'a> {
         self.seen.rounds += 1;
     }
 
-    fn write_code(&mut self, memory: &vmm::Memory) {
+    fn write_code(&mut self, host: &vmm::Host<'_>) {
         for ipa in &self.setup.code {
-            if let Err(error) = memory.write_code(0, REGION_IPA, *ipa, GENERATION as u16) {
+            if let Err(error) = host.write_code(0, *ipa, GENERATION as u16) {
                 self.seen.absent.push(format!("code at {ipa:#x} could not be written: {error}"));
                 return;
             }

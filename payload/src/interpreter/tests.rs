@@ -40,7 +40,10 @@ impl Cpu for FakeCpu {
         let generation = (low >> 5) as u16;
         self.access(slot::token(ipa, generation), ipa)
     }
-    fn load(&mut self, ipa: u64) -> Access {
+    fn prepare(&mut self, _: Look, _: u64, _: u64) -> bool {
+        true
+    }
+    fn load(&mut self, ipa: u64, _: Look) -> Access {
         let value = self.memory.get(&ipa).copied().unwrap_or(0);
         self.access(value, ipa)
     }
