@@ -289,15 +289,7 @@ fn move_pages(pages: &[u64], node: Option<i32>) -> io::Result<Vec<i32>> {
     let nodes = nodes.as_ref().map_or(std::ptr::null(), |nodes| nodes.as_ptr());
     // SAFETY: the three arrays have as many entries as are named; pages that move keep their contents.
     let result = unsafe {
-        libc::syscall(
-            libc::SYS_move_pages,
-            0,
-            pages.len(),
-            pages.as_ptr(),
-            nodes,
-            status.as_mut_ptr(),
-            MPOL_MF_MOVE,
-        )
+        libc::syscall(libc::SYS_move_pages, 0, pages.len(), pages.as_ptr(), nodes, status.as_mut_ptr(), MPOL_MF_MOVE)
     };
     // A positive number counts pages that did not move, which their status says as well.
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(status) }
