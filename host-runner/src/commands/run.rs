@@ -110,11 +110,14 @@ pub struct Common {
     pub no_trace: bool,
     /// What to print at the end; all but the table for programs
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
-    pub format: Format,
+    format: Format,
+    /// Print JSON
+    #[arg(long, conflicts_with = "format")]
+    pub json: bool,
     #[command(flatten)]
     #[allow(missing_docs, reason = "clap would take the comment for the help text of the group")]
     pub under_test: UnderTest,
-    /// Print nothing but errors; the result is in the run's directory
+    /// Do not print the result, which is in the run's directory
     #[arg(short, long)]
     pub quiet: bool,
     /// Exit as `git bisect run` wants it: 0 good, 1 bad, 125 for anything that shows neither
@@ -126,6 +129,13 @@ pub struct Common {
     /// Use this image in place of the one inside this program
     #[arg(long, value_name = "FILE")]
     pub payload: Option<PathBuf>,
+}
+
+impl Common {
+    /// Returns what to print at the end.
+    pub fn format(&self) -> Format {
+        if self.json { Format::Json } else { self.format }
+    }
 }
 
 /// Options of `relax`.
@@ -281,6 +291,17 @@ pub struct Chaos {
     #[command(flatten)]
     #[allow(missing_docs, reason = "clap would take the comment for the help text of the group")]
     pub common: Common,
+}
+
+#[cfg(test)]
+impl Args {
+    /// Returns the words that name no scenario.
+    pub fn plan(&self) -> Option<&[OsString]> {
+        match &self.scenario {
+            Scenario::Other(words) => Some(words),
+            _ => None,
+        }
+    }
 }
 
 impl Args {
