@@ -42,11 +42,15 @@ pub enum OpCode {
     Wait = 12,
     /// Goes back to op `args[0]` until this op has been reached `args[1]` times.
     Repeat = 13,
+    /// Runs `args[0]` iterations of a race as thread `args[2]` of `args[1]`, in step with the others; `args[3]` seeds the
+    /// skew. What is raced stands at `start`: see [`crate::race`]. Thread 0 writes an element for each outcome seen: the
+    /// outcome as address, its count as value. Exceptions in a body are mismatches.
+    Race = 14,
 }
 
 impl OpCode {
     /// Every op code, in order.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::End,
         Self::WriteCode,
         Self::Load,
@@ -61,6 +65,7 @@ impl OpCode {
         Self::Event,
         Self::Wait,
         Self::Repeat,
+        Self::Race,
     ];
 
     /// Returns the op code a number stands for, if any.
@@ -85,6 +90,7 @@ impl OpCode {
             Self::Event => "event",
             Self::Wait => "wait",
             Self::Repeat => "repeat",
+            Self::Race => "race",
         }
     }
 }
