@@ -39,6 +39,15 @@ impl Backing {
     }
 }
 
+/// Bytes somewhere in a region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contents {
+    /// Where.
+    pub ipa: u64,
+    /// What.
+    pub bytes: Vec<u8>,
+}
+
 /// One guest: its memory and its programs.
 #[derive(Clone, Debug)]
 pub struct GuestSpec {
@@ -48,6 +57,8 @@ pub struct GuestSpec {
     pub programs: Vec<Vec<Op>>,
     /// Room for this many records for each vCPU.
     pub records: u64,
+    /// What the regions hold before the guest starts, beside zeros.
+    pub contents: Vec<Contents>,
     /// The CTR_EL0 that it is shown; none for the machine's.
     pub ctr: Option<GuestCtr>,
 }

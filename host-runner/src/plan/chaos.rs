@@ -64,7 +64,7 @@ impl Random {
 pub fn guest(seed: u64, vcpus: u64, targets: &Targets) -> GuestSpec {
     let mut random = Random::new(seed);
     let programs = (0..vcpus).map(|n| program(&mut random, n, targets)).collect();
-    GuestSpec { regions: Vec::new(), programs, records: RECORDS, ctr: None }
+    GuestSpec { regions: Vec::new(), programs, records: RECORDS, contents: Vec::new(), ctr: None }
 }
 
 fn program(random: &mut Random, vcpu: u64, targets: &Targets) -> Vec<Op> {

@@ -7,6 +7,7 @@ mod kcidb;
 mod ktap;
 mod lava;
 mod linaro;
+mod litmus;
 pub mod measure;
 mod prom;
 pub mod runs;

@@ -68,7 +68,8 @@ fn ask_on(cpu: usize, image: &[u8]) -> Result<VcpuFacts, String> {
 }
 
 fn boot(image: &[u8]) -> Result<VcpuFacts, String> {
-    let spec = GuestSpec { regions: Vec::new(), programs: vec![vec![Op::end()]], records: 8, ctr: None };
+    let programs = vec![vec![Op::end()]];
+    let spec = GuestSpec { regions: Vec::new(), programs, records: 8, contents: Vec::new(), ctr: None };
     let run = vmm::run(&spec, image, LIMIT, &mut Nobody).map_err(|error| error.to_string())?;
     if let Some(verdict) = guest_verdict(&run) {
         return Err(verdict.reason);

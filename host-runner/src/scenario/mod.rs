@@ -5,6 +5,8 @@ pub mod boot;
 pub mod chaos;
 pub mod dside;
 pub mod inspect;
+pub mod litmus;
+mod movers;
 pub mod observer;
 pub mod outcome;
 pub mod policy;

@@ -2,13 +2,16 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::io;
 use std::time::{Duration, Instant};
 
 use abi::Op;
 use indicatif::ProgressBar;
 
+use super::movers::Movers;
 use super::outcome::progress;
 use super::session::{Error, Session};
+use crate::coherence::event::Event;
 use crate::evidence::attribution::attribute_all;
 use crate::evidence::message::Parser;
 use crate::evidence::trace::{GuestFault, Trace, TraceLog};
@@ -68,6 +71,7 @@ pub struct Observer<'a> {
     seen: Observed,
     failure: Option<Error>,
     bar: ProgressBar,
+    movers: Option<Movers>,
 }
 
 /// What was collected.
@@ -89,6 +93,8 @@ pub struct Observed {
     pub rounds: u64,
     /// Timed host events.
     pub timed: Vec<Timed>,
+    /// Host events of [`coherence`](crate::coherence) that were carried out.
+    pub events: u64,
     /// Whether [`Setup::until`] ended the run.
     pub time_over: bool,
     /// What was missing.
@@ -101,7 +107,7 @@ impl vmm::Watch for Observer<'_> {
             event::ROUND => self.begin_round(memory),
             event::UNMAP => self.timed(event::UNMAP, || memory.unmap_stage2(0)),
             event::DISCARD => self.timed(event::DISCARD, || memory.discard(0)),
-            _ => (),
+            other => self.host_event(other, memory),
         }
     }
 
@@ -123,7 +129,7 @@ impl<'a> Observer<'a> {
     pub fn new(session: &'a mut Session, setup: Setup) -> Self {
         let bar = progress(&setup.label);
         let (parser, seen) = (Parser::new(), Observed::default());
-        Self { session, setup, began: Instant::now(), parser, trace: None, seen, failure: None, bar }
+        Self { session, setup, began: Instant::now(), parser, trace: None, seen, failure: None, bar, movers: None }
     }
 
     fn begin_round(&mut self, memory: &vmm::Memory) {
@@ -180,6 +186,26 @@ impl<'a> Observer<'a> {
         match outcome {
             Ok(()) => self.seen.timed.push(Timed { event, ns, traced: self.trace.is_some() }),
             Err(error) => self.seen.absent.push(format!("host event {event}: {error}")),
+        }
+    }
+
+    fn host_event(&mut self, number: u64, memory: &vmm::Memory) {
+        let Some(event) = Event::from_raw(number) else { return };
+        let outcome = match event {
+            Event::Unmap => memory.unmap_stage2(0),
+            Event::DirtyLogOn => memory.log_dirty(0, vmm::Logging::On),
+            Event::DirtyLogOff => memory.log_dirty(0, vmm::Logging::Off),
+            Event::MoveVcpu => self.movers.get_or_insert_with(Movers::new).rotate(),
+            _ => Err(io::ErrorKind::Unsupported.into()),
+        };
+        match outcome {
+            Ok(()) => self.seen.events += 1,
+            Err(error) => {
+                let what = format!("host event {}: {error}", event.name());
+                if !self.seen.absent.contains(&what) {
+                    self.seen.absent.push(what);
+                }
+            }
         }
     }
 
@@ -249,7 +275,7 @@ impl Observed {
 }
 
 /// Returns this process's threads that run vCPUs: `vcpu-3` is vCPU 3.
-fn vcpu_threads() -> HashMap<u32, u64> {
+pub fn vcpu_threads() -> HashMap<u32, u64> {
     let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let of = |task: fs::DirEntry| {
         let pid = task.file_name().to_str()?.parse().ok()?;

@@ -18,7 +18,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use abi::Op;
-use kvm_bindings::kvm_userspace_memory_region;
+use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, kvm_userspace_memory_region};
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use vm_memory::Bytes;
@@ -79,6 +79,9 @@ pub enum Error {
     /// The image does not fit.
     #[error("the payload image has {0} bytes, its place {max}: build it again", max = layout::IMAGE_BYTES)]
     Image(usize),
+    /// What a region is to hold does not fit it.
+    #[error("contents at {0:#x}: {1}")]
+    Contents(u64, io::Error),
     /// Guest memory could not be accessed.
     #[error("guest memory: {0}")]
     Access(#[from] vm_memory::VolatileMemoryError),
@@ -122,8 +125,12 @@ pub trait Watch {
     fn interrupted(&self) -> bool;
 }
 
-/// The regions' host memory, for host events.
-pub struct Memory(Vec<HostMemory>);
+/// The regions' host memory, for host events. The VM drops before the memory that it uses.
+pub struct Memory {
+    vm: VmFd,
+    slots: Vec<kvm_userspace_memory_region>,
+    memory: Vec<HostMemory>,
+}
 
 impl Memory {
     /// Takes stage 2's mappings of region `n` away and leaves its contents.
@@ -155,17 +162,52 @@ impl Memory {
         self.region(n)?.slice().write_slice(&code, offset).map_err(io::Error::other)
     }
 
-    fn region(&self, n: usize) -> io::Result<&HostMemory> {
-        Ok(self.0.get(n).ok_or(io::ErrorKind::InvalidInput)?)
+    /// Switches dirty logging of region `n` on or off: KVM write-protects it when it begins, and splits blocks on write
+    /// faults until it ends.
+    ///
+    /// # Errors
+    ///
+    /// What KVM said; EINVAL if there is no such region.
+    pub fn log_dirty(&self, n: usize, logging: Logging) -> io::Result<()> {
+        let slot = self.slots.get(n).ok_or(io::ErrorKind::InvalidInput)?;
+        let flags = match logging {
+            Logging::On => KVM_MEM_LOG_DIRTY_PAGES,
+            Logging::Off => 0,
+        };
+        // SAFETY: the same memory at the same place as when the slot was made; it is dropped after the VM.
+        unsafe { self.vm.set_user_memory_region(kvm_userspace_memory_region { flags, ..*slot }) }
+            .map_err(io::Error::from)
     }
+
+    /// Puts bytes where the guest finds them at `ipa`.
+    fn write(&self, ipa: u64, bytes: &[u8]) -> io::Result<()> {
+        let holds = |slot: &&kvm_userspace_memory_region| {
+            (slot.guest_phys_addr..slot.guest_phys_addr + slot.memory_size).contains(&ipa)
+        };
+        let n = self.slots.iter().position(|slot| holds(&slot)).ok_or(io::ErrorKind::InvalidInput)?;
+        let offset = (ipa - self.slots[n].guest_phys_addr) as usize;
+        self.memory[n].slice().write_slice(bytes, offset).map_err(io::Error::other)
+    }
+
+    fn region(&self, n: usize) -> io::Result<&HostMemory> {
+        Ok(self.memory.get(n).ok_or(io::ErrorKind::InvalidInput)?)
+    }
+}
+
+/// Dirty logging of a region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Logging {
+    /// Under way.
+    On,
+    /// Not.
+    Off,
 }
 
 /// A guest, set up but not started. Fields drop in this order: vCPUs and VM before the memory they use.
 struct Guest {
     vcpus: Vec<VcpuFd>,
-    _vm: VmFd,
-    _ram: HostMemory,
     regions: Memory,
+    _ram: HostMemory,
     channel: HostMemory,
     layout: Layout,
     shown_ctr: Option<ShownCtr>,
@@ -341,7 +383,7 @@ fn set_up(spec: &GuestSpec, image: &[u8]) -> Result<Guest, Error> {
     let layout = Layout::new(spec).ok_or(Error::Channel)?;
     let pages = |ipa, bytes| RegionSpec { ipa, bytes, backing: Backing::Pages };
     let mut slots = 0;
-    let mut slot = |region: RegionSpec| -> Result<HostMemory, Error> {
+    let mut slot = |region: RegionSpec| -> Result<(kvm_userspace_memory_region, HostMemory), Error> {
         let memory = HostMemory::new(&region).map_err(|error| Error::Memory(region, error))?;
         let slot = kvm_userspace_memory_region {
             slot: slots,
@@ -353,11 +395,11 @@ fn set_up(spec: &GuestSpec, image: &[u8]) -> Result<Guest, Error> {
         slots += 1;
         // SAFETY: the memory is mapped, belongs to this guest alone, and is dropped after the VM.
         unsafe { vm.set_user_memory_region(slot) }.map_err(|error| Error::Kvm("KVM_SET_USER_MEMORY_REGION", error))?;
-        Ok(memory)
+        Ok((slot, memory))
     };
-    let ram = slot(pages(layout::RAM, layout::RAM_BYTES))?;
-    let channel = slot(pages(layout::CHANNEL, layout.bytes))?;
-    let regions = Memory(spec.regions.iter().map(|region| slot(*region)).collect::<Result<_, _>>()?);
+    let (_, ram) = slot(pages(layout::RAM, layout::RAM_BYTES))?;
+    let (_, channel) = slot(pages(layout::CHANNEL, layout.bytes))?;
+    let regions = spec.regions.iter().map(|region| slot(*region)).collect::<Result<Vec<_>, _>>()?;
     layout.fill(&channel.slice(), spec)?;
     let mut vcpus = Vec::new();
     let mut affinities = Vec::new();
@@ -375,5 +417,10 @@ fn set_up(spec: &GuestSpec, image: &[u8]) -> Result<Guest, Error> {
     if let Some(boot) = vcpus.first() {
         vcpu::set_entry(boot)?;
     }
-    Ok(Guest { vcpus, _vm: vm, _ram: ram, regions, channel, layout, shown_ctr })
+    let (slots, memory) = regions.into_iter().unzip();
+    let regions = Memory { vm, slots, memory };
+    for contents in &spec.contents {
+        regions.write(contents.ipa, &contents.bytes).map_err(|error| Error::Contents(contents.ipa, error))?;
+    }
+    Ok(Guest { vcpus, regions, _ram: ram, channel, layout, shown_ctr })
 }
