@@ -51,9 +51,9 @@ fn plans_help() -> String {
     let mut help = String::from("Plans, several runs under one name:\n");
     for (name, text) in suite::BUILT_IN {
         let about = suite::parse(name, text).map(|plan| plan.about).unwrap_or_default();
-        help += &format!("  {name:<8} {about}\n");
+        help += &format!("  {name:<10} {about}\n");
     }
-    help + "  FILE     A plan of your own: docs/adding-a-scenario.md\n\n`faultline run nightly --help` prints their options."
+    help + "  FILE       A plan of your own: docs/adding-a-scenario.md\n\n`faultline run nightly --help` prints their options."
 }
 
 /// Parses the words of a plan's step as the command line would be.

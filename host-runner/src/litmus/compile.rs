@@ -131,8 +131,14 @@ pub fn thread(test: &Test, thread: usize, at: u64, addresses: &Addresses, ring: 
 }
 
 /// Returns the function that makes everything as it is at first, with all maintenance whatever the machine needs. It rings
-/// before and after.
-pub fn init(test: &Test, at: u64, addresses: &Addresses, before: &[Ring], after: &[Ring]) -> Compiled {
+/// before and after, and loads from `touched` in between, so that stage 2 maps these as data.
+pub fn init(
+    test: &Test,
+    at: u64,
+    addresses: &Addresses,
+    (before, after): (&[Ring], &[Ring]),
+    touched: &[u64],
+) -> Compiled {
     let mut assembler = Assembler::new(test, at, addresses, None);
     let (address, value) = (Reg(1), Reg(2));
     let codes = || Code::ALL.into_iter().filter(|code| test.shape(*code).is_some());
@@ -146,6 +152,10 @@ pub fn init(test: &Test, at: u64, addresses: &Addresses, before: &[Ring], after:
         assembler.address(address, addresses.data[data as usize]);
         assembler.address(value, first_value(test, data, addresses));
         assembler.emit([str_x(value, address)]);
+    }
+    for touched in touched {
+        assembler.address(address, *touched);
+        assembler.emit([ldr_w(value, address)]);
     }
     assembler.emit([a64::Fence::DsbIsh.encode()]);
     for code in codes() {

@@ -19,7 +19,7 @@ pub enum Across {
     Unmap,
     /// Dirty logging begins: the write takes a permission fault and splits the block.
     Split,
-    /// Dirty logging ends: the write takes a permission fault and makes a block of pages.
+    /// Dirty logging ends: write or fetch take a permission fault, and the first makes a block of pages.
     Collapse,
     /// Behind the write, every vCPU goes on on another CPU.
     Move,
@@ -88,7 +88,7 @@ impl Across {
             Self::Relax => Some("fetch permission"),
             Self::Unmap => Some("fetch translation"),
             Self::Split => Some("data permission on blocks"),
-            Self::Collapse => Some("data permission on pages"),
+            Self::Collapse => Some("permission on pages"),
         }
     }
 
@@ -102,7 +102,8 @@ impl Across {
             Self::Relax => is("fetch", "permission"),
             Self::Unmap => is("fetch", "translation"),
             Self::Split => is("data", "permission") && fault.level < PAGES,
-            Self::Collapse => is("data", "permission") && fault.level == PAGES,
+            // Whoever comes first makes the block. Before, while there is logging, blocks are what is written to.
+            Self::Collapse => fault.kind == "permission" && fault.level == PAGES,
         }
     }
 }

@@ -136,7 +136,8 @@ fn compile(test: &Test, at: &[u64; PARTS], addresses: &Addresses, rings: &Rings)
         let ring = rings.during.filter(|_| n == 0);
         parts[THREAD + n] = Some(thread(test, n, at[THREAD + n], addresses, ring));
     }
-    parts[INIT] = Some(init(test, at[INIT], addresses, &rings.before, &rings.after));
+    let touched = if *rings == Rings::default() { &[] } else { &at[THREAD..THREAD + test.threads.len()] };
+    parts[INIT] = Some(init(test, at[INIT], addresses, (&rings.before, &rings.after), touched));
     // To take a page's first fault before the race would spoil what the event is there for.
     if *rings == Rings::default() {
         parts[PRIME] = prime(test, at[PRIME], addresses);

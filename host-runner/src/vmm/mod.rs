@@ -253,7 +253,7 @@ pub fn run(spec: &GuestSpec, image: &[u8], limit: Duration, watch: &mut dyn Watc
         }
     }
     drop(sender);
-    let end = watch_run(&messages, &guest.regions, limit, watch);
+    let end = watch_run(&messages, &shared, &guest.regions, limit, watch);
     drop(messages);
     let registers = stop(&shared, &mut threads);
     let mut vcpus = Vec::new();
@@ -289,12 +289,18 @@ fn vcpu_thread(
 }
 
 /// Serves events until the guest ends or has to.
-fn watch_run(messages: &Receiver<Message>, regions: &Memory, limit: Duration, watch: &mut dyn Watch) -> End {
+fn watch_run(
+    messages: &Receiver<Message>,
+    shared: &Shared,
+    regions: &Memory,
+    limit: Duration,
+    watch: &mut dyn Watch,
+) -> End {
     let deadline = Instant::now() + limit;
     loop {
         match messages.recv_timeout(TICK) {
             Ok(Message::Event { op, done }) => {
-                watch.event(&op, regions);
+                shared.carry_out(|| watch.event(&op, regions));
                 // The vCPU waits for this; it is only gone when the run stops.
                 let _ = done.send(());
             }
