@@ -356,3 +356,37 @@ fn interrupted() {
     let left = limited(5, "pgrep").args(["-P", &id]).output().expect("pgrep(1) is there");
     assert_eq!(stdout(&left), "", "a child is left");
 }
+
+/// Progress is for those who look, answers are for programs.
+#[test]
+#[ignore = "needs make build, QEMU and Debian's kernels"]
+fn the_lab_says_as_much_as_it_is_asked_to() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let line = |options: &str| {
+        let results = directory.path().display();
+        format!("./faultline lab --kernel debian:6.12 --results {results} {options} -- run boot")
+    };
+    let shell = |line: &str| {
+        let mut shell = limited(100, "sh");
+        shell.args(["-c", line]).current_dir(support::root().join("target/release"));
+        shell.env("NO_COLOR", "1").env("TERM", "xterm").stdin(std::process::Stdio::null());
+        shell.output().expect("timeout(1) is there")
+    };
+    let terminal = |options: &str| stdout(&shell(&format!("script -qec '{}' /dev/null", line(options))));
+
+    let plain = shell(&line(""));
+    let said = stderr(&plain);
+    assert!(said.contains("debian:6.12: booting\n") && !said.contains(['\u{1b}', '\r']), "{said:?}");
+    assert!(!said.contains("-machine") && stdout(&plain).contains("boot: pass"), "{}", stdout(&plain));
+    let loud = stderr(&shell(&line("-v")));
+    assert!(loud.contains("debian:6.12: qemu-system-aarch64 -machine"), "{loud}");
+    let quiet = shell(&line("-q --json"));
+    assert_eq!((quiet.status.code(), stderr(&quiet)), (Some(0), String::new()));
+    let answer: Value = serde_json::from_slice(&quiet.stdout).expect("nothing but JSON");
+    let run = &answer["runs"][0];
+    assert!(run["exit_code"] == 0 && run["result"]["verdict"]["status"] == "pass", "{answer}");
+    let drawn = terminal("");
+    assert!(drawn.contains('\u{1b}') && !drawn.contains("\u{1b}[3"), "a spinner without colour: {drawn:?}");
+    let drawn = terminal("-q");
+    assert!(drawn.contains("boot: pass") && !drawn.contains('\u{1b}'), "{drawn:?}");
+}

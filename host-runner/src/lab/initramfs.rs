@@ -90,8 +90,8 @@ pub fn write<W: io::Write>(mut output: W, runner: &[u8], manifest: &Manifest, fi
     newc::trailer(output)
 }
 
-/// Finds the static arm64 runner: `chosen`, $FAULTLINE_GUEST_RUNNER, this program if it is one, or what `make build`
-/// puts beside it.
+/// Finds the static arm64 runner: `chosen`, $FAULTLINE_GUEST_RUNNER, this program if it is one, or what was built or
+/// installed with it.
 ///
 /// # Errors
 ///
@@ -105,7 +105,7 @@ pub fn runner(chosen: Option<&Path>) -> Result<Vec<u8>, Error> {
     {
         return Ok(program);
     }
-    let path = named.unwrap_or_else(|| beside(&own));
+    let path = named.unwrap_or_else(|| with(&own));
     let program = fs::read(&path).map_err(|_| Error::NoGuestRunner(path.clone()))?;
     if is_static_arm64(&program) { Ok(program) } else { Err(Error::GuestRunnerKind(path)) }
 }
@@ -114,10 +114,18 @@ fn set_runner() -> Option<PathBuf> {
     std::env::var_os("FAULTLINE_GUEST_RUNNER").filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
-/// Returns where `make build` puts the guest's runner, given `target/<profile>/faultline`.
-fn beside(own: &Path) -> PathBuf {
-    let target = own.parent().and_then(Path::parent).unwrap_or(Path::new("target"));
-    target.join("aarch64-unknown-linux-musl/release/faultline")
+/// Returns where the guest's runner is, given this program's own place: installed, as released, or built.
+fn with(own: &Path) -> PathBuf {
+    let here = own.parent().unwrap_or(Path::new("."));
+    let above = here.parent().unwrap_or(here);
+    let places = [
+        above.join("lib/faultline/faultline-aarch64"),
+        here.join("faultline-aarch64"),
+        above.join("aarch64-unknown-linux-musl/release/faultline"),
+    ];
+    // The last stands in the error: it is the one that can be made.
+    let there = places.iter().find(|path| path.is_file()).or(places.last());
+    there.cloned().unwrap_or_default()
 }
 
 fn is_static_arm64(program: &[u8]) -> bool {
@@ -182,8 +190,18 @@ mod tests {
     }
 
     #[test]
-    fn runner_lies_beside_the_host_build() {
-        let expected = Path::new("/p/target/aarch64-unknown-linux-musl/release/faultline");
-        assert_eq!(beside(Path::new("/p/target/release/faultline")), expected);
+    fn the_runner_is_found_where_it_was_built_released_or_installed() {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let own = root.path().join("bin/faultline");
+        // Nearer ones come later here, and are found all the same.
+        for place in
+            ["aarch64-unknown-linux-musl/release/faultline", "bin/faultline-aarch64", "lib/faultline/faultline-aarch64"]
+        {
+            let path = root.path().join(place);
+            assert!(place.starts_with("aarch64") == (with(&own) == path), "{place}");
+            fs::create_dir_all(path.parent().expect("a file")).expect("writable");
+            fs::write(&path, "").expect("writable");
+            assert_eq!(with(&own), path);
+        }
     }
 }

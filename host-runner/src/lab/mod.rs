@@ -43,6 +43,7 @@ use self::kernel::{Kernel, Spec};
 use self::modules::Supply;
 pub use self::process::{Interrupt, TICK};
 use self::progress::{Lane, Screen};
+pub use self::progress::{Output, Volume};
 use self::qemu::Ending;
 use crate::size::Size;
 
@@ -105,6 +106,9 @@ pub struct Options {
     /// else Debian's backport, unpacked into the cache
     #[arg(long, default_value = emulator::OWN, value_name = "PROGRAM|VERSION")]
     pub qemu: Qemu,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would take the comment for the help text of the group")]
+    pub volume: Volume,
     /// An accident inside the guest, for tests: see lab/guest/hooks.rs
     #[arg(long, hide = true, value_name = "KEY=VALUE", value_parser = key_value)]
     pub guest_hook: Vec<(String, String)>,
@@ -134,6 +138,7 @@ impl Options {
             qemu_timeout: 600,
             qemu_args: Vec::new(),
             qemu: Qemu::default(),
+            volume: Volume::default(),
             guest_hook: Vec::new(),
             guest_runner: None,
         }
@@ -180,7 +185,7 @@ pub fn run(options: &Options, argv: &[OsString]) -> Result<Vec<Outcome>, Error> 
     }
     let interrupt = Interrupt::catch();
     let runner = initramfs::runner(options.guest_runner.as_deref())?;
-    let screen = Screen::new(options.kernel.iter().map(String::as_str));
+    let screen = Screen::new(options.volume, options.kernel.iter().map(String::as_str));
     let emulator = find(&options.qemu, &interrupt, &screen)?;
     let manifest = manifest(options, &emulator, argv)?;
     fs::create_dir_all(&options.results).map_err(|error| Error::results(&options.results, error))?;
@@ -199,8 +204,8 @@ pub fn run(options: &Options, argv: &[OsString]) -> Result<Vec<Outcome>, Error> 
 /// # Errors
 ///
 /// As [`Emulator::find`].
-pub fn emulator(choice: &Qemu) -> Result<Emulator, Error> {
-    find(choice, &Interrupt::catch(), &Screen::new(std::iter::empty()))
+pub fn emulator(choice: &Qemu, volume: Volume) -> Result<Emulator, Error> {
+    find(choice, &Interrupt::catch(), &Screen::new(volume, std::iter::empty()))
 }
 
 fn find(choice: &Qemu, interrupt: &Interrupt, screen: &Screen) -> Result<Emulator, Error> {
@@ -362,6 +367,7 @@ impl Lab<'_> {
         let staging = ready.work.path().join(guest::RUN_NAME);
         let arguments = qemu::arguments(self.options, &ready.kernel.image);
         let limit = Duration::from_secs(self.options.qemu_timeout);
+        lane.detail(&self.emulator.shell_line(&arguments));
         lane.stage("booting");
         let (started, clock) = (Timestamp::now(), Instant::now());
         let ending = qemu::supervise(&self.emulator, &arguments, &staging, limit, self.interrupt, lane);
