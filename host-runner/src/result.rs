@@ -2,6 +2,8 @@
 //!
 //! `results/schema/result-v1.json` is generated from these types; a test keeps the two equal.
 
+mod coherence;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -9,11 +11,13 @@ use crate::evidence::attribution::Attribution;
 use crate::evidence::detector::Detector;
 use crate::evidence::machine::Machine;
 use crate::evidence::message::Event;
+use crate::litmus::result::Litmus;
 use crate::plan::blocks::Block;
 use crate::plan::relax::Sharing;
 use crate::plan::storm::{Mode, Order};
 use crate::projection::Headroom;
 use crate::verdict::policy::{Conclusion, Point};
+pub use coherence::{Coherence, RandomPrograms, Sights, Way};
 
 /// Version of the format; grows when a reader has to change.
 pub const VERSION: u32 = 1;
@@ -296,12 +300,26 @@ pub struct CaseResult {
     /// The D side, in `dside`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub dside: Option<DSide>,
+    /// An event and what guests saw after it, in `coherence`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub coherence: Option<Coherence>,
+    /// Random programs, in `random`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub random: Option<RandomPrograms>,
     /// What the block size shows of the policy, in `policy`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub policy: Option<Point>,
+    /// The litmus test, in `litmus`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub litmus: Option<Litmus>,
 }
 
 impl CaseResult {
+    /// Returns what people call it: the kind of block, or the litmus test.
+    pub fn name(&self) -> String {
+        self.litmus.as_ref().map_or_else(|| self.block.to_string(), Litmus::name)
+    }
+
     /// Returns a case of which nothing is known yet.
     pub fn not_run(block: Block, vcpus: u64, sharing: Sharing) -> Self {
         Self {
@@ -326,7 +344,10 @@ impl CaseResult {
             autopsy: Vec::new(),
             storm: None,
             dside: None,
+            coherence: None,
+            random: None,
             policy: None,
+            litmus: None,
         }
     }
 }
