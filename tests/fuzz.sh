@@ -16,14 +16,15 @@ seed kmsg host-runner/tests/logs/*.log
 seed result host-runner/tests/runs/*/result.json
 seed plan plans/*.toml
 seed record
-mkdir -p fuzz/corpus/devicetree
-for machine in virt virt,gic-version=3,virtualization=on; do
-    qemu-system-aarch64 -machine "$machine,dumpdtb=fuzz/corpus/devicetree/seed-$machine" -smp 4 -display none 2>/dev/null
+mkdir -p fuzz/corpus/devicetree fuzz/target
+for cpus in 1 4; do
+    qemu-system-aarch64 -machine "virt,virtualization=on,dumpdtb=fuzz/corpus/devicetree/seed-$cpus" -smp "$cpus" \
+        -display none 2>/dev/null
 done
 
 for target in $(cargo +nightly fuzz list); do
-    log=fuzz/$target.log
-    if ! cargo +nightly fuzz run "$target" -- -max_total_time="$seconds" -timeout=10 -rss_limit_mb=4096 >"$log" 2>&1; then
+    log=fuzz/target/$target.log
+    if ! cargo +nightly fuzz run "$target" -- -max_total_time="$seconds" -timeout=25 -rss_limit_mb=4096 >"$log" 2>&1; then
         tail -40 "$log"
         echo "$target: not clean; the whole log is in $log" >&2
         exit 1
