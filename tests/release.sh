@@ -53,8 +53,8 @@ installed() { # root: the .deb does what it says, in there
     [ "$(in_root faultline --version)" = "$("$dist/faultline-x86_64" --version)" ] || fail "--version"
     cp -r host-runner/tests/runs "$root/tmp/"
     [ "$(in_root faultline list /tmp/runs | wc -l)" = 2 ] || fail "list"
-    for page in $(in_root faultline --help | awk '/^Commands:/{on=1;next} /^$/{on=0} on && $1 != "help"{print $1}'); do
-        man -E ascii --nj --nh -l "$root/usr/share/man/man1/faultline-$page.1.gz" >"$work/page"
+    for page in $(in_root faultline --help | awk '/^  [a-z]/ && $1 != "help" {print $1}'); do
+        LC_ALL=C.UTF-8 MANWIDTH=120 man --nj --nh -l "$root/usr/share/man/man1/faultline-$page.1.gz" >"$work/page"
         grep -q "faultline $page" "$work/page" || fail "no man page of $page"
     done
     bash -n "$root/usr/share/bash-completion/completions/faultline"
