@@ -226,6 +226,31 @@ fn a_guest_is_shown_another_ctr_where_kvm_lets_it() {
     }
 }
 
+/// What two host events need: another node to move pages to, and swap.
+#[test]
+#[ignore = "needs make build, QEMU and Debian's kernels"]
+fn nodes_and_swap_are_there_and_used() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let options = ["--kernel", "debian:6.1", "--nodes", "2", "--swap", "256M"];
+    let run = ["run", "coherence", "--blocks", "page", "--events", "migrate,swap"];
+    let (output, results) = lab(directory.path(), &options, &run);
+    let text = format!("{}{}", stdout(&output), stderr(&output));
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert_eq!(results.len(), 2, "{text}");
+    for result in &results {
+        let machine = &result["machine"];
+        assert_eq!(machine["numa_nodes"], serde_json::json!([0, 1]), "{machine}");
+        // The first page is the header's.
+        assert_eq!(machine["swap_bytes"], (256 << 20) - 4096, "{machine}");
+        assert_eq!(machine["lab"]["no_swap"], Value::Null, "{machine}");
+        for event in ["migrate", "swap"] {
+            let cases = result["cases"].as_array().expect("cases");
+            let case = cases.iter().find(|case| case["coherence"]["event"] == event).expect("the event has a case");
+            assert_eq!(case["verdict"]["status"], "pass", "{event}: {}", case["verdict"]);
+        }
+    }
+}
+
 /// One line that says what and what to do, and the documented exit code.
 #[test]
 #[ignore = "needs make build and QEMU"]

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Subcommand};
 
 use super::{Failure, Outcome};
+use crate::coherence::event::Event;
 use crate::plan::blocks::Block;
+use crate::plan::coherence::Coverage;
 use crate::plan::ctr::GuestCtr;
 use crate::plan::relax::Sharing;
 use crate::plan::storm::{Mode, Order};
@@ -34,6 +36,8 @@ enum Scenario {
     Policy(Policy),
     /// First touch and teardown of large memory, where the host cleans the D-cache: not what the I-cache patch fixes
     Dside(DSide),
+    /// Change code, let the host do something to its memory, and look: what KVM's maintenance has to make visible
+    Coherence(Coherence),
     /// Boot the guest, map a region, start all vCPUs and power off: does KVM work here at all
     Boot(Boot),
     /// Run guests that scribble over everything they can reach: does this program live with it
@@ -225,6 +229,37 @@ pub struct DSide {
     pub common: Common,
 }
 
+/// Options of `coherence`.
+#[derive(ClapArgs, Clone, Debug)]
+#[command(args_override_self = true)]
+pub struct Coherence {
+    /// Kinds of memory: page, thp, memfd, file, or a hugetlb size such as 2M or 1G; without it, all that there are
+    #[arg(long, value_delimiter = ',', value_name = "BLOCK,…")]
+    pub blocks: Vec<Block>,
+    /// Host events: rewrite, unmap, discard, …; without it, all of them
+    #[arg(long, value_delimiter = ',', value_name = "EVENT,…", value_parser = parse_event)]
+    pub events: Vec<Event>,
+    /// Who writes, who looks and how: each pair of choices once, or all combinations
+    #[arg(long, default_value = "pairs", value_enum)]
+    pub coverage: Coverage,
+    /// Look at every line of large blocks as well, not only at their edges and some lines between
+    #[arg(long)]
+    pub every_line: bool,
+    /// Picks the lines between
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub seed: u64,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would take the comment for the help text of the group")]
+    pub common: Common,
+}
+
+fn parse_event(text: &str) -> Result<Event, String> {
+    Event::ALL.into_iter().find(|event| event.name() == text).ok_or_else(|| {
+        let names: Vec<_> = Event::ALL.iter().map(|event| event.name()).collect();
+        format!("name one of {}", names.join(", "))
+    })
+}
+
 /// Options of `boot`.
 #[derive(ClapArgs, Clone, Debug)]
 #[command(args_override_self = true)]
@@ -277,6 +312,7 @@ impl Args {
             | Scenario::Storm(Storm { common, .. })
             | Scenario::Policy(Policy { common, .. })
             | Scenario::Dside(DSide { common, .. })
+            | Scenario::Coherence(Coherence { common, .. })
             | Scenario::Boot(Boot { common, .. })
             | Scenario::Chaos(Chaos { common, .. }) => common.bisect,
             Scenario::Other(words) => words.iter().any(|word| word == "--bisect"),
@@ -296,6 +332,7 @@ pub fn run(args: &Args) -> Outcome {
         Scenario::Storm(storm) => crate::scenario::storm::run(storm),
         Scenario::Policy(policy) => crate::scenario::policy::run(policy),
         Scenario::Dside(dside) => crate::scenario::dside::run(dside),
+        Scenario::Coherence(coherence) => crate::scenario::coherence::run(coherence),
         Scenario::Boot(boot) => crate::scenario::boot::run(boot),
         Scenario::Chaos(chaos) => crate::scenario::chaos::run(chaos),
         Scenario::Other(words) => return other(words),

@@ -10,6 +10,7 @@ use cpio::newc::{self, Builder};
 
 use super::Error;
 use super::guest::{MANIFEST_PATH, Manifest, RESULTS};
+use super::modules::Module;
 
 const DIRECTORY: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
@@ -23,7 +24,10 @@ const CONSOLE_DEVICE: (u32, u32) = (5, 1);
 const EM_AARCH64: u16 = 183;
 const PT_INTERP: u32 = 3;
 
-/// A file of the user's for the guest.
+/// Where modules for init are.
+const MODULES: &str = "modules";
+
+/// A file for the guest, beside the lab's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct File {
     name: String,
@@ -39,11 +43,21 @@ impl File {
     pub fn read(path: &Path) -> Result<Self, Error> {
         let failed = |error| Error::GuestFile { path: path.to_path_buf(), error };
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let taken = ["", "init", "dev", "proc", "sys", "tmp", MANIFEST_PATH, RESULTS];
+        let taken = ["", "init", "dev", "proc", "sys", "tmp", MODULES, MANIFEST_PATH, RESULTS];
         if taken.iter().any(|taken| taken.trim_start_matches('/') == name) {
             return Err(failed(io::Error::other("that name is taken in the guest")));
         }
         Ok(Self { name: name.into(), contents: fs::read(path).map_err(failed)? })
+    }
+
+    /// Returns a module for init.
+    pub fn module(module: &Module) -> Self {
+        Self { name: format!("{MODULES}/{}.ko", module.name), contents: module.contents.clone() }
+    }
+
+    /// Returns the path inside the guest.
+    pub fn guest_path(&self) -> String {
+        format!("/{}", self.name)
     }
 }
 
@@ -58,7 +72,7 @@ pub fn write<W: io::Write>(mut output: W, runner: &[u8], manifest: &Manifest, fi
         inode += 1;
         Builder::new(name).ino(inode).mode(mode).nlink(1).mtime(0)
     };
-    for name in ["dev", "proc", "sys", "tmp", RESULTS.trim_start_matches('/')] {
+    for name in ["dev", "proc", "sys", "tmp", MODULES, RESULTS.trim_start_matches('/')] {
         output = entry(name, DIRECTORY).write(output, 0).finish()?;
     }
     let (major, minor) = CONSOLE_DEVICE;
@@ -132,7 +146,7 @@ mod tests {
     use super::*;
 
     fn manifest() -> Manifest {
-        Manifest { argv: vec!["run".into(), "relax".into()], lab: "{}".into(), hooks: Default::default() }
+        Manifest { argv: vec!["run".into(), "relax".into()], lab: "{}".into(), swap: None, hooks: Default::default() }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod boot;
 pub mod chaos;
+pub mod coherence;
 pub mod dside;
 pub mod inspect;
 pub mod observer;
@@ -10,4 +11,5 @@ pub mod outcome;
 pub mod policy;
 pub mod relax;
 pub mod session;
+pub mod stage;
 pub mod storm;

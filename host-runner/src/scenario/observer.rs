@@ -161,8 +161,8 @@ impl<'a> Observer<'a> {
     fn open_trace(&mut self) {
         match Trace::open() {
             Ok(trace) => {
-                let probed = |part: &str| !trace.absent().iter().any(|absent| absent.part == part);
-                (self.seen.icache_probed, self.seen.dcache_probed) = (probed("icache"), probed("dcache"));
+                let probed = Probed::of(&trace);
+                (self.seen.icache_probed, self.seen.dcache_probed) = (probed.icache, probed.dcache);
                 let absent = trace.absent().iter().map(|part| format!("trace of {}: {}", part.part, part.why));
                 self.seen.absent.extend(absent);
                 self.seen.threads = vcpu_threads();
@@ -232,20 +232,43 @@ impl Observed {
 
     /// Returns what the kernel did in the region, from the trace.
     pub fn host_side(&self, region_bytes: u64) -> Option<HostSide> {
-        let region = REGION_IPA..REGION_IPA + region_bytes;
-        let mut faults: Vec<FaultCount> = Vec::new();
-        for fault in self.log.faults.iter().filter(|fault| region.contains(&fault.ipa)) {
-            let named = fault_count(fault);
-            let same = |f: &&mut FaultCount| (&f.access, &f.kind, f.level) == (&named.access, &named.kind, named.level);
-            match faults.iter_mut().find(same) {
-                Some(known) => known.count += 1,
-                None => faults.push(named),
-            }
-        }
-        let icache = self.icache_probed.then(|| maintenance(&self.log.icache));
-        let dcache = self.dcache_probed.then(|| maintenance(&self.log.dcache));
-        self.traced.then_some(HostSide { faults, icache, dcache })
+        let probed = Probed { icache: self.icache_probed, dcache: self.dcache_probed };
+        self.traced.then(|| host_side(&self.log, probed, region_bytes))
     }
+}
+
+/// Which maintenance functions could be probed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Probed {
+    /// The I side's.
+    pub icache: bool,
+    /// The D side's.
+    pub dcache: bool,
+}
+
+impl Probed {
+    /// Returns what a trace has.
+    pub fn of(trace: &Trace) -> Self {
+        let probed = |part: &str| !trace.absent().iter().any(|absent| absent.part == part);
+        Self { icache: probed("icache"), dcache: probed("dcache") }
+    }
+}
+
+/// Returns what the kernel did in the region, from a trace.
+pub fn host_side(log: &TraceLog, probed: Probed, region_bytes: u64) -> HostSide {
+    let region = REGION_IPA..REGION_IPA + region_bytes;
+    let mut faults: Vec<FaultCount> = Vec::new();
+    for fault in log.faults.iter().filter(|fault| region.contains(&fault.ipa)) {
+        let named = fault_count(fault);
+        let same = |f: &&mut FaultCount| (&f.access, &f.kind, f.level) == (&named.access, &named.kind, named.level);
+        match faults.iter_mut().find(same) {
+            Some(known) => known.count += 1,
+            None => faults.push(named),
+        }
+    }
+    let icache = probed.icache.then(|| maintenance(&log.icache));
+    let dcache = probed.dcache.then(|| maintenance(&log.dcache));
+    HostSide { faults, icache, dcache }
 }
 
 /// Returns this process's threads that run vCPUs: `vcpu-3` is vCPU 3.

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use abi::op::Barrier;
 use abi::{Op, OpCode, slot};
-use rustix::thread::{CpuSet, sched_setaffinity};
 use vm_memory::{Bytes, VolatileMemoryError};
 
 use super::host::{Host, Logging};
@@ -192,11 +191,8 @@ impl Host<'_> {
     }
 
     fn move_vcpu(&self, vcpu: usize) -> Result<(), Refused> {
-        let cpus = self.next_cpu(vcpu).ok_or(Refused::NotHere("one CPU: nowhere to move a vCPU"))?;
-        let thread = self.shared.thread(vcpu).and_then(rustix::thread::Pid::from_raw);
-        let mut set = CpuSet::new();
-        set.set(cpus.end);
-        sched_setaffinity(thread, &set).map_err(|error| Refused::Call("sched_setaffinity", error.into()))
+        let moved = self.move_on(vcpu).ok_or(Refused::NotHere("one CPU: nowhere to move a vCPU"))?;
+        moved.map(drop).map_err(call("sched_setaffinity"))
     }
 
     /// Runs a guest of its own on the same memory, which writes the code and does its own maintenance.

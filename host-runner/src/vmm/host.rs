@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::ops::Range;
 
 use abi::Op;
 use kvm_bindings::{
@@ -10,6 +9,7 @@ use kvm_bindings::{
 };
 use kvm_ioctls::VmFd;
 use rustix::process::Pid;
+use rustix::thread::{CpuSet, sched_setaffinity};
 use vm_memory::Bytes;
 
 use super::memory::HostMemory;
@@ -75,6 +75,11 @@ impl<'a> Host<'a> {
     /// Returns the number of vCPUs.
     pub fn vcpus(&self) -> usize {
         self.spec.programs.len()
+    }
+
+    /// Returns the number of CPUs that vCPUs may be pinned to.
+    pub fn cpus(&self) -> usize {
+        self.cpus.len()
     }
 
     /// Replaces the host's copy of the programs.
@@ -144,13 +149,35 @@ impl<'a> Host<'a> {
         self.region(n).map_err(|_| Error::Channel)
     }
 
-    /// Returns the CPUs that vCPU `index` goes from and to, and notes the move.
-    pub(super) fn next_cpu(&self, index: usize) -> Option<Range<usize>> {
+    /// Moves vCPU `index` to the next CPU, and returns that one; none if there is no other.
+    pub(super) fn move_on(&self, index: usize) -> Option<io::Result<usize>> {
         let mut pinned = self.pinned.borrow_mut();
-        let from = *pinned.get(index)?;
-        let to = (from + 1) % self.cpus.len();
-        pinned[index] = to;
-        (from != to).then(|| self.cpus[from]..self.cpus[to])
+        let at = pinned.get_mut(index)?;
+        let to = (*at + 1) % self.cpus.len();
+        if to == *at {
+            return None;
+        }
+        *at = to;
+        Some(self.pin(index, self.cpus[to]).map(|()| self.cpus[to]))
+    }
+
+    /// Pins moved vCPUs to their first CPUs again.
+    pub(super) fn return_home(&self) {
+        for (index, at) in self.pinned.borrow_mut().iter_mut().enumerate() {
+            let home = index % self.cpus.len().max(1);
+            // As when the thread began: if that CPU is gone, it stays where it is.
+            if *at != home && self.pin(index, self.cpus[home]).is_ok() {
+                *at = home;
+            }
+        }
+    }
+
+    /// Pins vCPU `index` to a CPU.
+    pub(super) fn pin(&self, index: usize, cpu: usize) -> io::Result<()> {
+        let thread = self.shared.thread(index).and_then(rustix::thread::Pid::from_raw);
+        let mut set = CpuSet::new();
+        set.set(cpu);
+        sched_setaffinity(thread, &set).map_err(io::Error::from)
     }
 
     /// Ends what events left behind for the guest to run into: a child that shares pages, pages not yet served.

@@ -66,6 +66,7 @@ pub fn until_the_end(
 fn next(guest: &Guest, host: &Host<'_>, watch: &mut dyn Watch) -> Result<(), String> {
     let trapped = |what: &dyn std::fmt::Display| format!("next program: {what}");
     host.settle();
+    host.return_home();
     let reports = guest.reports(host.vcpus()).map_err(|error| trapped(&error))?;
     let programs = watch.next(&reports, host).unwrap_or_else(|| vec![vec![Op::end()]; host.vcpus()]);
     let fits = |(n, program): (usize, &Vec<Op>)| guest.layout.has_room(n, program.len());
