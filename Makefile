@@ -86,7 +86,7 @@ check: ## fmt, clippy on all targets, unit tests: seconds
 
 .PHONY: test
 test: build check ## check, then everything end to end under QEMU
-	@cargo test -q --locked -p host-runner --test end_to_end --test survival --test nights -- --ignored --test-threads 1
+	@cargo test -q --locked -p host-runner --test end_to_end --test survival --test nights --test litmus -- --ignored --test-threads 1
 
 .PHONY: test-long
 test-long: setup-kernels setup-release test ## test, and what takes longer: kernels are built once
