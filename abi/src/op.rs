@@ -45,11 +45,15 @@ pub enum OpCode {
     /// Ends this program as [`OpCode::End`] does, and goes on with the one that the host puts in its place once all vCPUs
     /// are here. Records begin anew.
     Next = 14,
+    /// Runs `args[0]` iterations of a race as thread `args[2]` of `args[1]`, in step with the others; `args[3]` seeds the
+    /// skew. What is raced stands at `start`: see [`crate::race`]. Thread 0 writes an element for each outcome seen: the
+    /// outcome as address, its count as value. Exceptions in a body are mismatches.
+    Race = 15,
 }
 
 impl OpCode {
     /// Every op code, in order.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::End,
         Self::WriteCode,
         Self::Load,
@@ -65,6 +69,7 @@ impl OpCode {
         Self::Wait,
         Self::Repeat,
         Self::Next,
+        Self::Race,
     ];
 
     /// Returns the op code a number stands for, if any.
@@ -90,6 +95,7 @@ impl OpCode {
             Self::Wait => "wait",
             Self::Repeat => "repeat",
             Self::Next => "next",
+            Self::Race => "race",
         }
     }
 }

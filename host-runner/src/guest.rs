@@ -43,6 +43,15 @@ impl Backing {
     }
 }
 
+/// Bytes somewhere in a region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contents {
+    /// Where.
+    pub ipa: u64,
+    /// What.
+    pub bytes: Vec<u8>,
+}
+
 /// One guest: its memory and its programs.
 #[derive(Clone, Debug, Default)]
 pub struct GuestSpec {
@@ -56,6 +65,8 @@ pub struct GuestSpec {
     pub records: u64,
     /// Size in bytes of the chunks in which KVM splits blocks when dirty logging begins; none for splitting on faults.
     pub eager_split: Option<u64>,
+    /// What the regions hold before the guest starts, beside zeros.
+    pub contents: Vec<Contents>,
     /// The CTR_EL0 that it is shown; none for the machine's.
     pub ctr: Option<GuestCtr>,
 }

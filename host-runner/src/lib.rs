@@ -12,6 +12,7 @@ pub mod evidence;
 pub mod guest;
 pub mod journal;
 pub mod lab;
+pub mod litmus;
 pub mod plan;
 pub mod projection;
 pub mod random;

@@ -11,6 +11,7 @@ use crate::evidence::attribution::Attribution;
 use crate::evidence::detector::Detector;
 use crate::evidence::machine::Machine;
 use crate::evidence::message::Event;
+use crate::litmus::result::Litmus;
 use crate::plan::blocks::Block;
 use crate::plan::relax::Sharing;
 use crate::plan::storm::{Mode, Order};
@@ -308,9 +309,17 @@ pub struct CaseResult {
     /// What the block size shows of the policy, in `policy`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub policy: Option<Point>,
+    /// The litmus test, in `litmus`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub litmus: Option<Litmus>,
 }
 
 impl CaseResult {
+    /// Returns what people call it: the kind of block, or the litmus test.
+    pub fn name(&self) -> String {
+        self.litmus.as_ref().map_or_else(|| self.block.to_string(), Litmus::name)
+    }
+
     /// Returns a case of which nothing is known yet.
     pub fn not_run(block: Block, vcpus: u64, sharing: Sharing) -> Self {
         Self {
@@ -338,6 +347,7 @@ impl CaseResult {
             coherence: None,
             random: None,
             policy: None,
+            litmus: None,
         }
     }
 }

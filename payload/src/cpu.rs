@@ -12,6 +12,9 @@ use crate::{asm, exceptions, tables};
 /// Arrivals at each rendezvous since boot.
 static ARRIVED: [AtomicU64; MAX_RENDEZVOUS as usize] = [const { AtomicU64::new(0) }; MAX_RENDEZVOUS as usize];
 
+/// How often a vCPU looks whether the others have arrived before it waits in WFE.
+const MEET_LOOKS: u64 = 10_000;
+
 /// This CPU, for the length of one program.
 pub struct RealCpu {
     index: u64,
@@ -151,5 +154,45 @@ impl Cpu for RealCpu {
     fn wait(&mut self, ticks: u64) {
         let end = asm::cntvct_el0_ordered().wrapping_add(ticks);
         while asm::cntvct_el0_ordered() < end {}
+    }
+
+    #[inline]
+    fn call(&mut self, ipa: u64) -> Access {
+        // SAFETY: the host compiles the threads of a race so: they touch memory under test and the doorbell alone.
+        unsafe { exceptions::call(ipa) }
+    }
+
+    #[inline]
+    fn peek(&mut self, ipa: u64) -> u64 {
+        // SAFETY: programs name memory under test, which Rust does not know of; one that is not mapped ends the guest.
+        unsafe { (ipa as *const u64).read_volatile() }
+    }
+
+    #[inline]
+    fn poke(&mut self, ipa: u64, value: u64) {
+        // SAFETY: as for `peek`.
+        unsafe { (ipa as *mut u64).write_volatile(value) };
+    }
+
+    fn meet(&mut self, ipa: u64, vcpus: u64) {
+        // SAFETY: as for `peek`; races name an aligned word that is used for nothing else.
+        let arrived = unsafe { AtomicU64::from_ptr(ipa as *mut u64) };
+        let before = arrived.fetch_add(1, Ordering::AcqRel);
+        let all = before - before % vcpus + vcpus;
+        if before + 1 == all {
+            asm::sev();
+        }
+        let mut looks = 0;
+        while arrived.load(Ordering::Acquire) < all {
+            looks += 1;
+            // Spinning leaves all threads at the same time; but one that waits for long should not take a CPU.
+            if looks > MEET_LOOKS {
+                asm::wfe();
+            }
+        }
+    }
+
+    fn spin(&mut self, rounds: u64) {
+        asm::spin(rounds);
     }
 }

@@ -3,6 +3,8 @@
 use abi::op::{Attr, Barrier, CACHES_OFF, CHECK, EACH, FORCE, MISMATCH_CAP, NON_CACHEABLE, SLEEP, SLOT};
 use abi::{Ctr, Kind, Op, OpCode, Outcome, Record, channel::State, slot};
 
+mod race;
+
 /// The deepest nest of [`OpCode::Repeat`].
 const MAX_REPEATS: usize = 8;
 
@@ -94,6 +96,16 @@ pub trait Cpu {
     fn event(&mut self, op: u32);
     /// Waits.
     fn wait(&mut self, ticks: u64);
+    /// Calls the code at `ipa` with nothing around the call: no barrier, no time.
+    fn call(&mut self, ipa: u64) -> Access;
+    /// Reads a word that other vCPUs may write.
+    fn peek(&mut self, ipa: u64) -> u64;
+    /// Writes a word that other vCPUs may read.
+    fn poke(&mut self, ipa: u64, value: u64);
+    /// Waits until `vcpus` vCPUs have arrived at the meeting that is counted at `ipa`.
+    fn meet(&mut self, ipa: u64, vcpus: u64);
+    /// Goes around a loop of nothing.
+    fn spin(&mut self, rounds: u64);
 }
 
 /// Where records and progress go.
@@ -194,6 +206,11 @@ impl Machine {
             OpCode::Rendezvous => cpu.rendezvous(op.args[0], op.args[1], op.flags & SLEEP != 0, index),
             OpCode::Event => cpu.event(index),
             OpCode::Wait => cpu.wait(op.args[0]),
+            OpCode::Race => {
+                if !race::run(cpu, op, &mut tally, sink) {
+                    return Next::Stop(State::BadProgram);
+                }
+            }
         }
         sink.record(tally.summary(cpu));
         Next::Op

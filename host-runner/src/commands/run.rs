@@ -7,6 +7,7 @@ use clap::{Args as ClapArgs, Subcommand};
 
 use super::{Failure, Outcome};
 use crate::coherence::event::Event;
+use crate::litmus::event::Across;
 use crate::plan::blocks::Block;
 use crate::plan::coherence::Coverage;
 use crate::plan::ctr::GuestCtr;
@@ -38,6 +39,8 @@ enum Scenario {
     Dside(DSide),
     /// Change code, let the host do something to its memory, and look: what KVM's maintenance has to make visible
     Coherence(Coherence),
+    /// Race the published instruction-fetch litmus tests, plain and across stage-2 events: does anything forbidden come
+    Litmus(Litmus),
     /// Boot the guest, map a region, start all vCPUs and power off: does KVM work here at all
     Boot(Boot),
     /// Run guests that scribble over everything they can reach: does this program live with it
@@ -52,9 +55,9 @@ fn plans_help() -> String {
     let mut help = String::from("Plans, several runs under one name:\n");
     for (name, text) in suite::BUILT_IN {
         let about = suite::parse(name, text).map(|plan| plan.about).unwrap_or_default();
-        help += &format!("  {name:<8} {about}\n");
+        help += &format!("  {name:<10} {about}\n");
     }
-    help + "  FILE     A plan of your own: docs/adding-a-scenario.md\n\n`faultline run nightly --help` prints their options."
+    help + "  FILE       A plan of your own: docs/adding-a-scenario.md\n\n`faultline run nightly --help` prints their options."
 }
 
 /// Parses the words of a plan's step as the command line would be.
@@ -110,11 +113,14 @@ pub struct Common {
     pub no_trace: bool,
     /// What to print at the end; all but the table for programs
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
-    pub format: Format,
+    format: Format,
+    /// Print JSON
+    #[arg(long, conflicts_with = "format")]
+    pub json: bool,
     #[command(flatten)]
     #[allow(missing_docs, reason = "clap would take the comment for the help text of the group")]
     pub under_test: UnderTest,
-    /// Print nothing but errors; the result is in the run's directory
+    /// Do not print the result, which is in the run's directory
     #[arg(short, long)]
     pub quiet: bool,
     /// Exit as `git bisect run` wants it: 0 good, 1 bad, 125 for anything that shows neither
@@ -126,6 +132,13 @@ pub struct Common {
     /// Use this image in place of the one inside this program
     #[arg(long, value_name = "FILE")]
     pub payload: Option<PathBuf>,
+}
+
+impl Common {
+    /// Returns what to print at the end.
+    pub fn format(&self) -> Format {
+        if self.json { Format::Json } else { self.format }
+    }
 }
 
 /// Options of `relax`.
@@ -243,6 +256,33 @@ pub struct Coherence {
     pub common: Common,
 }
 
+/// Options of `litmus`.
+#[derive(ClapArgs, Clone, Debug)]
+#[command(args_override_self = true)]
+pub struct Litmus {
+    /// Tests, by their published names; without it, all: docs/litmus.md
+    #[arg(long, value_delimiter = ',', value_name = "NAME,…")]
+    pub tests: Vec<String>,
+    /// What happens at stage 2 in each iteration, each a case of its own
+    #[arg(long, value_delimiter = ',', default_value = "plain", value_enum, value_name = "EVENT,…")]
+    pub events: Vec<Across>,
+    /// Iterations of each case
+    #[arg(long, default_value_t = 4_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
+    pub iterations: u64,
+    /// Go on with each case for this long instead
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub seconds: Option<u64>,
+    /// vCPUs that race, at most the number of CPUs: plain, as many copies of a test as they hold. Without it, up to 4
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=abi::channel::MAX_VCPUS as u64))]
+    pub vcpus: Option<u64>,
+    /// Seed of the skew between threads
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub seed: u64,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would take the comment for the help text of the group")]
+    pub common: Common,
+}
+
 fn parse_event(text: &str) -> Result<Event, String> {
     Event::ALL.into_iter().find(|event| event.name() == text).ok_or_else(|| {
         let names: Vec<_> = Event::ALL.iter().map(|event| event.name()).collect();
@@ -283,6 +323,17 @@ pub struct Chaos {
     pub common: Common,
 }
 
+#[cfg(test)]
+impl Args {
+    /// Returns the words that name no scenario.
+    pub fn plan(&self) -> Option<&[OsString]> {
+        match &self.scenario {
+            Scenario::Other(words) => Some(words),
+            _ => None,
+        }
+    }
+}
+
 impl Args {
     /// Says whether the exit code is for `git bisect run`.
     pub fn bisect(&self) -> bool {
@@ -292,6 +343,7 @@ impl Args {
             | Scenario::Policy(Policy { common, .. })
             | Scenario::Dside(DSide { common, .. })
             | Scenario::Coherence(Coherence { common, .. })
+            | Scenario::Litmus(Litmus { common, .. })
             | Scenario::Boot(Boot { common, .. })
             | Scenario::Chaos(Chaos { common, .. }) => common.bisect,
             Scenario::Other(words) => words.iter().any(|word| word == "--bisect"),
@@ -312,6 +364,7 @@ pub fn run(args: &Args) -> Outcome {
         Scenario::Policy(policy) => crate::scenario::policy::run(policy),
         Scenario::Dside(dside) => crate::scenario::dside::run(dside),
         Scenario::Coherence(coherence) => crate::scenario::coherence::run(coherence),
+        Scenario::Litmus(litmus) => crate::scenario::litmus::run(litmus),
         Scenario::Boot(boot) => crate::scenario::boot::run(boot),
         Scenario::Chaos(chaos) => crate::scenario::chaos::run(chaos),
         Scenario::Other(words) => return other(words),

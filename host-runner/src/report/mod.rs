@@ -8,6 +8,7 @@ mod kcidb;
 mod ktap;
 mod lava;
 mod linaro;
+mod litmus;
 pub mod measure;
 mod prom;
 pub mod runs;

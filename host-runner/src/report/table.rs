@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use super::coherence;
 use super::words::quiet;
 use crate::evidence::machine::Platform;
-use crate::result::{CaseResult, RunResult, Timing};
+use crate::result::{CaseResult, RunResult, Status, Timing};
 use crate::verdict::{describe, relax_faults};
 
 const HEAD: [&str; 7] =
@@ -21,12 +21,13 @@ pub fn print(out: &mut impl Write, runs: &[&RunResult]) -> io::Result<()> {
         writeln!(out, "{}", headline(run))?;
     }
     writeln!(out)?;
+    super::litmus::table(out, runs)?;
     let (grids, tables): (Vec<&RunResult>, Vec<_>) = runs.iter().partition(|run| coherence::is_grid(run));
     let mut rows = vec![HEAD.map(str::to_owned)];
     for run in &tables {
-        rows.extend(run.cases.iter().map(|case| row(run, case)));
+        rows.extend(run.cases.iter().filter(|case| case.litmus.is_none()).map(|case| row(run, case)));
     }
-    if !tables.is_empty() {
+    if rows.len() > 1 {
         columns(out, &rows)?;
         writeln!(out)?;
     }
@@ -151,9 +152,11 @@ fn row(run: &RunResult, case: &CaseResult) -> [String; 7] {
 }
 
 fn details(out: &mut impl Write, run: &RunResult) -> io::Result<()> {
-    for case in &run.cases {
+    // What the table of litmus tests has no room for.
+    let told = |case: &&CaseResult| case.litmus.is_none() || case.verdict.status != Status::Pass;
+    for case in run.cases.iter().filter(told) {
         let (status, reason) = (case.verdict.status.name(), quiet(&case.verdict.reason));
-        writeln!(out, "{} {}: {status}: {reason}", run.machine.kernel_release, case.block)?;
+        writeln!(out, "{} {}: {status}: {reason}", run.machine.kernel_release, case.name())?;
         if let Some(cost) = &case.tracing_cost {
             let (percent, without, with) = (cost.percent(), time(cost.untraced_ns), time(cost.traced_ns));
             writeln!(out, "    tracing cost: {percent:+.1} % of the median exec fault ({without} to {with})")?;

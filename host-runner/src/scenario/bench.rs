@@ -152,7 +152,7 @@ impl<'a> Bench<'a> {
     ) -> Result<Option<Ran>, Error> {
         result.block_bytes = ground.block_bytes;
         result.region_bytes = ground.region_bytes;
-        session.journal(&Step::Case { block: result.block.to_string(), plan: Box::new(result.clone()) })?;
+        session.journal(&Step::Case { block: result.name(), plan: Box::new(result.clone()) })?;
         let phase = counting::phase_of(self.index);
         let mut observer = Observer::new(session, Setup { phase, ..setup });
         let limit = Duration::from_secs(self.common.time_limit);
@@ -189,7 +189,7 @@ impl<'a> Bench<'a> {
     pub fn done(&mut self, session: &mut Session, case: &CaseResult) -> Result<(), Error> {
         self.index += 1;
         session.journal(&Step::CaseDone {
-            block: case.block.to_string(),
+            block: case.name(),
             status: case.verdict.status,
             result: Box::new(case.clone()),
             vcpus: self.vcpus.clone(),

@@ -6,6 +6,8 @@ pub mod chaos;
 pub mod coherence;
 pub mod dside;
 pub mod inspect;
+pub mod litmus;
+mod movers;
 pub mod observer;
 pub mod outcome;
 pub mod policy;

@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 use abi::Op;
 use indicatif::ProgressBar;
 
+use super::movers::Movers;
 use super::outcome::progress;
 use super::session::{Error, Session};
+use crate::coherence::event::Event;
 use crate::evidence::attribution::attribute_all;
 use crate::evidence::message::Parser;
 use crate::evidence::trace::{GuestFault, Trace, TraceLog};
@@ -68,6 +70,7 @@ pub struct Observer<'a> {
     seen: Observed,
     failure: Option<Error>,
     bar: ProgressBar,
+    movers: Option<Movers>,
 }
 
 /// What was collected.
@@ -89,6 +92,8 @@ pub struct Observed {
     pub rounds: u64,
     /// Timed host events.
     pub timed: Vec<Timed>,
+    /// Host events of [`coherence`](crate::coherence) that were carried out.
+    pub events: u64,
     /// Whether [`Setup::until`] ended the run.
     pub time_over: bool,
     /// What was missing.
@@ -96,12 +101,12 @@ pub struct Observed {
 }
 
 impl vmm::Watch for Observer<'_> {
-    fn event(&mut self, _: usize, op: &Op, host: &vmm::Host<'_>) {
+    fn event(&mut self, vcpu: usize, op: &Op, host: &vmm::Host<'_>) {
         match op.args[0] {
             event::ROUND => self.begin_round(host),
             event::UNMAP => self.timed(event::UNMAP, || host.unmap_stage2(0)),
             event::DISCARD => self.timed(event::DISCARD, || host.discard(0)),
-            _ => (),
+            other => self.host_event(other, vcpu, host),
         }
     }
 
@@ -123,7 +128,7 @@ impl<'a> Observer<'a> {
     pub fn new(session: &'a mut Session, setup: Setup) -> Self {
         let bar = progress(&setup.label);
         let (parser, seen) = (Parser::new(), Observed::default());
-        Self { session, setup, began: Instant::now(), parser, trace: None, seen, failure: None, bar }
+        Self { session, setup, began: Instant::now(), parser, trace: None, seen, failure: None, bar, movers: None }
     }
 
     fn begin_round(&mut self, host: &vmm::Host<'_>) {
@@ -180,6 +185,23 @@ impl<'a> Observer<'a> {
         match outcome {
             Ok(()) => self.seen.timed.push(Timed { event, ns, traced: self.trace.is_some() }),
             Err(error) => self.seen.absent.push(format!("host event {event}: {error}")),
+        }
+    }
+
+    fn host_event(&mut self, number: u64, vcpu: usize, host: &vmm::Host<'_>) {
+        let Some(event) = Event::from_raw(number) else { return };
+        let outcome = match event {
+            Event::MoveVcpu => self.movers.get_or_insert_with(Movers::new).rotate().map_err(|error| error.to_string()),
+            _ => host.perform(&vmm::Act::on_nothing(event, vcpu)).map_err(|refused| refused.to_string()),
+        };
+        match outcome {
+            Ok(()) => self.seen.events += 1,
+            Err(why) => {
+                let what = format!("host event {}: {why}", event.name());
+                if !self.seen.absent.contains(&what) {
+                    self.seen.absent.push(what);
+                }
+            }
         }
     }
 
@@ -272,7 +294,7 @@ pub fn host_side(log: &TraceLog, probed: Probed, region_bytes: u64) -> HostSide 
 }
 
 /// Returns this process's threads that run vCPUs: `vcpu-3` is vCPU 3.
-fn vcpu_threads() -> HashMap<u32, u64> {
+pub fn vcpu_threads() -> HashMap<u32, u64> {
     let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let of = |task: fs::DirEntry| {
         let pid = task.file_name().to_str()?.parse().ok()?;

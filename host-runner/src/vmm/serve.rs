@@ -27,7 +27,7 @@ pub fn until_the_end(
     loop {
         match messages.recv_timeout(TICK) {
             Ok(Message::Event { vcpu, op, done }) => {
-                watch.event(vcpu, &op, host);
+                host.shared.carry_out(|| watch.event(vcpu, &op, host));
                 // The vCPU waits for this; it is only gone when the run stops.
                 let _ = done.send(());
             }

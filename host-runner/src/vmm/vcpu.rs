@@ -1,6 +1,6 @@
 //! One vCPU: set-up, the loop of its thread, its registers.
 
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, SyncSender, sync_channel};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -177,6 +177,9 @@ pub struct Shared {
     arrived: Condvar,
     stop: AtomicBool,
     console: Mutex<Console>,
+    /// Held while a host event is carried out.
+    event: Mutex<()>,
+    events_done: AtomicU64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -193,6 +196,8 @@ impl Shared {
             arrived: Condvar::new(),
             stop: AtomicBool::new(false),
             console: Mutex::new(Console::new()),
+            event: Mutex::new(()),
+            events_done: AtomicU64::new(0),
         }
     }
 
@@ -221,6 +226,19 @@ impl Shared {
 
     fn stopping(&self) -> bool {
         self.stop.load(Ordering::SeqCst)
+    }
+
+    /// Carries out a host event. vCPUs that run meanwhile may find memory gone for a moment.
+    pub fn carry_out(&self, event: impl FnOnce()) {
+        let _guard = lock(&self.event);
+        event();
+        self.events_done.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Says, once no host event is under way, whether one has ended since there were `before` of them.
+    fn event_ended_since(&self, before: u64) -> bool {
+        drop(lock(&self.event));
+        self.events_done.load(Ordering::SeqCst) != before
     }
 
     /// Returns what the guest wrote on its console.
@@ -262,9 +280,12 @@ impl Runner<'_> {
             if self.shared.stopping() {
                 return Left::Stopped;
             }
+            let before = self.shared.events_done.load(Ordering::SeqCst);
             let left = match fd.run() {
                 Ok(exit) => self.exit(exit),
                 Err(error) if error.errno() == libc::EINTR || error.errno() == libc::EAGAIN => None,
+                // A fault while mprotect had taken the memory away: the guest did nothing wrong, and tries again.
+                Err(error) if error.errno() == libc::EFAULT && self.shared.event_ended_since(before) => None,
                 Err(error) => Some(Left::Trapped(format!("vcpu-{}: KVM_RUN failed: {error}", self.index))),
             };
             if let Some(left) = left {
