@@ -200,4 +200,21 @@ impl Cpu for FakeCpu<'_> {
     }
 
     fn wait(&mut self, _: u64) {}
+
+    // Programs of this model hold no races: these are only as right as a race with nobody.
+    fn call(&mut self, ipa: u64) -> Access {
+        self.fetch(ipa)
+    }
+
+    fn peek(&mut self, ipa: u64) -> u64 {
+        self.load(ipa, Look::Cacheable).value
+    }
+
+    fn poke(&mut self, ipa: u64, value: u64) {
+        self.store(ipa, value);
+    }
+
+    fn meet(&mut self, _: u64, _: u64) {}
+
+    fn spin(&mut self, _: u64) {}
 }
