@@ -42,15 +42,18 @@ pub enum OpCode {
     Wait = 12,
     /// Goes back to op `args[0]` until this op has been reached `args[1]` times.
     Repeat = 13,
+    /// Ends this program as [`OpCode::End`] does, and goes on with the one that the host puts in its place once all vCPUs
+    /// are here. Records begin anew.
+    Next = 14,
     /// Runs `args[0]` iterations of a race as thread `args[2]` of `args[1]`, in step with the others; `args[3]` seeds the
     /// skew. What is raced stands at `start`: see [`crate::race`]. Thread 0 writes an element for each outcome seen: the
     /// outcome as address, its count as value. Exceptions in a body are mismatches.
-    Race = 14,
+    Race = 15,
 }
 
 impl OpCode {
     /// Every op code, in order.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::End,
         Self::WriteCode,
         Self::Load,
@@ -65,6 +68,7 @@ impl OpCode {
         Self::Event,
         Self::Wait,
         Self::Repeat,
+        Self::Next,
         Self::Race,
     ];
 
@@ -90,6 +94,7 @@ impl OpCode {
             Self::Event => "event",
             Self::Wait => "wait",
             Self::Repeat => "repeat",
+            Self::Next => "next",
             Self::Race => "race",
         }
     }
@@ -218,6 +223,11 @@ impl Op {
         let head = self.code as u64 | (self.flags as u64) << 16 | (self.tag as u64) << 32;
         let [a, b, c, d] = self.args;
         [head, self.start, self.bytes, self.stride, a, b, c, d]
+    }
+
+    /// Returns the op that ends a program and asks for another.
+    pub const fn next() -> Self {
+        Self::plain(OpCode::Next, [0; 4])
     }
 
     /// Returns the op that ends a program.

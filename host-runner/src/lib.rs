@@ -15,6 +15,7 @@ pub mod lab;
 pub mod litmus;
 pub mod plan;
 pub mod projection;
+pub mod random;
 pub mod recover;
 pub mod report;
 pub mod result;

@@ -2,6 +2,8 @@
 //!
 //! `results/schema/result-v1.json` is generated from these types; a test keeps the two equal.
 
+mod coherence;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +17,7 @@ use crate::plan::relax::Sharing;
 use crate::plan::storm::{Mode, Order};
 use crate::projection::Headroom;
 use crate::verdict::policy::{Conclusion, Point};
+pub use coherence::{Coherence, RandomPrograms, Sights, Way};
 
 /// Version of the format; grows when a reader has to change.
 pub const VERSION: u32 = 1;
@@ -297,6 +300,12 @@ pub struct CaseResult {
     /// The D side, in `dside`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub dside: Option<DSide>,
+    /// An event and what guests saw after it, in `coherence`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub coherence: Option<Coherence>,
+    /// Random programs, in `random`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub random: Option<RandomPrograms>,
     /// What the block size shows of the policy, in `policy`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub policy: Option<Point>,
@@ -335,6 +344,8 @@ impl CaseResult {
             autopsy: Vec::new(),
             storm: None,
             dside: None,
+            coherence: None,
+            random: None,
             policy: None,
             litmus: None,
         }

@@ -2,6 +2,7 @@
 //!
 //! Nothing passes in vain: a pass names the permission faults that were seen and the detector that watched.
 
+pub mod coherence;
 pub mod dside;
 pub mod litmus;
 pub mod patch;

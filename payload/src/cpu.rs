@@ -32,6 +32,11 @@ impl RealCpu {
         Self { index: index as u64, ctr_el0: asm::ctr_el0(), clidr_el1, doorbell, visits }
     }
 
+    /// Waits for the host's next program, at the op that asks for it.
+    pub fn next_program(&self, op: u32) {
+        self.ring(doorbell::NEXT, op);
+    }
+
     fn ring(&self, offset: u64, op: u32) {
         if let Some(page) = self.doorbell {
             // SAFETY: the page is mapped as device memory for good; a 64-bit write there is its whole protocol.

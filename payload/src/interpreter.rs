@@ -118,16 +118,38 @@ pub trait Sink {
 
 /// Runs `ops` to the end and returns how it ended.
 pub fn run(cpu: &mut impl Cpu, ops: &[Op], sink: &mut impl Sink) -> State {
-    let mut machine = Machine { repeats: [(u32::MAX, 0); MAX_REPEATS], pass: 0 };
-    let mut index = 0;
+    let mut interpreter = Interpreter::new(ops);
     loop {
-        let Some(op) = ops.get(index as usize) else { return State::BadProgram };
-        sink.at(index);
-        match machine.step(cpu, op, index, sink) {
-            Next::Op => index += 1,
-            Next::Jump(target) => index = target,
-            Next::Stop(state) => return state,
+        if let Some(state) = interpreter.step(cpu, sink) {
+            return state;
         }
+    }
+}
+
+/// A program under way, an op at a time, so that tests can interleave several.
+pub struct Interpreter<'a> {
+    ops: &'a [Op],
+    index: u32,
+    machine: Machine,
+}
+
+impl<'a> Interpreter<'a> {
+    /// Returns a program at its first op.
+    pub const fn new(ops: &'a [Op]) -> Self {
+        Self { ops, index: 0, machine: Machine { repeats: [(u32::MAX, 0); MAX_REPEATS], pass: 0 } }
+    }
+
+    /// Runs one op; returns how the program ended, if it did.
+    #[inline(always)]
+    pub fn step(&mut self, cpu: &mut impl Cpu, sink: &mut impl Sink) -> Option<State> {
+        let Some(op) = self.ops.get(self.index as usize) else { return Some(State::BadProgram) };
+        sink.at(self.index);
+        match self.machine.step(cpu, op, self.index, sink) {
+            Next::Op => self.index += 1,
+            Next::Jump(target) => self.index = target,
+            Next::Stop(state) => return Some(state),
+        }
+        None
     }
 }
 
@@ -150,6 +172,7 @@ impl Machine {
         let mut tally = Tally::new(op, index, self.pass, cpu.ticks());
         match code {
             OpCode::End => return Next::Stop(State::Ended),
+            OpCode::Next => return Next::Stop(State::Between),
             OpCode::Repeat => return self.repeat(op, index),
             OpCode::WriteCode => write_code(cpu, op, &mut tally, sink),
             OpCode::Load => {

@@ -3,11 +3,12 @@
 //! Here is what each does to contents and mappings, which is all that the oracle needs to know. How it is done is the
 //! business of `vmm`.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// One host event. It acts on the whole region under test; those that write put a new generation into the slots of a
 /// span, and every other slot of the program keeps its contents.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[repr(u64)]
 pub enum Event {

@@ -1,14 +1,14 @@
 //! What is run and judged: one list of steps, each by one vCPU, in an order that meetings fix.
 //!
-//! Between two meetings the steps of different vCPUs are not ordered. A program is legal if no slot that one vCPU, or a
-//! host event that it asks for, changes between two meetings is touched by another one there: everything else would be
-//! concurrent modification, which the architecture leaves unpredictable for these instructions (Arm ARM "Concurrent
-//! modification and execution of instructions").
+//! Between two meetings the steps of different vCPUs are not ordered. A program is legal ([`super::legal`]) if no slot
+//! that one vCPU, or a host event that it asks for, changes between two meetings is touched by another one there:
+//! everything else would be concurrent modification, which the architecture leaves unpredictable for these instructions
+//! (Arm ARM "Concurrent modification and execution of instructions").
 
 use abi::op::Barrier;
 use serde::{Deserialize, Serialize};
 
-use super::event::Event;
+use super::event::{Contents, Event};
 
 /// Code slots at even distances, one per cache line at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +46,8 @@ pub enum Clean {
 }
 
 /// How a load looks at memory.
+///
+/// Stage 2 with FWB turns all of them into cacheable ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Look {
@@ -102,7 +104,8 @@ pub enum Act {
         #[serde(with = "BarrierName")]
         barrier: Barrier,
     },
-    /// Calls slots, each behind a DSB and an ISB.
+    /// Calls slots. As the guest times what it does, `DSB ISH; ISB` stand before and after each; so they do for
+    /// each slot of [`Act::Write`] and [`Act::Load`].
     Fetch {
         /// Where.
         #[serde(flatten)]
@@ -149,4 +152,35 @@ pub struct Program {
     /// The steps.
     #[serde(rename = "op", default)]
     pub steps: Vec<Step>,
+}
+
+impl Act {
+    /// Returns the slots that this reads, writes or maintains by line, if it names any.
+    pub fn span(&self) -> Option<Span> {
+        match *self {
+            Self::Write { span, .. }
+            | Self::CleanD { span, .. }
+            | Self::InvalI { span }
+            | Self::Fetch { span }
+            | Self::Load { span, .. } => Some(span),
+            Self::Event { event, span, .. } => (event.contents() == Contents::Written).then_some(span),
+            Self::InvalIAll | Self::Barrier { .. } | Self::Meet => None,
+        }
+    }
+
+    /// Returns the slots that get a new generation, and which.
+    pub fn writes(&self) -> Option<(Span, u16)> {
+        match *self {
+            Self::Write { span, generation } => Some((span, generation)),
+            Self::Event { event, span, generation } if event.contents() == Contents::Written => {
+                Some((span, generation))
+            }
+            _ => None,
+        }
+    }
+
+    /// Says whether the guest looks at what the slots of its span hold.
+    pub const fn observes(&self) -> bool {
+        matches!(self, Self::Fetch { .. } | Self::Load { .. })
+    }
 }

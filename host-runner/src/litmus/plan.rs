@@ -149,7 +149,7 @@ impl Case<'_> {
         // An element for each outcome of each race, mismatches up to their cap, and summaries.
         let of_race = race::OUTCOMES + 1 + abi::op::MISMATCH_CAP + 1;
         let records = (self.variants().len() as u64 + 1) * of_race + 4;
-        GuestSpec { regions, programs, records, contents, ctr: None }
+        GuestSpec { regions, programs, records, contents, ..GuestSpec::default() }
     }
 
     /// Puts every copy of every variant into memory; returns them with their skew, and the size of the code in bytes.

@@ -76,8 +76,7 @@ impl Case {
             regions: vec![region(self.region_bytes, self.backing)],
             programs: vec![program],
             records,
-            contents: Vec::new(),
-            ctr: None,
+            ..GuestSpec::default()
         }
     }
 }

@@ -181,8 +181,7 @@ impl Case {
             regions: vec![region(self.region_bytes, self.backing)],
             programs,
             records: self.records(),
-            contents: Vec::new(),
-            ctr: None,
+            ..GuestSpec::default()
         }
     }
 }

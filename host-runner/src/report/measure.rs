@@ -4,6 +4,7 @@
 
 use serde::Serialize;
 
+use super::coherence::event_name;
 use crate::evidence::attribution::Side;
 use crate::evidence::message::Kind;
 use crate::plan::relax::Sharing;
@@ -101,6 +102,9 @@ pub fn measures(case: &CaseResult) -> Vec<(Measure, u64)> {
 pub fn case_label(case: &CaseResult) -> String {
     if let Some(litmus) = &case.litmus {
         return litmus.name();
+    }
+    if let Some(coherence) = &case.coherence {
+        return format!("{}.{}", case.block, event_name(coherence));
     }
     let storm = case.storm.as_ref();
     let how = match (storm.map(|storm| storm.mode), case.sharing) {

@@ -1,5 +1,6 @@
 //! What people and labs read, made from the stored result alone.
 
+pub mod coherence;
 pub mod formats;
 pub mod html;
 mod junit;

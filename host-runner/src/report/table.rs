@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use super::words::quiet;
+use super::{coherence, litmus};
 use crate::evidence::machine::Platform;
 use crate::result::{CaseResult, RunResult, Status, Timing};
 use crate::verdict::{describe, relax_faults};
@@ -20,17 +21,22 @@ pub fn print(out: &mut impl Write, runs: &[&RunResult]) -> io::Result<()> {
         writeln!(out, "{}", headline(run))?;
     }
     writeln!(out)?;
-    super::litmus::table(out, runs)?;
+    let (grids, tables): (Vec<&RunResult>, Vec<_>) = runs.iter().partition(|run| coherence::is_grid(run));
+    litmus::table(out, &tables)?;
     let mut rows = vec![HEAD.map(str::to_owned)];
-    for run in runs {
+    for run in &tables {
         rows.extend(run.cases.iter().filter(|case| case.litmus.is_none()).map(|case| row(run, case)));
     }
     if rows.len() > 1 {
         columns(out, &rows)?;
         writeln!(out)?;
     }
-    for run in runs {
+    for run in tables {
         details(out, run)?;
+    }
+    for run in grids {
+        coherence::grid(out, run)?;
+        absent(out, run)?;
     }
     Ok(())
 }
@@ -42,6 +48,22 @@ pub fn print(out: &mut impl Write, runs: &[&RunResult]) -> io::Result<()> {
 /// Of the writer.
 pub fn columns<const N: usize>(out: &mut impl Write, rows: &[[String; N]]) -> io::Result<()> {
     aligned(out, rows, 2)
+}
+
+/// Prints rows of any number of words, all to the left.
+///
+/// # Errors
+///
+/// Of the writer.
+pub fn columns_left_of(out: &mut impl Write, rows: &[Vec<String>]) -> io::Result<()> {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<_> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    for row in rows {
+        let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        writeln!(out, "{}", cells.join("  ").trim_end())?;
+    }
+    Ok(())
 }
 
 /// Prints rows of words, all to the left.
@@ -148,11 +170,19 @@ fn details(out: &mut impl Write, run: &RunResult) -> io::Result<()> {
                 writeln!(out, "    {}", quiet(&line))?;
             }
         }
+        if let Some(random) = &case.random {
+            coherence::random(out, random)?;
+        }
         for line in &case.autopsy {
             writeln!(out, "    {}", quiet(line))?;
         }
     }
     super::storm::findings(out, run)?;
+    absent(out, run)
+}
+
+/// Says which evidence was missing.
+fn absent(out: &mut impl Write, run: &RunResult) -> io::Result<()> {
     for absent in &run.evidence.absent {
         writeln!(out, "{}: without {}", run.machine.kernel_release, quiet(absent))?;
     }

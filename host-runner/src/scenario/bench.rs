@@ -96,6 +96,18 @@ impl<'a> Bench<'a> {
         Ok(Self { name, common, image, index: 0, vcpus: Vec::new() })
     }
 
+    /// Returns the guest's image.
+    pub fn image(&self) -> &[u8] {
+        &self.image
+    }
+
+    /// Keeps what a guest read of its CPUs, if it has the most so far.
+    pub fn learn(&mut self, run: &GuestRun) {
+        if self.vcpus.len() < run.vcpus.len() {
+            self.vcpus = run.vcpus.iter().map(facts).collect();
+        }
+    }
+
     /// Returns the round to trace when `rounds` are timed before it.
     pub fn traced(&self, rounds: u64) -> Option<u64> {
         (!self.common.no_trace).then_some(rounds)
@@ -209,9 +221,7 @@ impl<'a> Bench<'a> {
         run: &GuestRun,
         result: &mut CaseResult,
     ) -> Result<(), Error> {
-        if self.vcpus.len() < run.vcpus.len() {
-            self.vcpus = run.vcpus.iter().map(facts).collect();
-        }
+        self.learn(run);
         if let Some(boot) = run.vcpus.first() {
             result.predicted = predicted(boot.machine_ctr(), ground.block_bytes, ground.host.page_bytes);
         }
