@@ -63,10 +63,10 @@ pub struct GuestSpec {
     pub ops: u64,
     /// Room for this many records for each vCPU.
     pub records: u64,
-    /// What the regions hold before the guest starts, beside zeros.
-    pub contents: Vec<Contents>,
     /// Size in bytes of the chunks in which KVM splits blocks when dirty logging begins; none for splitting on faults.
     pub eager_split: Option<u64>,
+    /// What the regions hold before the guest starts, beside zeros.
+    pub contents: Vec<Contents>,
     /// The CTR_EL0 that it is shown; none for the machine's.
     pub ctr: Option<GuestCtr>,
 }

@@ -37,10 +37,10 @@ enum Scenario {
     Policy(Policy),
     /// First touch and teardown of large memory, where the host cleans the D-cache: not what the I-cache patch fixes
     Dside(DSide),
-    /// Race the published instruction-fetch litmus tests, plain and across stage-2 events: does anything forbidden come
-    Litmus(Litmus),
     /// Change code, let the host do something to its memory, and look: what KVM's maintenance has to make visible
     Coherence(Coherence),
+    /// Race the published instruction-fetch litmus tests, plain and across stage-2 events: does anything forbidden come
+    Litmus(Litmus),
     /// Boot the guest, map a region, start all vCPUs and power off: does KVM work here at all
     Boot(Boot),
     /// Run guests that scribble over everything they can reach: does this program live with it
@@ -232,6 +232,30 @@ pub struct DSide {
     pub common: Common,
 }
 
+/// Options of `coherence`.
+#[derive(ClapArgs, Clone, Debug)]
+#[command(args_override_self = true)]
+pub struct Coherence {
+    /// Kinds of memory: page, thp, memfd, file, or a hugetlb size such as 2M or 1G; without it, all that there are
+    #[arg(long, value_delimiter = ',', value_name = "BLOCK,…")]
+    pub blocks: Vec<Block>,
+    /// Host events: rewrite, unmap, discard, …; without it, all of them
+    #[arg(long, value_delimiter = ',', value_name = "EVENT,…", value_parser = parse_event)]
+    pub events: Vec<Event>,
+    /// Who writes, who looks and how: each pair of choices once, or all combinations
+    #[arg(long, default_value = "pairs", value_enum)]
+    pub coverage: Coverage,
+    /// Look at every line of large blocks as well, not only at their edges and some lines between
+    #[arg(long)]
+    pub every_line: bool,
+    /// Picks the lines between
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub seed: u64,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would take the comment for the help text of the group")]
+    pub common: Common,
+}
+
 /// Options of `litmus`.
 #[derive(ClapArgs, Clone, Debug)]
 #[command(args_override_self = true)]
@@ -252,30 +276,6 @@ pub struct Litmus {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=abi::channel::MAX_VCPUS as u64))]
     pub vcpus: Option<u64>,
     /// Seed of the skew between threads
-    #[arg(long, default_value_t = 1, value_name = "N")]
-    pub seed: u64,
-    #[command(flatten)]
-    #[allow(missing_docs, reason = "clap would take the comment for the help text of the group")]
-    pub common: Common,
-}
-
-/// Options of `coherence`.
-#[derive(ClapArgs, Clone, Debug)]
-#[command(args_override_self = true)]
-pub struct Coherence {
-    /// Kinds of memory: page, thp, memfd, file, or a hugetlb size such as 2M or 1G; without it, all that there are
-    #[arg(long, value_delimiter = ',', value_name = "BLOCK,…")]
-    pub blocks: Vec<Block>,
-    /// Host events: rewrite, unmap, discard, …; without it, all of them
-    #[arg(long, value_delimiter = ',', value_name = "EVENT,…", value_parser = parse_event)]
-    pub events: Vec<Event>,
-    /// Who writes, who looks and how: each pair of choices once, or all combinations
-    #[arg(long, default_value = "pairs", value_enum)]
-    pub coverage: Coverage,
-    /// Look at every line of large blocks as well, not only at their edges and some lines between
-    #[arg(long)]
-    pub every_line: bool,
-    /// Picks the lines between
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub seed: u64,
     #[command(flatten)]
@@ -342,8 +342,8 @@ impl Args {
             | Scenario::Storm(Storm { common, .. })
             | Scenario::Policy(Policy { common, .. })
             | Scenario::Dside(DSide { common, .. })
-            | Scenario::Litmus(Litmus { common, .. })
             | Scenario::Coherence(Coherence { common, .. })
+            | Scenario::Litmus(Litmus { common, .. })
             | Scenario::Boot(Boot { common, .. })
             | Scenario::Chaos(Chaos { common, .. }) => common.bisect,
             Scenario::Other(words) => words.iter().any(|word| word == "--bisect"),
@@ -363,8 +363,8 @@ pub fn run(args: &Args) -> Outcome {
         Scenario::Storm(storm) => crate::scenario::storm::run(storm),
         Scenario::Policy(policy) => crate::scenario::policy::run(policy),
         Scenario::Dside(dside) => crate::scenario::dside::run(dside),
-        Scenario::Litmus(litmus) => crate::scenario::litmus::run(litmus),
         Scenario::Coherence(coherence) => crate::scenario::coherence::run(coherence),
+        Scenario::Litmus(litmus) => crate::scenario::litmus::run(litmus),
         Scenario::Boot(boot) => crate::scenario::boot::run(boot),
         Scenario::Chaos(chaos) => crate::scenario::chaos::run(chaos),
         Scenario::Other(words) => return other(words),

@@ -100,11 +100,11 @@ pub fn measures(case: &CaseResult) -> Vec<(Measure, u64)> {
 /// Returns the name of a case within its run: the block, and who raced for it and how where several vCPUs ran; or the
 /// litmus test.
 pub fn case_label(case: &CaseResult) -> String {
-    if let Some(litmus) = &case.litmus {
-        return litmus.name();
-    }
     if let Some(coherence) = &case.coherence {
         return format!("{}.{}", case.block, event_name(coherence));
+    }
+    if let Some(litmus) = &case.litmus {
+        return litmus.name();
     }
     let storm = case.storm.as_ref();
     let how = match (storm.map(|storm| storm.mode), case.sharing) {

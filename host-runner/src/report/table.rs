@@ -2,8 +2,8 @@
 
 use std::io::{self, Write};
 
+use super::coherence;
 use super::words::quiet;
-use super::{coherence, litmus};
 use crate::evidence::machine::Platform;
 use crate::result::{CaseResult, RunResult, Status, Timing};
 use crate::verdict::{describe, relax_faults};
@@ -21,8 +21,8 @@ pub fn print(out: &mut impl Write, runs: &[&RunResult]) -> io::Result<()> {
         writeln!(out, "{}", headline(run))?;
     }
     writeln!(out)?;
+    super::litmus::table(out, runs)?;
     let (grids, tables): (Vec<&RunResult>, Vec<_>) = runs.iter().partition(|run| coherence::is_grid(run));
-    litmus::table(out, &tables)?;
     let mut rows = vec![HEAD.map(str::to_owned)];
     for run in &tables {
         rows.extend(run.cases.iter().filter(|case| case.litmus.is_none()).map(|case| row(run, case)));

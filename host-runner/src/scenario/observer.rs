@@ -104,7 +104,7 @@ impl vmm::Watch for Observer<'_> {
             event::ROUND => self.begin_round(host),
             event::UNMAP => self.timed(event::UNMAP, || host.unmap_stage2(0)),
             event::DISCARD => self.timed(event::DISCARD, || host.discard(0)),
-            other => self.host_event(vcpu, other, host),
+            other => self.host_event(other, vcpu, host),
         }
     }
 
@@ -186,12 +186,11 @@ impl<'a> Observer<'a> {
         }
     }
 
-    /// Does a host event that changes no contents. A move has every vCPU go on, so that each still has a CPU for itself.
-    fn host_event(&mut self, vcpu: usize, number: u64, host: &vmm::Host<'_>) {
+    fn host_event(&mut self, number: u64, vcpu: usize, host: &vmm::Host<'_>) {
         let Some(event) = Event::from_raw(number) else { return };
+        // A move has every vCPU go on, so that each still has a CPU for itself.
         let vcpus = if event == Event::MoveVcpu { 0..host.vcpus() } else { vcpu..vcpu + 1 };
-        let act = |vcpu| vmm::Act { event, vcpu, written: &[], generation: 0, slots: &[] };
-        let outcome = vcpus.map(act).try_for_each(|act| host.perform(&act));
+        let outcome = vcpus.into_iter().try_for_each(|vcpu| host.perform(&vmm::Act::on_nothing(event, vcpu)));
         match outcome {
             Ok(()) => self.seen.events += 1,
             Err(why) => {

@@ -29,6 +29,13 @@ pub struct Act<'a> {
     pub slots: &'a [u64],
 }
 
+impl Act<'_> {
+    /// Returns an event that writes nothing, to memory whose contents it keeps by itself.
+    pub fn on_nothing(event: Event, vcpu: usize) -> Self {
+        Self { event, vcpu, written: &[], generation: 0, slots: &[] }
+    }
+}
+
 /// Why an event did not happen. The guest's memory is as it was, unless a message says otherwise.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {

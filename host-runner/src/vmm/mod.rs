@@ -26,7 +26,7 @@ use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use vm_memory::Bytes;
 
-use crate::guest::{Backing, End, GuestRun, GuestSpec, RegionSpec, ShownCtr, VcpuReport};
+use crate::guest::{Backing, Contents, End, GuestRun, GuestSpec, RegionSpec, ShownCtr, VcpuReport};
 use channel::Layout;
 pub use events::{Act, Refused};
 pub use host::Host;
@@ -92,8 +92,8 @@ pub enum Error {
     #[error("the payload image has {0} bytes, its place {max}: build it again", max = layout::IMAGE_BYTES)]
     Image(usize),
     /// What a region is to hold does not fit it.
-    #[error("contents at {0:#x}, where no region is")]
-    Contents(u64),
+    #[error("contents at {0:#x}: {1}")]
+    Contents(u64, io::Error),
     /// Guest memory could not be accessed.
     #[error("guest memory: {0}")]
     Access(#[from] vm_memory::VolatileMemoryError),
@@ -171,7 +171,18 @@ pub fn check(vcpus: u64) -> Result<(), Error> {
 pub fn run(spec: &GuestSpec, image: &[u8], limit: Duration, watch: &mut dyn Watch) -> Result<GuestRun, Error> {
     let memory = |region: &RegionSpec| HostMemory::new(region).map_err(|error| Error::Memory(*region, error));
     let regions = spec.regions.iter().map(memory).collect::<Result<Vec<_>, _>>()?;
+    for contents in &spec.contents {
+        put(spec, &regions, contents).map_err(|error| Error::Contents(contents.ipa, error))?;
+    }
     run_on(spec, image, limit, watch, &regions, "vcpu")
+}
+
+/// Puts bytes where the guest finds them.
+fn put(spec: &GuestSpec, regions: &[HostMemory], contents: &Contents) -> io::Result<()> {
+    let holds = |region: &RegionSpec| (region.ipa..region.ipa + region.bytes).contains(&contents.ipa);
+    let n = spec.regions.iter().position(holds).ok_or(io::ErrorKind::InvalidInput)?;
+    let offset = (contents.ipa - spec.regions[n].ipa) as usize;
+    regions[n].slice().write_slice(&contents.bytes, offset).map_err(io::Error::other)
 }
 
 /// Runs a guest on memory that is there already, in threads of that name with the vCPU's number.
@@ -311,19 +322,6 @@ fn create_vm(kvm: &Kvm, spec: &GuestSpec) -> Result<VmFd, Error> {
     vm.map_err(|error| Error::Kvm("KVM_CREATE_VM", error))
 }
 
-/// Puts what the regions are to hold into them.
-fn put_contents(spec: &GuestSpec, regions: &[HostMemory]) -> Result<(), Error> {
-    for contents in &spec.contents {
-        let place = spec.regions.iter().zip(regions).find_map(|(region, memory)| {
-            let offset = contents.ipa.checked_sub(region.ipa).filter(|offset| *offset < region.bytes)?;
-            Some((memory, offset as usize))
-        });
-        let (memory, offset) = place.ok_or(Error::Contents(contents.ipa))?;
-        memory.slice().write_slice(&contents.bytes, offset)?;
-    }
-    Ok(())
-}
-
 fn set_up(spec: &GuestSpec, image: &[u8], regions: &[HostMemory]) -> Result<Guest, Error> {
     let kvm = open_kvm()?;
     let max_vcpus = max_vcpus(&kvm);
@@ -346,7 +344,6 @@ fn set_up(spec: &GuestSpec, image: &[u8], regions: &[HostMemory]) -> Result<Gues
     for ((slot, region), memory) in (REGION_SLOT..).zip(&spec.regions).zip(regions) {
         host::set_slot(&vm, slot, region.ipa, memory, 0)?;
     }
-    put_contents(spec, regions)?;
     layout.fill(&channel.slice(), spec)?;
     let mut vcpus = Vec::new();
     let mut affinities = Vec::new();
