@@ -73,7 +73,8 @@ fn op(random: &mut Random, kinds: u64, vcpu: u64, targets: &Targets) -> Op {
         13 => Op::plain(OpCode::Event, [value(random), value(random), 0, 0]),
         14 => Op::rendezvous(random.below(64), random.below(4)).with_flags(SLEEP),
         _ => Op {
-            code: random.below(16) as u16,
+            // All that there are, and two that are none.
+            code: random.below(OpCode::ALL.len() as u64 + 2) as u16,
             flags: random.bits() as u16,
             tag: random.bits() as u32,
             start: targets.channel + 8 * random.below(words),

@@ -7,7 +7,6 @@ pub mod coherence;
 pub mod dside;
 pub mod inspect;
 pub mod litmus;
-mod movers;
 pub mod observer;
 pub mod outcome;
 pub mod policy;
