@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{Failure, Outcome, USAGE, emit};
 use crate::report::formats::platform_name;
 use crate::report::runs::entries;
-use crate::report::table;
+use crate::report::{table, words::quiet_json};
 use crate::{store, suite};
 
 /// Which runs.
@@ -52,7 +52,8 @@ pub fn run(args: &Args) -> Outcome {
     }
     let entries: Vec<_> = entries(&args.directory).into_iter().map(entry).collect();
     let text = if args.json {
-        serde_json::to_string_pretty(&serde_json::json!({ "runs": entries })).map_err(Failure::harness)? + "\n"
+        let json = serde_json::to_string_pretty(&serde_json::json!({ "runs": entries })).map_err(Failure::harness)?;
+        quiet_json(&json).into_owned() + "\n"
     } else {
         table(&entries)
     };

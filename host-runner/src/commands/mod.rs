@@ -23,6 +23,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::report::words::quiet_lines;
+
 /// Exit code of wrong usage, as in sysexits.h.
 pub const USAGE: u8 = 64;
 /// Exit code of a failure of the tool or of what it needs, `EX_SOFTWARE`.
@@ -159,7 +161,7 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(failure) => {
             if !failure.message.is_empty() {
-                eprintln!("faultline: {}", failure.message);
+                eprintln!("faultline: {}", quiet_lines(&failure.message));
             }
             failure.code
         }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::{Failure, Outcome};
 use crate::recover::{self, Witness};
-use crate::report::{self, subject::Subject};
+use crate::report::{self, subject::Subject, words::quiet};
 use crate::result::Status;
 use crate::suite;
 
@@ -37,7 +37,7 @@ pub fn run(args: &Args) -> Outcome {
                 report::formats::write_all(path, &Subject::from(&result)).map_err(Failure::harness)?;
                 // A closed pipe is the reader's choice; the result is on disk.
                 let _ = report::table::print(&mut std::io::stdout(), &[&result]);
-                println!("{}: {}: {}", path.display(), result.verdict.status.name(), result.verdict.reason);
+                println!("{}: {}: {}", path.display(), result.verdict.status.name(), quiet(&result.verdict.reason));
             }
             // A run that is alive needs nothing.
             Err(error @ recover::Error::Alive(_)) => eprintln!("{error}"),
@@ -49,7 +49,7 @@ pub fn run(args: &Args) -> Outcome {
             Ok(stored) => {
                 let verdict = &stored.summary.verdict;
                 worst = worst.max(verdict.status);
-                println!("{}: {}: {}", path.display(), verdict.status.name(), verdict.reason);
+                println!("{}: {}: {}", path.display(), verdict.status.name(), quiet(&verdict.reason));
             }
             Err(error @ recover::Error::Alive(_)) => eprintln!("{error}"),
             Err(error) => failed = Some(error),

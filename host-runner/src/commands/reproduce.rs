@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::lab::{complete, cpu, failure};
 use super::{Failure, Outcome};
 use crate::lab::{self, Options, Qemu};
+use crate::report::words::quiet;
 use crate::{report, store, verdict};
 
 /// Which kernels, and on what.
@@ -86,6 +87,6 @@ pub fn run(args: &Args) -> Outcome {
     }
     println!();
     let word = if reproduction.reproduced { "REPRODUCED" } else { "NOT REPRODUCED" };
-    println!("{word}: {}", reproduction.reason);
+    println!("{word}: {}", quiet(&reproduction.reason));
     Ok(u8::from(!reproduction.reproduced))
 }
