@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use super::{Failure, Outcome, USAGE, emit};
 use crate::compare::baseline::Baseline;
-use crate::compare::{Change, Options, Platforms, compare, print};
-use crate::report::runs;
+use crate::compare::{ALPHA, Change, Options, Platforms, compare, print};
+use crate::report::{runs, words::quiet_json};
 use crate::result::RunResult;
 
 /// What to compare.
@@ -78,13 +78,17 @@ pub fn run(args: &Args) -> Outcome {
     let options = Options {
         threshold: args.threshold / 100.0,
         platforms: if args.force { Platforms::Any } else { Platforms::Same },
+        alpha: ALPHA,
     };
     let comparison = compare(&before, &after, options).map_err(|error| usage(&error))?;
     let format = if args.json { Format::Json } else { args.format };
     emit(&match format {
         Format::Text => print::text(&comparison),
         Format::Markdown => print::markdown(&comparison),
-        Format::Json => serde_json::to_string_pretty(&comparison).map_err(Failure::harness)? + "\n",
+        Format::Json => {
+            let json = serde_json::to_string_pretty(&comparison).map_err(Failure::harness)?;
+            quiet_json(&json).into_owned() + "\n"
+        }
     })?;
     Ok(u8::from(comparison.change == Change::Worse))
 }

@@ -44,6 +44,8 @@ pub fn check(
     earlier: &[RunResult],
     options: Options,
 ) -> Regression {
+    // Each run is a comparison of its own; a false alarm in any would be one of the whole plan.
+    let options = Options { alpha: options.alpha / runs.len().max(1) as f64, ..options };
     let cases: Vec<_> = runs.iter().flat_map(|run| cases(baseline, run, earlier, options)).collect();
     Regression { baseline: file.into(), verdict: overall(&cases), cases }
 }

@@ -227,7 +227,7 @@ fn case_row(source: &Source<'_>, case: &CaseResult, counted: bool) -> Markup {
 }
 
 fn comparison(before: &RunResult, after: &RunResult) -> Markup {
-    let options = compare::Options { threshold: 0.05, platforms: Platforms::Same };
+    let options = compare::Options { threshold: 0.05, platforms: Platforms::Same, alpha: compare::ALPHA };
     let told = compare::compare(std::slice::from_ref(before), std::slice::from_ref(after), options);
     let Ok(told) = told else { return html! {} };
     let status = |change| match change {
