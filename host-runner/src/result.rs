@@ -302,6 +302,11 @@ pub struct CaseResult {
 }
 
 impl CaseResult {
+    /// Says whether anything of it was measured or traced: of a case that was skipped or died there is nothing to tell.
+    pub fn was_tried(&self) -> bool {
+        self.touch.is_some() || self.exec.is_some() || self.host.is_some()
+    }
+
     /// Returns a case of which nothing is known yet.
     pub fn not_run(block: Block, vcpus: u64, sharing: Sharing) -> Self {
         Self {

@@ -121,7 +121,7 @@ fn splits_of_one_kernel_raise_no_false_alarm() {
 }
 
 /// Where noise is far beyond the threshold only the test stands between chance and an alarm. Of 60 comparisons of one
-/// kernel with itself at most 2.5 % may say worse, 1.5; without Holm's correction about a third did.
+/// kernel with itself at most 2.5 % may say worse, 1.5; without Holm's correction a quarter did.
 #[test]
 fn many_measurements_do_not_add_up_to_false_alarms() {
     let mut noise = Noise(6, BUSY_HOST);

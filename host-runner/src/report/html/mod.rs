@@ -93,11 +93,13 @@ fn page(title: &str, body: &Markup) -> String {
 pub fn report(sources: &[Source<'_>]) -> String {
     let shown = &sources[..sources.len().min(charts::MAX_SERIES)];
     let names: Vec<_> = sources.iter().map(|source| source.name.as_str()).collect();
-    let title = format!("faultline: {}", names.join(" and "));
+    // Names may hold commas themselves.
+    let names = names.join(if names.len() > 2 { "; " } else { " and " });
+    let title = format!("faultline: {names}");
     let body = html! {
         header {
             h1 { "faultline report" }
-            p class="soft" { "First execution in guest memory under KVM/arm64: " (names.join(" and ")) }
+            p class="soft" { "First execution in guest memory under KVM/arm64: " (names) }
         }
         (banner(sources))
         (emulated(sources))
@@ -203,6 +205,7 @@ fn cases(sources: &[Source<'_>]) -> Markup {
 fn case_row(source: &Source<'_>, case: &CaseResult, counted: bool) -> Markup {
     let found = lockups(case);
     let host = case.host.as_ref().and_then(|host| host.icache);
+    let known = |count| if case.was_tried() { thousands(count) } else { "\u{2013}".into() };
     html! {
         tr {
             th scope="row" { (case_label(case)) }
@@ -213,14 +216,14 @@ fn case_row(source: &Source<'_>, case: &CaseResult, counted: bool) -> Markup {
             td { (worst(case.exec.as_ref())) }
             td { (case.resident.map_or_else(|| "\u{2013}".into(), |t| time(t.ns.p50))) }
             td { (host.map_or_else(|| "\u{2013}".into(), |m| time(m.max_ns))) }
-            td { (thousands(case.predicted.by_line)) }
-            td { (thousands(case.predicted.capped)) }
+            td { (known(case.predicted.by_line)) }
+            td { (known(case.predicted.capped)) }
             @if counted {
                 @let counts = case.counted.as_ref();
                 td { (counts.map_or_else(|| "\u{2013}".into(), |c| thousands(c.ic_ivau))) }
                 td { (counts.map_or_else(|| "\u{2013}".into(), |c| thousands(c.ic_ialluis))) }
             }
-            td { (thousands(relax_faults(case, source.result.machine.page_bytes))) }
+            td { (known(relax_faults(case, source.result.machine.page_bytes))) }
             td { (found.i_side) " / " (found.d_side) " / " (found.other) }
         }
     }
@@ -339,7 +342,7 @@ fn repeat(number: usize, source: &Source<'_>) -> Markup {
         }
         None => format!("faultline {arguments}"),
     };
-    html! { pre tabindex="0" role="region" aria-label=(format!("command of run {}", number + 1)) { (line) } }
+    html! { pre class="command" tabindex="0" role="region" aria-label=(format!("command of run {}", number + 1)) { (line) } }
 }
 
 #[cfg(test)]
