@@ -18,13 +18,24 @@ fn main() {
     fs::write(out.join("payload.img"), bytes).expect("cargo's OUT_DIR can be written to");
     println!("cargo::rustc-env=FAULTLINE_COMMIT={}", commit(&manifest).unwrap_or_else(|| "unknown".into()));
     println!("cargo::rerun-if-env-changed=FAULTLINE_COMMIT_ID");
-    println!("cargo::rerun-if-changed={}", manifest.join("../.git/HEAD").display());
+    // The log of HEAD grows with every commit; HEAD itself may only name a branch.
+    for name in ["HEAD", "logs/HEAD"] {
+        let path = git(&manifest, &["rev-parse", "--git-path", name]).map(|path| manifest.join(path));
+        // Without it cargo would run this every time.
+        if let Some(path) = path.filter(|path| path.exists()) {
+            println!("cargo::rerun-if-changed={}", path.display());
+        }
+    }
 }
 
 fn commit(directory: &Path) -> Option<String> {
     if let Ok(id) = env::var("FAULTLINE_COMMIT_ID") {
         return Some(id);
     }
-    let output = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).current_dir(directory).output().ok()?;
+    git(directory, &["rev-parse", "--short=12", "HEAD"])
+}
+
+fn git(directory: &Path, arguments: &[&str]) -> Option<String> {
+    let output = Command::new("git").args(arguments).current_dir(directory).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

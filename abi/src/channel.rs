@@ -60,7 +60,7 @@ pub struct Header {
 pub struct Vcpu {
     /// Host: offset of the first [`crate::Op`].
     pub program_offset: u64,
-    /// Host: number of ops.
+    /// Host: number of ops. Changes between programs.
     pub program_ops: u64,
     /// Host: offset of the first [`crate::Record`].
     pub records_offset: u64,
@@ -106,12 +106,15 @@ pub enum State {
     BadProgram = 3,
     /// Took an exception outside an op that expects one.
     Died = 4,
+    /// At [`crate::OpCode::Next`].
+    Between = 5,
 }
 
 impl State {
     /// Returns the state a number stands for, if any.
     pub fn from_raw(raw: u64) -> Option<Self> {
-        [Self::Off, Self::Running, Self::Ended, Self::BadProgram, Self::Died].into_iter().find(|s| *s as u64 == raw)
+        let all = [Self::Off, Self::Running, Self::Ended, Self::BadProgram, Self::Died, Self::Between];
+        all.into_iter().find(|s| *s as u64 == raw)
     }
 }
 
@@ -132,6 +135,9 @@ pub mod doorbell {
     pub const EVENT: u64 = 0x0;
     /// A 64-bit write of `vcpu << 32 | op index` blocks the vCPU until all that the op names have arrived.
     pub const ARRIVE: u64 = 0x8;
+    /// A 64-bit write of `vcpu << 32 | op index` blocks the vCPU until the host has put another program in place of the one that it
+    /// has run: once all vCPUs are there.
+    pub const NEXT: u64 = 0x10;
     /// Size of the page in bytes.
     pub const BYTES: u64 = 0x1000;
 }

@@ -9,6 +9,7 @@ pub mod channel;
 pub mod ctr;
 pub mod line;
 pub mod op;
+pub mod race;
 pub mod record;
 pub mod slot;
 

@@ -13,7 +13,8 @@ pub enum OpCode {
     End = 0,
     /// Writes a code slot of generation `args[0]` at each element.
     WriteCode = 1,
-    /// Loads a `u64` at each element; with [`CHECK`], compares it with `args[0]`.
+    /// Loads a `u64` at each element; with [`CHECK`], compares it with `args[0]`, or as [`SLOT`] says. See also
+    /// [`NON_CACHEABLE`] and [`CACHES_OFF`].
     Load = 2,
     /// Stores `args[0]` at each element.
     Store = 3,
@@ -41,11 +42,18 @@ pub enum OpCode {
     Wait = 12,
     /// Goes back to op `args[0]` until this op has been reached `args[1]` times.
     Repeat = 13,
+    /// Ends this program as [`OpCode::End`] does, and goes on with the one that the host puts in its place once all vCPUs
+    /// are here. Records begin anew.
+    Next = 14,
+    /// Runs `args[0]` iterations of a race as thread `args[2]` of `args[1]`, in step with the others; `args[3]` seeds the
+    /// skew. What is raced stands at `start`: see [`crate::race`]. Thread 0 writes an element for each outcome seen: the
+    /// outcome as address, its count as value. Exceptions in a body are mismatches.
+    Race = 15,
 }
 
 impl OpCode {
     /// Every op code, in order.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::End,
         Self::WriteCode,
         Self::Load,
@@ -60,6 +68,8 @@ impl OpCode {
         Self::Event,
         Self::Wait,
         Self::Repeat,
+        Self::Next,
+        Self::Race,
     ];
 
     /// Returns the op code a number stands for, if any.
@@ -84,6 +94,8 @@ impl OpCode {
             Self::Event => "event",
             Self::Wait => "wait",
             Self::Repeat => "repeat",
+            Self::Next => "next",
+            Self::Race => "race",
         }
     }
 }
@@ -96,6 +108,12 @@ pub const CHECK: u16 = 1 << 1;
 pub const FORCE: u16 = 1 << 2;
 /// Flag: wait in the host, not in the guest.
 pub const SLEEP: u16 = 1 << 3;
+/// Flag of [`OpCode::Load`]: what is expected is the first doubleword of the slot of generation `args[0]` there.
+pub const SLOT: u16 = 1 << 4;
+/// Flag of [`OpCode::Load`]: load through a Non-cacheable mapping of the same IPA.
+pub const NON_CACHEABLE: u16 = 1 << 5;
+/// Flag of [`OpCode::Load`]: load with SCTLR_EL1.C cleared.
+pub const CACHES_OFF: u16 = 1 << 6;
 
 /// The most mismatch records one op writes; further ones are only counted.
 pub const MISMATCH_CAP: u64 = 64;
@@ -205,6 +223,11 @@ impl Op {
         let head = self.code as u64 | (self.flags as u64) << 16 | (self.tag as u64) << 32;
         let [a, b, c, d] = self.args;
         [head, self.start, self.bytes, self.stride, a, b, c, d]
+    }
+
+    /// Returns the op that ends a program and asks for another.
+    pub const fn next() -> Self {
+        Self::plain(OpCode::Next, [0; 4])
     }
 
     /// Returns the op that ends a program.

@@ -37,6 +37,18 @@ pub const fn encode(ipa: u64, generation: u16) -> [u32; INSTRUCTIONS] {
     ]
 }
 
+/// Returns the first doubleword of the slot, which the generation is in.
+#[inline]
+pub const fn first_doubleword(ipa: u64, generation: u16) -> u64 {
+    let [first, second, ..] = encode(ipa, generation);
+    first as u64 | (second as u64) << 32
+}
+
+/// Returns the generation that a slot with this first doubleword is of.
+pub const fn generation_of(first_doubleword: u64) -> u16 {
+    (first_doubleword >> 5) as u16
+}
+
 /// Returns the token that the slot at `ipa` in `generation` returns.
 #[inline]
 pub const fn token(ipa: u64, generation: u16) -> u64 {

@@ -25,6 +25,10 @@ pub enum Backing {
     Thp(u64),
     /// hugetlb pages of this many bytes.
     Hugetlb(u64),
+    /// A shared memfd, in base pages.
+    Memfd,
+    /// A shared file without a name in the directory for temporary files.
+    File,
     /// Address space that is not populated: to be mapped by the guest, not to be touched.
     Reserved,
 }
@@ -33,21 +37,36 @@ impl Backing {
     /// Returns the alignment that host VA and IPA must share, in bytes.
     pub fn alignment(self) -> u64 {
         match self {
-            Self::Pages | Self::Reserved => 64 << 10,
+            Self::Pages | Self::Memfd | Self::File | Self::Reserved => 64 << 10,
             Self::Thp(bytes) | Self::Hugetlb(bytes) => bytes.max(64 << 10),
         }
     }
 }
 
+/// Bytes somewhere in a region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contents {
+    /// Where.
+    pub ipa: u64,
+    /// What.
+    pub bytes: Vec<u8>,
+}
+
 /// One guest: its memory and its programs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct GuestSpec {
     /// Memory under test.
     pub regions: Vec<RegionSpec>,
     /// A program for each vCPU.
     pub programs: Vec<Vec<Op>>,
+    /// Room for this many ops for each vCPU, where longer programs may follow the first.
+    pub ops: u64,
     /// Room for this many records for each vCPU.
     pub records: u64,
+    /// Size in bytes of the chunks in which KVM splits blocks when dirty logging begins; none for splitting on faults.
+    pub eager_split: Option<u64>,
+    /// What the regions hold before the guest starts, beside zeros.
+    pub contents: Vec<Contents>,
     /// The CTR_EL0 that it is shown; none for the machine's.
     pub ctr: Option<GuestCtr>,
 }

@@ -3,6 +3,7 @@
 //! `commands → {plan, lab, report} → {vmm, evidence, verdict, store} → abi`. Only `vmm` sees KVM types, only
 //! `evidence` sees tracefs and the kernel log, and everything that reports sees nothing but the stored result.
 
+pub mod coherence;
 pub mod commands;
 pub mod compare;
 pub mod counting;
@@ -11,8 +12,10 @@ pub mod evidence;
 pub mod guest;
 pub mod journal;
 pub mod lab;
+pub mod litmus;
 pub mod plan;
 pub mod projection;
+pub mod random;
 pub mod recover;
 pub mod report;
 pub mod result;

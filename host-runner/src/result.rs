@@ -2,6 +2,8 @@
 //!
 //! `results/schema/result-v1.json` is generated from these types; a test keeps the two equal.
 
+mod coherence;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -9,11 +11,13 @@ use crate::evidence::attribution::Attribution;
 use crate::evidence::detector::Detector;
 use crate::evidence::machine::Machine;
 use crate::evidence::message::Event;
+use crate::litmus::result::Litmus;
 use crate::plan::blocks::Block;
 use crate::plan::relax::Sharing;
 use crate::plan::storm::{Mode, Order};
 use crate::projection::Headroom;
 use crate::verdict::policy::{Conclusion, Point};
+pub use coherence::{Coherence, RandomPrograms, Sights, Way};
 
 /// Version of the format; grows when a reader has to change.
 pub const VERSION: u32 = 1;
@@ -64,6 +68,20 @@ pub struct RunResult {
 }
 
 impl RunResult {
+    /// Returns how the user of the lab named the kernel.
+    pub fn lab_kernel(&self) -> Option<&str> {
+        self.machine.lab.as_ref()?["kernel"].as_str()
+    }
+
+    /// Returns how the lab was set up besides.
+    pub fn lab_setup(&self) -> Option<serde_json::Value> {
+        let mut lab = self.machine.lab.clone()?;
+        if let Some(lab) = lab.as_object_mut() {
+            lab.remove("kernel");
+        }
+        Some(lab)
+    }
+
     /// Returns what reports call the run: the name that a plan gave it, or its scenario.
     pub fn title(&self) -> &str {
         self.step.as_deref().unwrap_or(&self.scenario)
@@ -296,15 +314,29 @@ pub struct CaseResult {
     /// The D side, in `dside`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub dside: Option<DSide>,
+    /// An event and what guests saw after it, in `coherence`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub coherence: Option<Coherence>,
+    /// Random programs, in `random`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub random: Option<RandomPrograms>,
     /// What the block size shows of the policy, in `policy`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub policy: Option<Point>,
+    /// The litmus test, in `litmus`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub litmus: Option<Litmus>,
 }
 
 impl CaseResult {
     /// Says whether anything of it was measured or traced: of a case that was skipped or died there is nothing to tell.
     pub fn was_tried(&self) -> bool {
         self.touch.is_some() || self.exec.is_some() || self.host.is_some()
+    }
+
+    /// Returns what people call it: the kind of block, or the litmus test.
+    pub fn name(&self) -> String {
+        self.litmus.as_ref().map_or_else(|| self.block.to_string(), Litmus::name)
     }
 
     /// Returns a case of which nothing is known yet.
@@ -331,7 +363,10 @@ impl CaseResult {
             autopsy: Vec::new(),
             storm: None,
             dside: None,
+            coherence: None,
+            random: None,
             policy: None,
+            litmus: None,
         }
     }
 }

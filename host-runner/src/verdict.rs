@@ -2,7 +2,9 @@
 //!
 //! Nothing passes in vain: a pass names the permission faults that were seen and the detector that watched.
 
+pub mod coherence;
 pub mod dside;
+pub mod litmus;
 pub mod patch;
 pub mod policy;
 pub mod storm;
@@ -151,7 +153,7 @@ fn path_taken(case: &CaseResult, context: &Context) -> Verdict {
 /// Judges a run by its cases: the worst counts, but skips do not hide a pass.
 pub fn run(cases: &[CaseResult]) -> Verdict {
     let worst = cases.iter().filter(|c| c.verdict.status > Status::Skip).max_by_key(|c| c.verdict.status);
-    let named = |case: &CaseResult| format!("{}: {}", case.block, case.verdict.reason);
+    let named = |case: &CaseResult| format!("{}: {}", case.name(), case.verdict.reason);
     if let Some(case) = worst {
         return Verdict::new(case.verdict.status, named(case));
     }

@@ -106,11 +106,26 @@ fn bench() {
     by_hand(&mut bench, directory.path(), page, "page");
     by_hand(&mut bench, directory.path(), large, "1G");
 
+    litmus(&mut bench, &at("litmus"));
+
     let start = Instant::now();
     let (output, _) = reproduce(&at("reproduce"), &[]);
     assert!(output.status.success(), "{}{}", stdout(&output), stderr(&output));
     bench.note("warm reproduce, both kernels", format!("{:.1}", start.elapsed().as_secs_f64()), "s (wall)");
     assert!(bench.0.is_empty(), "{:?}", bench.0);
+}
+
+/// Plain races of two vCPUs, in the lab without `-icount`: real time, so that this depends on the machine.
+fn litmus(bench: &mut Bench, results: &Path) {
+    let tests = "CoFF,MP.RF+cachesync+ctrl-isb,MP.FF+dmb.st+cachesync-isb,2SM.B+cachesync-isb,MP.FW+dmb.st+po";
+    let run = ["run", "litmus", "--vcpus", "2", "--iterations", "8000", "--tests", tests];
+    let (output, found) = lab(results, &[], &run);
+    let result = found.first().unwrap_or_else(|| panic!("no result: {}{}", stdout(&output), stderr(&output)));
+    for case in result["cases"].as_array().expect("cases") {
+        let name = case["litmus"]["test"].as_str().expect("a name");
+        let us = 1_000_000 / number(&case["litmus"]["per_second"]).max(1);
+        bench.limit(&format!("litmus {name}, one race"), us, 1_000, "µs");
+    }
 }
 
 /// A fetch that does not fault, in the built-in plan on one CPU: no host kernel in between.

@@ -226,6 +226,31 @@ fn a_guest_is_shown_another_ctr_where_kvm_lets_it() {
     }
 }
 
+/// What two host events need: another node to move pages to, and swap.
+#[test]
+#[ignore = "needs make build, QEMU and Debian's kernels"]
+fn nodes_and_swap_are_there_and_used() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let options = ["--kernel", "debian:6.1", "--nodes", "2", "--swap", "256M"];
+    let run = ["run", "coherence", "--blocks", "page", "--events", "migrate,swap"];
+    let (output, results) = lab(directory.path(), &options, &run);
+    let text = format!("{}{}", stdout(&output), stderr(&output));
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert_eq!(results.len(), 2, "{text}");
+    for result in &results {
+        let machine = &result["machine"];
+        assert_eq!(machine["numa_nodes"], serde_json::json!([0, 1]), "{machine}");
+        // The first page is the header's.
+        assert_eq!(machine["swap_bytes"], (256 << 20) - 4096, "{machine}");
+        assert_eq!(machine["lab"]["no_swap"], Value::Null, "{machine}");
+        for event in ["migrate", "swap"] {
+            let cases = result["cases"].as_array().expect("cases");
+            let case = cases.iter().find(|case| case["coherence"]["event"] == event).expect("the event has a case");
+            assert_eq!(case["verdict"]["status"], "pass", "{event}: {}", case["verdict"]);
+        }
+    }
+}
+
 /// One line that says what and what to do, and the documented exit code.
 #[test]
 #[ignore = "needs make build and QEMU"]
@@ -326,4 +351,38 @@ fn interrupted() {
     assert_eq!(code, Some(130));
     let left = limited(5, "pgrep").args(["-P", &id]).output().expect("pgrep(1) is there");
     assert_eq!(stdout(&left), "", "a child is left");
+}
+
+/// Progress is for those who look, answers are for programs.
+#[test]
+#[ignore = "needs make build, QEMU and Debian's kernels"]
+fn the_lab_says_as_much_as_it_is_asked_to() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let line = |options: &str| {
+        let results = directory.path().display();
+        format!("./faultline lab --kernel debian:6.12 --results {results} {options} -- run boot")
+    };
+    let shell = |line: &str| {
+        let mut shell = limited(100, "sh");
+        shell.args(["-c", line]).current_dir(support::root().join("target/release"));
+        shell.env("NO_COLOR", "1").env("TERM", "xterm").stdin(std::process::Stdio::null());
+        shell.output().expect("timeout(1) is there")
+    };
+    let terminal = |options: &str| stdout(&shell(&format!("script -qec '{}' /dev/null", line(options))));
+
+    let plain = shell(&line(""));
+    let said = stderr(&plain);
+    assert!(said.contains("debian:6.12: booting\n") && !said.contains(['\u{1b}', '\r']), "{said:?}");
+    assert!(!said.contains("-machine") && stdout(&plain).contains("boot: pass"), "{}", stdout(&plain));
+    let loud = stderr(&shell(&line("-v")));
+    assert!(loud.contains("debian:6.12: qemu-system-aarch64 -machine"), "{loud}");
+    let quiet = shell(&line("-q --json"));
+    assert_eq!((quiet.status.code(), stderr(&quiet)), (Some(0), String::new()));
+    let answer: Value = serde_json::from_slice(&quiet.stdout).expect("nothing but JSON");
+    let run = &answer["runs"][0];
+    assert!(run["exit_code"] == 0 && run["result"]["verdict"]["status"] == "pass", "{answer}");
+    let drawn = terminal("");
+    assert!(drawn.contains('\u{1b}') && !drawn.contains("\u{1b}[3"), "a spinner without colour: {drawn:?}");
+    let drawn = terminal("-q");
+    assert!(drawn.contains("boot: pass") && !drawn.contains('\u{1b}'), "{drawn:?}");
 }

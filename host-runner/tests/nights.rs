@@ -2,9 +2,11 @@
 
 mod support;
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
+use support::bisect::first_bad;
 use support::{faultline, stderr, stdout};
 
 /// Small enough for a test, and with every kind of name: a scenario's, and one that the plan gives.
@@ -85,6 +87,44 @@ fn the_second_night_is_slower_and_every_format_says_so() {
     assert!(pruned.status.success() && nights(results) == 1 && slower.is_dir() && !same.is_dir());
 }
 
+/// The script that the systemd unit runs, with the lab in place of the machine.
+#[test]
+#[ignore = "needs make build, QEMU and Debian's kernels"]
+fn the_units_script_runs_a_night_and_keeps_the_newest() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = |name: &str| directory.path().join(name);
+    let results = path("results");
+    for name in ["bin", "textfiles"] {
+        std::fs::create_dir(path(name)).expect("fresh");
+    }
+    std::fs::write(path("night.toml"), "[[step]]\nrun = \"boot\"\n").expect("writable");
+    let faultline = support::root().join("target/release/faultline");
+    let lab = format!("{} lab --kernel debian:6.12 --cpu max --results {}", faultline.display(), results.display());
+    let stand_in = format!("#!/bin/sh\n[ $1 = run ] && exec {lab} -- \"$@\"\nexec {} \"$@\"\n", faultline.display());
+    std::fs::write(path("bin/faultline"), stand_in).expect("writable");
+    std::fs::set_permissions(path("bin/faultline"), PermissionsExt::from_mode(0o755)).expect("ours");
+    let night = |plan: &Path| {
+        let search = format!("{}:{}", path("bin").display(), std::env::var("PATH").unwrap_or_default());
+        let mut script = support::limited(120, support::root().join("lab/systemd/nightly"));
+        script.arg(&results).env("PATH", search).env("FAULTLINE_PLAN", plan).env("FAULTLINE_KEEP", "1");
+        script.env("FAULTLINE_TEXTFILES", path("textfiles")).output().expect("timeout(1) is there")
+    };
+    let first = night(&path("night.toml"));
+    assert_eq!(first.status.code(), Some(0), "{}{}", stdout(&first), stderr(&first));
+    assert_eq!(nights(&results), 1);
+    let textfiles = || std::fs::read_dir(path("textfiles")).expect("readable").flatten().map(|entry| entry.file_name());
+    assert_eq!(textfiles().collect::<Vec<_>>(), ["faultline.prom"]);
+    let told = std::fs::read_to_string(path("textfiles/faultline.prom")).expect("it is there");
+    let second = night(&path("night.toml"));
+    assert_eq!(second.status.code(), Some(0), "{}", stderr(&second));
+    assert_eq!(nights(&results), 1, "the first is gone");
+    let kept = stdout(&second).lines().last().map(PathBuf::from).expect("the night's directory");
+    let new = std::fs::read_to_string(path("textfiles/faultline.prom")).expect("it is there");
+    assert!(kept.is_dir() && new != told && new.contains("boot"), "{new}");
+    let wrong = night(&path("nowhere.toml"));
+    assert_eq!(wrong.status.code(), Some(64), "the exit code is the plan's: {}", stderr(&wrong));
+}
+
 /// The kernel of a step dies; the next step has its own, and the night its verdict.
 #[test]
 #[ignore = "needs make build, QEMU and Debian's kernels"]
@@ -137,4 +177,17 @@ fn exit_codes_for_bisecting() {
             assert!(!said.contains(word), "{kernel}: {word} would fail a lab's job: {said}");
         }
     }
+}
+
+/// And gets to the commit: that of a history of kernels which was the first to lock up, past one that cannot be tested.
+#[test]
+#[ignore = "needs make build, QEMU and Debian's kernels"]
+fn git_bisect_finds_the_first_kernel_that_locks_up() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let (good, bad) = ("debian:6.12", "debian:6.1");
+    let lab = "--cpu max --time-scale 6 --append 'hugepagesz=1G hugepages=1' -- \
+               run relax --blocks 1G --hugepages --watchdog-thresh 1";
+    let (said, found) = first_bad(directory.path(), &[good, good, good, "not-built", good, bad, bad], lab);
+    assert_eq!(found, Some(5), "{said}");
+    assert!(said.contains("git bisect skip"), "the untestable one was met: {said}");
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Output;
 
 use serde_json::Value;
+use support::bisect::first_bad;
 use support::{faultline, stderr, stdout};
 
 /// Runs the lab on `kernels` and returns its output and each kernel's result, in their order.
@@ -212,4 +213,16 @@ fn reproduce_takes_a_cpu_without_dic() {
     }
     assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
     assert!(stdout(&output).lines().any(|line| line.starts_with("REPRODUCED: ")), "{}", stdout(&output));
+}
+
+/// `git bisect run` over Images built from one tree, which differ by one rule: the one that took the cap out.
+#[test]
+#[ignore = "needs make build and QEMU"]
+fn git_bisect_finds_the_patch() {
+    let directory = results();
+    let history = ["policy:upton", "policy:shan", "policy:upton", "policy:by-line", "policy:by-line", "policy:by-line"];
+    let lab = "--cpu max --time-scale 6 --append 'hugepagesz=1G hugepages=1' -- \
+               run relax --blocks 1G --hugepages --watchdog-thresh 1";
+    let (said, found) = first_bad(directory.path(), &history, lab);
+    assert_eq!(found, Some(3), "{said}");
 }

@@ -19,6 +19,15 @@ pub fn cntvct_el0_ordered() -> u64 {
     value
 }
 
+/// Goes `rounds` times around a loop of nothing, without a barrier or a hint.
+#[inline]
+pub fn spin(rounds: u64) {
+    // SAFETY: counts a register down; no memory is touched.
+    unsafe {
+        asm!("1: cbz {0}, 2f", "sub {0}, {0}, #1", "b 1b", "2:", inout(reg) rounds => _, options(nomem, nostack, preserves_flags))
+    };
+}
+
 macro_rules! by_address {
     ($($(#[$doc:meta])* $name:ident => $instruction:literal;)*) => {
         $($(#[$doc])*

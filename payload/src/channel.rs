@@ -73,7 +73,8 @@ impl Channel {
     /// Returns vCPU `index`'s part.
     pub fn vcpu(&self, index: usize) -> VcpuChannel {
         let entry = (self.base + HEADER_BYTES + index as u64 * VCPU_BYTES) as *mut Vcpu;
-        // SAFETY: as for `header`; the host writes its half of the entry before the guest runs.
+        // SAFETY: as for `header`; the host writes its half of the entry before the guest runs, and again only while all
+        // vCPUs wait for their next program.
         let host_half = unsafe { entry.read_volatile() };
         let Vcpu { program_offset, program_ops, records_offset, records_capacity, .. } = host_half;
         VcpuChannel {
@@ -102,8 +103,15 @@ pub struct VcpuChannel {
 impl VcpuChannel {
     /// Returns the program.
     pub fn program(&self) -> &'static [Op] {
-        // SAFETY: the host wrote these ops before the guest ran and leaves them alone while it does.
+        // SAFETY: the host wrote these ops before this vCPU came to run them and leaves them alone until it asks for
+        // others, when no reference from here is left.
         unsafe { core::slice::from_raw_parts(self.program, self.program_ops) }
+    }
+
+    /// Returns the op that was noted last.
+    pub fn current_op(&self) -> u32 {
+        // SAFETY: the entry is mapped for good; the field is this vCPU's own.
+        unsafe { addr_of_mut!((*self.entry).current_op).read_volatile() as u32 }
     }
 
     /// Notes what this vCPU is; the other arguments are the registers of the same names.

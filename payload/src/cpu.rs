@@ -5,12 +5,15 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use abi::channel::doorbell;
 use abi::op::{Attr, Barrier, MAX_RENDEZVOUS};
 use abi::{Ctr, ctr};
-use payload::interpreter::{Access, Clean, Cpu};
+use payload::interpreter::{Access, Clean, Cpu, Look};
 
 use crate::{asm, exceptions, tables};
 
 /// Arrivals at each rendezvous since boot.
 static ARRIVED: [AtomicU64; MAX_RENDEZVOUS as usize] = [const { AtomicU64::new(0) }; MAX_RENDEZVOUS as usize];
+
+/// How often a vCPU looks whether the others have arrived before it waits in WFE.
+const MEET_LOOKS: u64 = 10_000;
 
 /// This CPU, for the length of one program.
 pub struct RealCpu {
@@ -27,6 +30,11 @@ impl RealCpu {
     pub fn new(index: usize, clidr_el1: u64, doorbell: Option<u64>) -> Self {
         let visits = [0; MAX_RENDEZVOUS as usize];
         Self { index: index as u64, ctr_el0: asm::ctr_el0(), clidr_el1, doorbell, visits }
+    }
+
+    /// Waits for the host's next program, at the op that asks for it.
+    pub fn next_program(&self, op: u32) {
+        self.ring(doorbell::NEXT, op);
     }
 
     fn ring(&self, offset: u64, op: u32) {
@@ -58,9 +66,27 @@ impl Cpu for RealCpu {
     }
 
     #[inline]
-    fn load(&mut self, ipa: u64) -> Access {
+    fn load(&mut self, ipa: u64, look: Look) -> Access {
         // SAFETY: programs name memory under test; the one device in the lower range, the console, is not there.
-        unsafe { exceptions::load(ipa) }
+        // `prepare` mapped the window, and made table walks possible with caches off.
+        unsafe {
+            match look {
+                Look::Cacheable => exceptions::load(ipa),
+                Look::NonCacheable => exceptions::load(ipa + tables::NON_CACHEABLE_WINDOW),
+                Look::CachesOff => exceptions::load_caches_off(ipa),
+            }
+        }
+    }
+
+    fn prepare(&mut self, look: Look, ipa: u64, bytes: u64) -> bool {
+        match look {
+            Look::Cacheable => true,
+            Look::NonCacheable => tables::map_non_cacheable(ipa, bytes).is_ok(),
+            Look::CachesOff => {
+                tables::clean_to_poc(self.ctr().dmin_line_bytes());
+                true
+            }
+        }
     }
 
     #[inline]
@@ -128,5 +154,45 @@ impl Cpu for RealCpu {
     fn wait(&mut self, ticks: u64) {
         let end = asm::cntvct_el0_ordered().wrapping_add(ticks);
         while asm::cntvct_el0_ordered() < end {}
+    }
+
+    #[inline]
+    fn call(&mut self, ipa: u64) -> Access {
+        // SAFETY: the host compiles the threads of a race so: they touch memory under test and the doorbell alone.
+        unsafe { exceptions::call(ipa) }
+    }
+
+    #[inline]
+    fn peek(&mut self, ipa: u64) -> u64 {
+        // SAFETY: programs name memory under test, which Rust does not know of; one that is not mapped ends the guest.
+        unsafe { (ipa as *const u64).read_volatile() }
+    }
+
+    #[inline]
+    fn poke(&mut self, ipa: u64, value: u64) {
+        // SAFETY: as for `peek`.
+        unsafe { (ipa as *mut u64).write_volatile(value) };
+    }
+
+    fn meet(&mut self, ipa: u64, vcpus: u64) {
+        // SAFETY: as for `peek`; races name an aligned word that is used for nothing else.
+        let arrived = unsafe { AtomicU64::from_ptr(ipa as *mut u64) };
+        let before = arrived.fetch_add(1, Ordering::AcqRel);
+        let all = before - before % vcpus + vcpus;
+        if before + 1 == all {
+            asm::sev();
+        }
+        let mut looks = 0;
+        while arrived.load(Ordering::Acquire) < all {
+            looks += 1;
+            // Spinning leaves all threads at the same time; but one that waits for long should not take a CPU.
+            if looks > MEET_LOOKS {
+                asm::wfe();
+            }
+        }
+    }
+
+    fn spin(&mut self, rounds: u64) {
+        asm::spin(rounds);
     }
 }

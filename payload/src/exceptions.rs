@@ -79,6 +79,10 @@ pub extern "C" fn vectors() {
         ".balign 0x80",
         "msr tpidrro_el0, x0",
         "msr tpidr_el0, x1",
+        "mrs x0, sctlr_el1",
+        "orr x0, x0, #4",               // SCTLR_EL1.C, which `timed_load_caches_off` clears
+        "msr sctlr_el1, x0",
+        "isb",
         "mrs x0, tpidr_el1",
         "cbz x0, 1f",
         "ldr x1, [x0, #{recover_pc}]",
@@ -148,11 +152,25 @@ extern "C" fn unexpected() {
 
 /// Defines an access: what stands in `measured` is all that is executed between the two counter reads.
 ///
-/// The fence around each read is kvm-unit-tests' order: barrier, ISB, read, ISB. Recovery is armed from before the
-/// first read until after the second; an exception goes on at label 9. All registers that AAPCS64 wants kept are kept,
-/// whatever the code called does. The result is returned through x8, as AAPCS64 returns large structures.
+/// The fence around each read is kvm-unit-tests' order: barrier, ISB, read, ISB.
 macro_rules! timed_access {
     ($(#[$doc:meta])* $name:ident($($argument:ident),*), $measured:literal) => {
+        access! {
+            $(#[$doc])*
+            $name($($argument),*),
+            "dsb ish\nisb\nmrs x20, cntvct_el0\nisb",
+            $measured,
+            "dsb ish\nisb\nmrs x21, cntvct_el0\nisb"
+        }
+    };
+}
+
+/// Defines an access with something before it, which may leave a time in x20, and after it, which may leave one in x21.
+///
+/// Recovery is armed around all three; an exception goes on at label 9. All registers that AAPCS64 wants kept are kept,
+/// whatever the code called does. The result is returned through x8, as AAPCS64 returns large structures.
+macro_rules! access {
+    ($(#[$doc:meta])* $name:ident($($argument:ident),*), $before:literal, $measured:literal, $after:literal) => {
         $(#[$doc])*
         #[unsafe(naked)]
         unsafe extern "C" fn $name($($argument: u64),*) -> Access {
@@ -169,15 +187,9 @@ macro_rules! timed_access {
                 "adr x11, 9f",
                 "mov x12, sp",
                 "stp x11, x12, [x10]",
-                "dsb ish",
-                "isb",
-                "mrs x20, cntvct_el0",
-                "isb",
+                $before,
                 $measured,
-                "dsb ish",
-                "isb",
-                "mrs x21, cntvct_el0",
-                "isb",
+                $after,
                 "mrs x9, tpidr_el1",
                 "str xzr, [x9]",
                 "ldr x8, [sp, #96]",
@@ -210,9 +222,18 @@ timed_access! {
     /// Calls the code at `va`.
     timed_call(va), "blr x9"
 }
+access! {
+    /// Calls the code at `va`, without barriers and without a time.
+    plain_call(va), "", "blr x9", "mov x20, xzr\nmov x21, xzr"
+}
 timed_access! {
     /// Loads the `u64` at `va`.
     timed_load(va), "ldr x0, [x9]"
+}
+timed_access! {
+    /// Loads the `u64` at `va` with SCTLR_EL1.C cleared; no other access to memory is made until it is set again.
+    timed_load_caches_off(va), "mrs x13, sctlr_el1\nbic x13, x13, #4\nmsr sctlr_el1, x13\nisb\nldr x0, [x9]\ndsb ish\n\
+        orr x13, x13, #4\nmsr sctlr_el1, x13\nisb"
 }
 timed_access! {
     /// Stores `value` at `va`.
@@ -231,6 +252,17 @@ pub unsafe fn fetch(va: u64) -> Access {
     unsafe { timed_call(va) }
 }
 
+/// As [`fetch`], without barriers around the call and without its time.
+///
+/// # Safety
+///
+/// What runs at `va` must keep SP and system registers, and may write only to memory that Rust does not know of.
+#[inline]
+pub unsafe fn call(va: u64) -> Access {
+    // SAFETY: the caller answers for the code at `va`.
+    unsafe { plain_call(va) }
+}
+
 /// Loads the `u64` at `va`, or returns the exception that took.
 ///
 /// # Safety
@@ -240,6 +272,17 @@ pub unsafe fn fetch(va: u64) -> Access {
 pub unsafe fn load(va: u64) -> Access {
     // SAFETY: the caller answers for what is mapped at `va`.
     unsafe { timed_load(va) }
+}
+
+/// Loads the `u64` at `va` past the data caches, or returns the exception that took.
+///
+/// # Safety
+///
+/// As [`load`]; and the stage-1 tables must be clean to the PoC.
+#[inline]
+pub unsafe fn load_caches_off(va: u64) -> Access {
+    // SAFETY: the caller answers for what is mapped at `va` and for the tables.
+    unsafe { timed_load_caches_off(va) }
 }
 
 /// Stores `value` at `va`, or returns the exception that took.

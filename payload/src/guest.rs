@@ -168,12 +168,19 @@ fn run_program(index: usize, cpu: &mut RealCpu, channel: Channel) {
     let mut vcpu = channel.vcpu(index);
     vcpu.describe(asm::ctr_el0(), CLIDR_EL1.get(), MIDR_EL1.get(), MPIDR_EL1.get(), CNTFRQ_EL0.get());
     vcpu.set_resolution(counter_resolution());
-    vcpu.set_state(State::Running);
     if index == 0 {
         channel.set_first_op_ticks(asm::cntvct_el0_ordered());
     }
-    let state = interpreter::run(cpu, vcpu.program(), &mut vcpu);
-    vcpu.set_state(state);
+    loop {
+        vcpu.set_state(State::Running);
+        let state = interpreter::run(cpu, vcpu.program(), &mut vcpu);
+        vcpu.set_state(state);
+        if state != State::Between {
+            return;
+        }
+        cpu.next_program(vcpu.current_op());
+        vcpu = channel.vcpu(index);
+    }
 }
 
 /// Returns the smallest step seen between two reads of the counter, in ticks.

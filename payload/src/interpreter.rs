@@ -1,7 +1,9 @@
 //! Runs programs: an op at a time, a record per op, a record per element where asked.
 
-use abi::op::{Attr, Barrier, CHECK, EACH, FORCE, MISMATCH_CAP, SLEEP};
+use abi::op::{Attr, Barrier, CACHES_OFF, CHECK, EACH, FORCE, MISMATCH_CAP, NON_CACHEABLE, SLEEP, SLOT};
 use abi::{Ctr, Kind, Op, OpCode, Outcome, Record, channel::State, slot};
+
+mod race;
 
 /// The deepest nest of [`OpCode::Repeat`].
 const MAX_REPEATS: usize = 8;
@@ -41,6 +43,27 @@ pub enum Clean {
     AndInvalidate,
 }
 
+/// How [`Cpu::load`] looks at memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// Through the data caches.
+    Cacheable,
+    /// Through a Non-cacheable mapping.
+    NonCacheable,
+    /// With SCTLR_EL1.C cleared.
+    CachesOff,
+}
+
+impl Look {
+    fn of(flags: u16) -> Self {
+        match flags {
+            flags if flags & CACHES_OFF != 0 => Self::CachesOff,
+            flags if flags & NON_CACHEABLE != 0 => Self::NonCacheable,
+            _ => Self::Cacheable,
+        }
+    }
+}
+
 /// What the interpreter needs from a CPU. Addresses are IPAs, mapped one to one at stage 1.
 pub trait Cpu {
     /// Returns CTR_EL0.
@@ -52,7 +75,9 @@ pub trait Cpu {
     /// Calls the code at `ipa`.
     fn fetch(&mut self, ipa: u64) -> Access;
     /// Loads the `u64` at `ipa`.
-    fn load(&mut self, ipa: u64) -> Access;
+    fn load(&mut self, ipa: u64, look: Look) -> Access;
+    /// Prepares loads that look past the caches in a range; returns whether that is possible.
+    fn prepare(&mut self, look: Look, ipa: u64, bytes: u64) -> bool;
     /// Stores `value` at `ipa`.
     fn store(&mut self, ipa: u64, value: u64) -> Access;
     /// Executes the clean on the line that holds `ipa`.
@@ -71,6 +96,16 @@ pub trait Cpu {
     fn event(&mut self, op: u32);
     /// Waits.
     fn wait(&mut self, ticks: u64);
+    /// Calls the code at `ipa` with nothing around the call: no barrier, no time.
+    fn call(&mut self, ipa: u64) -> Access;
+    /// Reads a word that other vCPUs may write.
+    fn peek(&mut self, ipa: u64) -> u64;
+    /// Writes a word that other vCPUs may read.
+    fn poke(&mut self, ipa: u64, value: u64);
+    /// Waits until `vcpus` vCPUs have arrived at the meeting that is counted at `ipa`.
+    fn meet(&mut self, ipa: u64, vcpus: u64);
+    /// Goes around a loop of nothing.
+    fn spin(&mut self, rounds: u64);
 }
 
 /// Where records and progress go.
@@ -83,16 +118,38 @@ pub trait Sink {
 
 /// Runs `ops` to the end and returns how it ended.
 pub fn run(cpu: &mut impl Cpu, ops: &[Op], sink: &mut impl Sink) -> State {
-    let mut machine = Machine { repeats: [(u32::MAX, 0); MAX_REPEATS], pass: 0 };
-    let mut index = 0;
+    let mut interpreter = Interpreter::new(ops);
     loop {
-        let Some(op) = ops.get(index as usize) else { return State::BadProgram };
-        sink.at(index);
-        match machine.step(cpu, op, index, sink) {
-            Next::Op => index += 1,
-            Next::Jump(target) => index = target,
-            Next::Stop(state) => return state,
+        if let Some(state) = interpreter.step(cpu, sink) {
+            return state;
         }
+    }
+}
+
+/// A program under way, an op at a time, so that tests can interleave several.
+pub struct Interpreter<'a> {
+    ops: &'a [Op],
+    index: u32,
+    machine: Machine,
+}
+
+impl<'a> Interpreter<'a> {
+    /// Returns a program at its first op.
+    pub const fn new(ops: &'a [Op]) -> Self {
+        Self { ops, index: 0, machine: Machine { repeats: [(u32::MAX, 0); MAX_REPEATS], pass: 0 } }
+    }
+
+    /// Runs one op; returns how the program ended, if it did.
+    #[inline(always)]
+    pub fn step(&mut self, cpu: &mut impl Cpu, sink: &mut impl Sink) -> Option<State> {
+        let Some(op) = self.ops.get(self.index as usize) else { return Some(State::BadProgram) };
+        sink.at(self.index);
+        match self.machine.step(cpu, op, self.index, sink) {
+            Next::Op => self.index += 1,
+            Next::Jump(target) => self.index = target,
+            Next::Stop(state) => return Some(state),
+        }
+        None
     }
 }
 
@@ -115,10 +172,13 @@ impl Machine {
         let mut tally = Tally::new(op, index, self.pass, cpu.ticks());
         match code {
             OpCode::End => return Next::Stop(State::Ended),
+            OpCode::Next => return Next::Stop(State::Between),
             OpCode::Repeat => return self.repeat(op, index),
             OpCode::WriteCode => write_code(cpu, op, &mut tally, sink),
             OpCode::Load => {
-                elements(op, &mut tally, sink, |ipa| cpu.load(ipa), |_, _| op.args[0]);
+                if !load(cpu, op, &mut tally, sink) {
+                    return Next::Stop(State::BadProgram);
+                }
             }
             OpCode::Store => {
                 elements(op, &mut tally, sink, |ipa| cpu.store(ipa, op.args[0]), |_, access| access.value);
@@ -146,6 +206,11 @@ impl Machine {
             OpCode::Rendezvous => cpu.rendezvous(op.args[0], op.args[1], op.flags & SLEEP != 0, index),
             OpCode::Event => cpu.event(index),
             OpCode::Wait => cpu.wait(op.args[0]),
+            OpCode::Race => {
+                if !race::run(cpu, op, &mut tally, sink) {
+                    return Next::Stop(State::BadProgram);
+                }
+            }
         }
         sink.record(tally.summary(cpu));
         Next::Op
@@ -287,6 +352,21 @@ fn for_each(op: &Op, stride: u64, mut visit: impl FnMut(u64)) -> u64 {
         left -= 1;
     }
     count
+}
+
+/// Loads; returns whether the op's look is possible.
+fn load(cpu: &mut impl Cpu, op: &Op, tally: &mut Tally, sink: &mut impl Sink) -> bool {
+    let look = Look::of(op.flags);
+    if look != Look::Cacheable && !cpu.prepare(look, op.start, op.bytes) {
+        return false;
+    }
+    if op.flags & SLOT == 0 {
+        elements(op, tally, sink, |ipa| cpu.load(ipa, look), |_, _| op.args[0]);
+    } else {
+        let expected = |ipa, _: &Access| slot::first_doubleword(ipa, op.args[0] as u16);
+        elements(op, tally, sink, |ipa| cpu.load(ipa, look), expected);
+    }
+    true
 }
 
 /// Writes the slots; the timed access of each is the store of its first two instructions.

@@ -14,11 +14,14 @@ use buddy_system_allocator::Heap;
 use spin::mutex::SpinMutex;
 
 use crate::boot::mair;
-use crate::layout;
+use crate::{asm, layout};
 
 /// Room for tables: 1 TiB in 1 GiB blocks takes 3, a 1 GiB region in 4 KiB pages 513.
 const ARENA_BYTES: usize = 448 << 10;
 const ROOT_LEVEL: usize = 0;
+
+/// VA minus IPA of the Non-cacheable window: the upper half of the lower VA range shows the lower half's IPAs again.
+pub const NON_CACHEABLE_WINDOW: u64 = 1 << 47;
 
 #[repr(C, align(4096))]
 struct Arena([u8; ARENA_BYTES]);
@@ -163,6 +166,35 @@ pub fn remap(ipa: u64, bytes: u64, memory: Memory, max_block_bytes: u64) -> Resu
     };
     stage1.map(ipa, bytes, Memory::Invalid, Constraints::NO_CONTIGUOUS_HINT)?;
     stage1.map(ipa, bytes, memory, constraints)
+}
+
+/// Maps a range a second time, Non-cacheable, at [`NON_CACHEABLE_WINDOW`] above its IPA; what is mapped there already
+/// stays.
+///
+/// # Errors
+///
+/// As [`map`].
+pub fn map_non_cacheable(ipa: u64, bytes: u64) -> Result<(), MapError> {
+    let mut guard = STAGE1.lock();
+    let Some(stage1) = guard.as_mut() else { return Ok(()) };
+    let va = (ipa + NON_CACHEABLE_WINDOW) as usize;
+    let region = MemoryRegion::new(va, va + bytes as usize);
+    let pa = PhysicalAddress(region.start().0 - NON_CACHEABLE_WINDOW as usize);
+    let attributes = Memory::CodeNonCacheable.attributes() | El1Attributes::PXN;
+    stage1.mapping.map_range(&region, pa, attributes, Constraints::NO_CONTIGUOUS_HINT)?;
+    asm::dsb_ish();
+    asm::isb();
+    Ok(())
+}
+
+/// Cleans the tables to the PoC, where a table walk looks while SCTLR_EL1.C is clear.
+pub fn clean_to_poc(dmin_line_bytes: u64) {
+    let start = &raw const ARENA as u64;
+    for va in (start..start + ARENA_BYTES as u64).step_by(dmin_line_bytes as usize) {
+        // SAFETY: the arena is part of the image, which stays mapped.
+        unsafe { asm::dc_cvac(va) };
+    }
+    asm::dsb_ish();
 }
 
 /// Returns how many leaf descriptors have been written so far.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Failure, Outcome, USAGE, emit};
+use super::{Failure, Outcome, USAGE, emit, emit_json};
 use crate::compare::baseline::Baseline;
 use crate::report::runs;
 use crate::store;
@@ -25,6 +25,9 @@ enum Action {
         /// The file to store them in
         #[arg(long, default_value = "results/baseline.json", value_name = "FILE")]
         baseline: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -34,7 +37,7 @@ enum Action {
 ///
 /// If a run cannot be read or the file not be written.
 pub fn run(args: &Args) -> Outcome {
-    let Action::Set { runs: names, baseline: path } = &args.action;
+    let Action::Set { runs: names, baseline: path, json } = &args.action;
     let mut fresh = Vec::new();
     for name in names {
         let found = runs::load(name).map_err(|error| Failure::new(USAGE, error))?;
@@ -50,6 +53,10 @@ pub fn run(args: &Args) -> Outcome {
     written
         .and_then(|()| store::replace(path, text.as_bytes()))
         .map_err(|error| Failure::harness(format!("cannot write {}: {error}", path.display())))?;
-    emit(&format!("{}: {count} runs set, {} in all\n", path.display(), baseline.len()))?;
+    if *json {
+        emit_json(&serde_json::json!({ "baseline": path, "set": count, "runs": baseline.len() }))?;
+    } else {
+        emit(&format!("{}: {count} runs set, {} in all\n", path.display(), baseline.len()))?;
+    }
     Ok(0)
 }

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use super::{Failure, Outcome, USAGE, emit};
+use super::{Failure, Outcome, USAGE, emit, emit_json};
 use crate::compare::baseline::Baseline;
 use crate::compare::{ALPHA, Change, Options, Platforms, compare, print};
-use crate::report::{runs, words::quiet_json};
+use crate::report::runs;
 use crate::result::RunResult;
 
 /// What to compare.
@@ -82,13 +82,10 @@ pub fn run(args: &Args) -> Outcome {
     };
     let comparison = compare(&before, &after, options).map_err(|error| usage(&error))?;
     let format = if args.json { Format::Json } else { args.format };
-    emit(&match format {
-        Format::Text => print::text(&comparison),
-        Format::Markdown => print::markdown(&comparison),
-        Format::Json => {
-            let json = serde_json::to_string_pretty(&comparison).map_err(Failure::harness)?;
-            quiet_json(&json).into_owned() + "\n"
-        }
-    })?;
+    match format {
+        Format::Text => emit(&print::text(&comparison))?,
+        Format::Markdown => emit(&print::markdown(&comparison))?,
+        Format::Json => emit_json(&comparison)?,
+    }
     Ok(u8::from(comparison.change == Change::Worse))
 }

@@ -1,8 +1,11 @@
 //! `faultline lab`.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
-use super::{Failure, HARNESS, INTERRUPTED, Outcome, plan};
+use serde::Serialize;
+
+use super::{Failure, HARNESS, INTERRUPTED, Outcome, emit_json, plan};
 use crate::lab::{self, GuestExit};
 use crate::report::subject::Subject;
 use crate::report::words::quiet;
@@ -17,6 +20,9 @@ pub struct Args {
     /// Exit as `git bisect run` wants it: 0 good, 1 bad, 125 for anything that shows neither
     #[arg(long)]
     bisect: bool,
+    /// Print JSON in place of what the runner inside prints; of a plan, its summary
+    #[arg(long, conflicts_with = "dry_run")]
+    json: bool,
     /// What to run inside: run SCENARIO…, or run PLAN…, which boots the kernel afresh for each step
     #[arg(last = true, required = true, value_name = "ARGS")]
     argv: Vec<OsString>,
@@ -26,6 +32,14 @@ impl Args {
     /// Says whether the exit code is for `git bisect run`; inside or outside, the wish is the same.
     pub fn bisect(&self) -> bool {
         self.bisect || self.argv.iter().any(|word| word == BISECT)
+    }
+}
+
+#[cfg(test)]
+impl Args {
+    /// Returns the command line inside.
+    pub fn inside(&self) -> &[OsString] {
+        &self.argv
     }
 }
 
@@ -39,11 +53,20 @@ const BISECT: &str = "--bisect";
 /// What keeps the lab itself from working.
 pub fn run(args: &Args) -> Outcome {
     let argv: Vec<_> = args.argv.iter().filter(|word| *word != BISECT).cloned().collect();
-    if let Some(request) = plan::Request::in_words(&argv)? {
-        return plan::run_in_lab(&request, &args.options);
+    let mut options = args.options.clone();
+    if args.json {
+        options.volume.output = lab::Output::Kept;
     }
-    let outcomes = lab::run(&args.options, &argv).map_err(failure)?;
+    if let Some(request) = plan::Request::in_words(&argv)? {
+        return plan::run_in_lab(&if args.json { request.in_json() } else { request }, &options);
+    }
+    let outcomes = lab::run(&options, &argv).map_err(failure)?;
     complete(&outcomes)?;
+    if args.json {
+        let runs: Vec<_> = outcomes.iter().map(Run::new).collect();
+        emit_json(&serde_json::json!({ "runs": runs }))?;
+        return Ok(runs.iter().map(|run| run.exit_code).fold(0, worse));
+    }
     let mut worst = 0;
     for outcome in &outcomes {
         let Some(exit) = &outcome.exit else { continue };
@@ -67,6 +90,40 @@ pub fn run(args: &Args) -> Outcome {
         }
     }
     Ok(worst)
+}
+
+/// What became of one kernel, for programs.
+#[derive(Serialize)]
+pub struct Run {
+    kernel: String,
+    /// The run directory.
+    path: Option<PathBuf>,
+    /// That of the verdict, or what stands for how the guest ended.
+    exit_code: u8,
+    ended: Option<String>,
+    /// Wall-clock time from QEMU's start to its end.
+    seconds: f64,
+    /// What could not be carried out of the guest.
+    lost: Vec<String>,
+    /// None where what ran inside left none, such as `doctor`.
+    result: Option<RunResult>,
+}
+
+impl Run {
+    /// Takes the result from disk, where it is complete.
+    pub fn new(outcome: &lab::Outcome) -> Self {
+        let result = outcome.run_dir.as_deref().and_then(|path| store::read(path).ok());
+        let ended = outcome.exit.as_ref().map_or(0, exit_code);
+        Self {
+            kernel: outcome.kernel.clone(),
+            path: outcome.run_dir.clone(),
+            exit_code: result.as_ref().map_or(ended, |result| result.verdict.status.exit_code()),
+            ended: outcome.exit.as_ref().map(ToString::to_string),
+            seconds: outcome.seconds,
+            lost: outcome.lost.clone(),
+            result,
+        }
+    }
 }
 
 /// Returns the result that the lab made of a run that died. A runner that gave up by itself has said why.
@@ -104,10 +161,10 @@ pub fn complete(outcomes: &[lab::Outcome]) -> Result<(), Failure> {
 /// # Errors
 ///
 /// If the QEMU cannot be had.
-pub fn cpu(asked: Option<&str>, qemu: &lab::Qemu) -> Result<String, Failure> {
+pub fn cpu(asked: Option<&str>, qemu: &lab::Qemu, volume: lab::Volume) -> Result<String, Failure> {
     match asked {
         Some(model) => Ok(model.to_owned()),
-        None => Ok(lab::emulator(qemu).map_err(failure)?.cpu_without_dic().to_owned()),
+        None => Ok(lab::emulator(qemu, volume).map_err(failure)?.cpu_without_dic().to_owned()),
     }
 }
 

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{Failure, Outcome, USAGE, emit};
+use super::{Failure, Outcome, USAGE, emit, emit_json};
 use crate::report::formats::platform_name;
 use crate::report::runs::entries;
-use crate::report::{table, words::quiet_json};
+use crate::report::table;
 use crate::{store, suite};
 
 /// Which runs.
@@ -48,16 +48,15 @@ struct Entry {
 /// If it cannot be read.
 pub fn run(args: &Args) -> Outcome {
     if let Err(error) = std::fs::read_dir(&args.directory) {
-        return Err(Failure::new(USAGE, format!("cannot read {}: {error}", args.directory.display())));
+        let directory = args.directory.display();
+        return Err(Failure::new(USAGE, format!("cannot read {directory}: {error}: name the directory of your runs")));
     }
     let entries: Vec<_> = entries(&args.directory).into_iter().map(entry).collect();
-    let text = if args.json {
-        let json = serde_json::to_string_pretty(&serde_json::json!({ "runs": entries })).map_err(Failure::harness)?;
-        quiet_json(&json).into_owned() + "\n"
+    if args.json {
+        emit_json(&serde_json::json!({ "runs": entries }))?;
     } else {
-        table(&entries)
-    };
-    emit(&text)?;
+        emit(&table(&entries))?;
+    }
     Ok(0)
 }
 

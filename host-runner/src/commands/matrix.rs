@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use super::lab::{complete, failure};
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, emit, emit_json};
 use crate::lab::{self, Emulator, GuestExit, Options, Qemu};
 use crate::result::{RunResult, Status};
 use crate::store;
@@ -24,6 +24,11 @@ pub struct Args {
     /// The QEMU to use, as for `lab`; CPUs with DIC get one of version 10
     #[arg(long, default_value = lab::OWN_QEMU, value_name = "PROGRAM|VERSION")]
     qemu: Qemu,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    volume: lab::Volume,
 }
 
 /// Major version of the QEMU that has the CPUs with DIC.
@@ -104,6 +109,7 @@ impl Cell {
             append: format!("{pools} {}", MODES[self.mode].1),
             count: true,
             qemu: self.choice(args),
+            volume: args.volume,
             qemu_timeout: 120,
             ..Options::for_kernel(&kernel)
         }
@@ -136,7 +142,7 @@ pub fn run(args: &Args) -> Outcome {
     let mut emulators = Emulators::default();
     let mut rows = Vec::new();
     for cell in Cell::all(&args.cpus) {
-        let (version, row) = match emulators.get(cell.choice(args))? {
+        let (version, row) = match emulators.get(cell.choice(args), args.volume)? {
             Err(reason) => ("-".into(), Row::without(Status::Skip, reason)),
             Ok(emulator) if !emulator.has_cpu(cell.cpu) => {
                 (emulator.version().to_owned(), Row::without(Status::Skip, "this QEMU does not have the model"))
@@ -150,8 +156,11 @@ pub fn run(args: &Args) -> Outcome {
     let _ = print(&mut table, &rows);
     let path = args.results.join("matrix.md");
     store::replace(&path, &table).map_err(|error| Failure::harness(store::Error::Write(path, error)))?;
-    // A closed pipe is the reader's choice; the table is on disk.
-    let _ = io::stdout().write_all(&table);
+    if args.json {
+        emit_json(&serde_json::json!({ "cells": rows.iter().map(in_json).collect::<Vec<_>>() }))?;
+    } else {
+        emit(&String::from_utf8_lossy(&table))?;
+    }
     Ok(rows.iter().map(|(.., row)| row.status).max().unwrap_or(Status::Skip).exit_code())
 }
 
@@ -161,12 +170,12 @@ struct Emulators(Vec<(Qemu, Result<Emulator, String>)>);
 
 impl Emulators {
     /// Returns the QEMU of a choice, or why there is none.
-    fn get(&mut self, choice: Qemu) -> Result<Result<&Emulator, String>, Failure> {
+    fn get(&mut self, choice: Qemu, volume: lab::Volume) -> Result<Result<&Emulator, String>, Failure> {
         let known = self.0.iter().position(|(known, _)| *known == choice);
         let index = match known {
             Some(index) => index,
             None => {
-                let found = match lab::emulator(&choice) {
+                let found = match lab::emulator(&choice, volume) {
                     // Without the machine's own there is no lab at all.
                     Err(error) if choice == Qemu::default() || matches!(error, lab::Error::Interrupted) => {
                         return Err(failure(error));
@@ -232,6 +241,21 @@ fn judge(cell: &Cell, result: &RunResult) -> Row {
     } else {
         row(Status::Fail, format!("{reason}: {}", result.verdict.reason))
     }
+}
+
+fn in_json((cell, version, row): &(Cell, String, Row)) -> serde_json::Value {
+    serde_json::json!({
+        "cpu": cell.cpu,
+        "qemu": version,
+        "guest_ctr": cell.guest_ctr,
+        "pages": PAGES[cell.pages].0,
+        "kvm_mode": MODES[cell.mode].0,
+        "kernel": KERNELS[cell.kernel].0,
+        "line": row.geometry,
+        "policy": row.policy,
+        "status": row.status.name(),
+        "reason": row.reason,
+    })
 }
 
 fn print(out: &mut impl Write, rows: &[(Cell, String, Row)]) -> io::Result<()> {

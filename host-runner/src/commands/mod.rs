@@ -3,7 +3,10 @@
 pub mod baseline;
 pub mod compare;
 pub mod dmesg;
+#[cfg(test)]
+mod docs;
 pub mod doctor;
+pub mod generate;
 pub mod lab;
 pub mod list;
 pub mod matrix;
@@ -21,9 +24,9 @@ pub mod show;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::report::words::quiet_lines;
+use crate::report::words::{quiet_json, quiet_lines};
 
 /// Exit code of wrong usage, as in sysexits.h.
 pub const USAGE: u8 = 64;
@@ -78,6 +81,14 @@ enum Command {
     Baseline(baseline::Args),
     /// Remove old runs
     Prune(prune::Args),
+    /// Write man pages and shell completions
+    #[command(hide = true)]
+    Generate(generate::Args),
+}
+
+/// Returns the definition of the command line.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Why a command ended without a verdict: one line for the user, and the exit code.
@@ -124,6 +135,16 @@ pub fn emit(text: &str) -> Result<(), Failure> {
     }
 }
 
+/// Prints what a command found, for programs.
+///
+/// # Errors
+///
+/// As [`emit`].
+pub fn emit_json(answer: &impl serde::Serialize) -> Result<(), Failure> {
+    let json = serde_json::to_string_pretty(answer).map_err(Failure::harness)?;
+    emit(&(quiet_json(&json).into_owned() + "\n"))
+}
+
 /// Parses the command line and runs the command.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -156,6 +177,7 @@ pub fn main() -> ExitCode {
         Command::Report(args) => report::run(&args),
         Command::Baseline(args) => baseline::run(&args),
         Command::Prune(args) => prune::run(&args),
+        Command::Generate(args) => generate::run(&args),
     };
     let code = match outcome {
         Ok(code) => code,
@@ -186,7 +208,23 @@ mod tests {
 
     #[test]
     fn the_command_line_is_sound() {
-        <Cli as clap::CommandFactory>::command().debug_assert();
+        command().debug_assert();
+    }
+
+    /// Returns the commands that do something, with their full names.
+    fn leaves(command: &clap::Command, name: &str) -> Vec<(String, clap::Command)> {
+        let inner = command.get_subcommands().filter(|inner| !inner.is_hide_set() && inner.get_name() != "help");
+        let named = |inner: &clap::Command| format!("{name} {}", inner.get_name()).trim().to_owned();
+        let below: Vec<_> = inner.flat_map(|inner| leaves(inner, &named(inner))).collect();
+        if below.is_empty() { vec![(name.to_owned(), command.clone())] } else { below }
+    }
+
+    #[test]
+    fn whatever_prints_a_table_prints_json() {
+        let without = |command: &clap::Command| command.get_arguments().all(|argument| argument.get_id() != "json");
+        let leaves = leaves(&command(), "");
+        let without: Vec<_> = leaves.iter().filter(|(_, command)| without(command)).map(|(name, _)| name).collect();
+        assert_eq!(without, ["report"], "its answer is a page");
     }
 
     #[test]

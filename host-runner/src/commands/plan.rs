@@ -73,6 +73,12 @@ impl Request {
         if run != "run" || !is_plan(&name.to_string_lossy()) { Ok(None) } else { Self::of(&argv[1..]).map(Some) }
     }
 
+    /// Returns the same, to be told in JSON.
+    pub fn in_json(mut self) -> Self {
+        self.options.common.json = true;
+        self
+    }
+
     /// Returns the command line of a step's run, from `run` on: its own words, then what was said of the whole plan.
     fn command_line(&self, step: &Step, results: Option<&Path>) -> Vec<OsString> {
         let common = &self.options.common;
@@ -120,8 +126,8 @@ impl Request {
         let done = runner::run(summary, results, self.options.baseline.as_deref(), steps).map_err(Failure::harness)?;
         if !common.quiet {
             // A closed pipe is the reader's choice; the summary is on disk.
-            let _ = report::formats::print(&mut std::io::stdout(), common.format, &done.stored.subject());
-            match common.format {
+            let _ = report::formats::print(&mut std::io::stdout(), common.format(), &done.stored.subject());
+            match common.format() {
                 report::formats::Format::Human => println!("{}", done.directory.display()),
                 _ => eprintln!("{}", done.directory.display()),
             }

@@ -1,6 +1,8 @@
 //! `faultline project`: the storm on paper.
 
-use super::Outcome;
+use serde::Serialize;
+
+use super::{Outcome, emit, emit_json};
 use crate::projection::{Cost, Headroom, lines};
 use crate::report::table::{thousands, time};
 use crate::size::Size;
@@ -23,6 +25,19 @@ pub struct Args {
     /// Soft lockup threshold: twice kernel.watchdog_thresh
     #[arg(long, default_value_t = 20, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=120))]
     threshold: u64,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// The answer in JSON.
+#[derive(Serialize)]
+struct Answer {
+    racers: u64,
+    lines: u64,
+    ns_per_line: f64,
+    stall_ns: u64,
+    headroom: Headroom,
 }
 
 fn positive(text: &str) -> Result<f64, String> {
@@ -34,12 +49,18 @@ fn positive(text: &str) -> Result<f64, String> {
 ///
 /// # Errors
 ///
-/// None.
+/// If it cannot be printed.
 pub fn run(args: &Args) -> Outcome {
     let cost = Cost { ns_per_line: args.ns_per_line, line_bytes: args.line.0 };
     let stall_ns = cost.stall_ns(args.racers, args.block.0) as u64;
-    let (racers, lines) = (thousands(args.racers), thousands(lines(args.block.0, args.line.0)));
-    println!("{racers} racers × {lines} lines × {} ns = {}", args.ns_per_line, time(stall_ns));
-    println!("{}", Headroom::new(args.threshold * 1_000_000_000, stall_ns, Some(cost), &[args.block.0]).text());
+    let headroom = Headroom::new(args.threshold * 1_000_000_000, stall_ns, Some(cost), &[args.block.0]);
+    let (racers, lines, ns_per_line) = (args.racers, lines(args.block.0, args.line.0), args.ns_per_line);
+    if args.json {
+        emit_json(&Answer { racers, lines, ns_per_line, stall_ns, headroom })?;
+        return Ok(0);
+    }
+    let (racers, lines) = (thousands(racers), thousands(lines));
+    let sum = format!("{racers} racers × {lines} lines × {ns_per_line} ns = {}", time(stall_ns));
+    emit(&format!("{sum}\n{}\n", headroom.text()))?;
     Ok(0)
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use super::{Failure, Outcome, emit};
+use super::{Failure, Outcome, emit, emit_json};
 use crate::report::runs::entries;
 use crate::{store, suite};
 
@@ -19,6 +19,9 @@ pub struct Args {
     /// Print what would go and remove nothing
     #[arg(long)]
     dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// Removes all but the newest finished runs. A run that died is kept until it has been recovered.
@@ -30,15 +33,16 @@ pub fn run(args: &Args) -> Outcome {
     let ended = |path: &PathBuf| path.join(store::RESULT).is_file() || path.join(suite::SUMMARY).is_file();
     let finished = |path: &PathBuf| ended(path) && !path.is_symlink();
     let runs: Vec<_> = entries(&args.results).into_iter().filter(finished).collect();
-    let mut removed = String::new();
-    for path in &runs[..runs.len().saturating_sub(args.keep)] {
-        if !args.dry_run {
-            fs::remove_dir_all(path)
-                .map_err(|error| Failure::harness(format!("cannot remove {}: {error}", path.display())))?;
-        }
-        removed += &format!("{}\n", path.display());
+    let old = &runs[..runs.len().saturating_sub(args.keep)];
+    for path in old.iter().filter(|_| !args.dry_run) {
+        fs::remove_dir_all(path)
+            .map_err(|error| Failure::harness(format!("cannot remove {}: {error}", path.display())))?;
     }
-    emit(&removed)?;
+    if args.json {
+        emit_json(&serde_json::json!({ "dry_run": args.dry_run, "removed": old }))?;
+    } else {
+        emit(&old.iter().map(|path| format!("{}\n", path.display())).collect::<String>())?;
+    }
     Ok(0)
 }
 
@@ -55,7 +59,7 @@ mod tests {
             fs::write(results.path().join(name).join(file), "{}").expect("writable");
         }
         fs::create_dir(results.path().join("0-mine")).expect("fresh");
-        let args = |keep, dry_run| Args { keep, results: results.path().to_owned(), dry_run };
+        let args = |keep, dry_run| Args { keep, results: results.path().to_owned(), dry_run, json: false };
         let left = || {
             let mut names: Vec<_> = fs::read_dir(results.path())
                 .expect("there")

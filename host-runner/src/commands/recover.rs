@@ -1,11 +1,13 @@
 //! `faultline recover`: results for runs that died.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::{Failure, Outcome};
+use serde::Serialize;
+
+use super::{Failure, Outcome, emit, emit_json};
 use crate::recover::{self, Witness};
 use crate::report::{self, subject::Subject, words::quiet};
-use crate::result::Status;
+use crate::result::{Status, Verdict};
 use crate::suite;
 
 /// Which runs.
@@ -14,6 +16,27 @@ pub struct Args {
     /// Directory with run directories, or one of them
     #[arg(default_value = "results", value_name = "RESULTS")]
     results: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// A run or a plan that has its result now.
+#[derive(Serialize)]
+struct Closed {
+    path: PathBuf,
+    status: &'static str,
+    reason: String,
+}
+
+impl Closed {
+    fn new(path: &Path, verdict: &Verdict) -> Self {
+        Self { path: path.to_owned(), status: verdict.status.name(), reason: verdict.reason.clone() }
+    }
+
+    fn line(&self) -> String {
+        format!("{}: {}: {}\n", self.path.display(), self.status, quiet(&self.reason))
+    }
 }
 
 /// Closes every run that has no result, then every plan; the exit code is the worst of their verdicts.
@@ -22,22 +45,25 @@ pub struct Args {
 ///
 /// If the directory cannot be read, or a run cannot be closed; the others are closed all the same.
 pub fn run(args: &Args) -> Outcome {
-    let unreadable = |error| Failure::harness(format!("cannot read {}: {error}", args.results.display()));
+    let unreadable = |error| {
+        Failure::harness(format!("cannot read {}: {error}: name the directory of your runs", args.results.display()))
+    };
     let dead = recover::dead_runs(&args.results).map_err(unreadable)?;
     let plans = suite::dead(&args.results).map_err(unreadable)?;
-    if dead.is_empty() && plans.is_empty() {
-        println!("nothing to recover in {}: every run has its result", args.results.display());
-        return Ok(0);
+    if dead.is_empty() && plans.is_empty() && !args.json {
+        emit(&format!("nothing to recover in {}: every run has its result\n", args.results.display()))?;
     }
-    let (mut worst, mut failed) = (Status::Pass, None);
+    let (mut worst, mut failed, mut closed) = (Status::Pass, None, Vec::new());
     for path in &dead {
         match recover::close(path, &Witness::default()) {
             Ok(result) => {
-                worst = worst.max(result.verdict.status);
                 report::formats::write_all(path, &Subject::from(&result)).map_err(Failure::harness)?;
-                // A closed pipe is the reader's choice; the result is on disk.
-                let _ = report::table::print(&mut std::io::stdout(), &[&result]);
-                println!("{}: {}: {}", path.display(), result.verdict.status.name(), quiet(&result.verdict.reason));
+                if !args.json {
+                    // A closed pipe is the reader's choice; the result is on disk.
+                    let _ = report::table::print(&mut std::io::stdout(), &[&result]);
+                }
+                closed.push(Closed::new(path, &result.verdict));
+                worst = worst.max(result.verdict.status);
             }
             // A run that is alive needs nothing.
             Err(error @ recover::Error::Alive(_)) => eprintln!("{error}"),
@@ -47,13 +73,17 @@ pub fn run(args: &Args) -> Outcome {
     for path in &plans {
         match suite::close(path) {
             Ok(stored) => {
-                let verdict = &stored.summary.verdict;
-                worst = worst.max(verdict.status);
-                println!("{}: {}: {}", path.display(), verdict.status.name(), quiet(&verdict.reason));
+                closed.push(Closed::new(path, &stored.summary.verdict));
+                worst = worst.max(stored.summary.verdict.status);
             }
             Err(error @ recover::Error::Alive(_)) => eprintln!("{error}"),
             Err(error) => failed = Some(error),
         }
+    }
+    if args.json {
+        emit_json(&serde_json::json!({ "recovered": closed }))?;
+    } else {
+        emit(&closed.iter().map(Closed::line).collect::<String>())?;
     }
     failed.map_or(Ok(worst.exit_code()), |error| Err(Failure::harness(error)))
 }

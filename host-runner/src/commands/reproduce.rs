@@ -3,8 +3,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use super::lab::{complete, cpu, failure};
-use super::{Failure, Outcome};
+use super::lab::{Run, complete, cpu, failure};
+use super::{Failure, Outcome, emit_json};
 use crate::lab::{self, Options, Qemu};
 use crate::report::words::quiet;
 use crate::{report, store, verdict};
@@ -37,6 +37,11 @@ pub struct Args {
     /// Print QEMU's command lines and do nothing else
     #[arg(long)]
     dry_run: bool,
+    /// Print JSON
+    #[arg(long, conflicts_with = "dry_run")]
+    json: bool,
+    #[command(flatten)]
+    volume: lab::Volume,
 }
 
 /// Boots both kernels, runs the same plan in each, compares.
@@ -48,11 +53,12 @@ pub fn run(args: &Args) -> Outcome {
     let options = Options {
         kernel: vec![args.before.clone(), args.after.clone()],
         results: args.results.clone(),
-        cpu: cpu(args.cpu.as_deref(), &args.qemu)?,
+        cpu: cpu(args.cpu.as_deref(), &args.qemu, args.volume)?,
         qemu: args.qemu.clone(),
         time_scale: Some(args.time_scale),
         append: "hugepagesz=1G hugepages=1".into(),
         dry_run: args.dry_run,
+        volume: args.volume,
         ..Options::for_kernel(&args.before)
     };
     let argv = ["run", "relax", "--quiet", "--watchdog-thresh", "1", "--hugepages", "--blocks", &args.blocks]
@@ -80,13 +86,19 @@ pub fn run(args: &Args) -> Outcome {
         return Err(Failure::harness("NOT REPRODUCED: two runs are needed"));
     };
     let reproduction = verdict::reproduction(before, after);
+    let word = if reproduction.reproduced { "REPRODUCED" } else { "NOT REPRODUCED" };
+    let code = u8::from(!reproduction.reproduced);
+    if args.json {
+        let runs: Vec<_> = outcomes.iter().map(Run::new).collect();
+        emit_json(&serde_json::json!({ "verdict": word, "reason": reproduction.reason, "runs": runs }))?;
+        return Ok(code);
+    }
     // A closed pipe is the reader's choice; both results are on disk.
     let _ = report::table::print(&mut std::io::stdout(), &[before, after]);
     for outcome in &outcomes {
         println!("{}", outcome.run_dir.as_deref().unwrap_or(&args.results).display());
     }
     println!();
-    let word = if reproduction.reproduced { "REPRODUCED" } else { "NOT REPRODUCED" };
     println!("{word}: {}", quiet(&reproduction.reason));
-    Ok(u8::from(!reproduction.reproduced))
+    Ok(code)
 }

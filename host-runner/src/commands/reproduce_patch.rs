@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use super::lab::{complete, cpu, failure};
-use super::{Failure, Outcome};
+use super::lab::{Run, complete, cpu, failure};
+use super::{Failure, Outcome, emit_json};
 use crate::lab::{self, Options, Qemu};
 use crate::report::table::{self, columns, headline, time};
 use crate::result::RunResult;
@@ -41,6 +41,11 @@ pub struct Args {
     /// Print QEMU's command lines and do nothing else
     #[arg(long)]
     dry_run: bool,
+    /// Print JSON
+    #[arg(long, conflicts_with = "dry_run")]
+    json: bool,
+    #[command(flatten)]
+    volume: lab::Volume,
 }
 
 /// What runs in each kernel.
@@ -99,12 +104,13 @@ pub fn run(args: &Args) -> Outcome {
     let options = Options {
         kernel,
         results: args.results.clone(),
-        cpu: cpu(args.cpu.as_deref(), &args.qemu)?,
+        cpu: cpu(args.cpu.as_deref(), &args.qemu, args.volume)?,
         qemu: args.qemu.clone(),
         smp: args.plan.cpus(),
         time_scale: Some(args.plan.time_scale()),
         append: args.plan.append().into(),
         dry_run: args.dry_run,
+        volume: args.volume,
         ..Options::for_kernel(&args.by_line)
     };
     let outcomes = lab::run(&options, &args.plan.argv()).map_err(failure)?;
@@ -116,6 +122,12 @@ pub fn run(args: &Args) -> Outcome {
     let (compared, none) = results.split_at(args.fixed.len() + 1);
     let [by_line, fixed @ ..] = compared else { return Err(Failure::harness("NOT REPRODUCED: nothing was run")) };
     let findings = judge(&Kernels { by_line, fixed, none: none.first() });
+    let code = u8::from(!findings.iter().all(|finding| finding.holds));
+    if args.json {
+        let runs: Vec<_> = outcomes.iter().map(Run::new).collect();
+        emit_json(&serde_json::json!({ "findings": findings, "runs": runs }))?;
+        return Ok(code);
+    }
     // A closed pipe is the reader's choice; the results are on disk.
     let _ = print(&results, args.plan);
     for path in outcomes.iter().filter_map(|outcome| outcome.run_dir.as_deref()) {
@@ -125,7 +137,7 @@ pub fn run(args: &Args) -> Outcome {
     for finding in &findings {
         println!("{}{}", if finding.holds { "" } else { "FAILED: " }, finding.text);
     }
-    Ok(u8::from(!findings.iter().all(|finding| finding.holds)))
+    Ok(code)
 }
 
 /// Reads a kernel's result and names it as it was asked for: all of them have the same release.

@@ -1,29 +1,54 @@
 //! `faultline restore`: settings back as they were before a run that died.
 
-use super::{Failure, Outcome};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::{Failure, Outcome, emit, emit_json};
 use crate::evidence::guard::{self, Recovery};
 
-/// No arguments.
+/// How to print.
 #[derive(clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// A setting that is back.
+#[derive(Serialize)]
+struct Setting {
+    path: PathBuf,
+    /// What it is now; none if it is gone.
+    value: Option<String>,
+}
 
 /// Puts the settings back and says which.
 ///
 /// # Errors
 ///
 /// If a run is still alive, or a setting cannot be put back.
-pub fn run(_: &Args) -> Outcome {
+pub fn run(args: &Args) -> Outcome {
     let state = guard::default_state_dir();
-    match guard::recover(&state).map_err(Failure::harness)? {
-        Recovery::Nothing => println!("nothing to restore: no run has left settings changed"),
-        Recovery::OtherBoot => println!("nothing to restore: the machine was booted anew since, which did it"),
-        Recovery::Restored(paths) => paths.iter().for_each(|path| println!("{}", describe(path))),
+    let (paths, nothing) = match guard::recover(&state).map_err(Failure::harness)? {
+        Recovery::Nothing => (Vec::new(), "no run has left settings changed"),
+        Recovery::OtherBoot => (Vec::new(), "the machine was booted anew since, which did it"),
+        Recovery::Restored(paths) => (paths, ""),
+    };
+    if args.json {
+        let value = |path: &PathBuf| std::fs::read_to_string(path).ok().map(|value| value.trim().to_owned());
+        let settings = paths.iter().map(|path| Setting { path: path.clone(), value: value(path) });
+        emit_json(&serde_json::json!({ "restored": settings.collect::<Vec<_>>(), "nothing": nothing }))?;
+    } else if paths.is_empty() {
+        emit(&format!("nothing to restore: {nothing}\n"))?;
+    } else {
+        emit(&paths.iter().map(|path| describe(path) + "\n").collect::<String>())?;
     }
     Ok(0)
 }
 
 /// Says what a setting is now that it is back.
-fn describe(path: &std::path::Path) -> String {
+fn describe(path: &Path) -> String {
     match std::fs::read_to_string(path) {
         Ok(value) => format!("{} = {}", path.display(), value.trim()),
         Err(error) => format!("{} is gone ({error})", path.display()),

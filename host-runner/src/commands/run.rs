@@ -6,7 +6,10 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Subcommand};
 
 use super::{Failure, Outcome};
+use crate::coherence::event::Event;
+use crate::litmus::event::Across;
 use crate::plan::blocks::Block;
+use crate::plan::coherence::Coverage;
 use crate::plan::ctr::GuestCtr;
 use crate::plan::relax::Sharing;
 use crate::plan::storm::{Mode, Order};
@@ -34,6 +37,10 @@ enum Scenario {
     Policy(Policy),
     /// First touch and teardown of large memory, where the host cleans the D-cache: not what the I-cache patch fixes
     Dside(DSide),
+    /// Change code, let the host do something to its memory, and look: what KVM's maintenance has to make visible
+    Coherence(Coherence),
+    /// Race the published instruction-fetch litmus tests, plain and across stage-2 events: does anything forbidden come
+    Litmus(Litmus),
     /// Boot the guest, map a region, start all vCPUs and power off: does KVM work here at all
     Boot(Boot),
     /// Run guests that scribble over everything they can reach: does this program live with it
@@ -48,9 +55,9 @@ fn plans_help() -> String {
     let mut help = String::from("Plans, several runs under one name:\n");
     for (name, text) in suite::BUILT_IN {
         let about = suite::parse(name, text).map(|plan| plan.about).unwrap_or_default();
-        help += &format!("  {name:<8} {about}\n");
+        help += &format!("  {name:<10} {about}\n");
     }
-    help + "  FILE     A plan of your own: docs/adding-a-scenario.md\n\n`faultline run nightly --help` prints their options."
+    help + "  FILE       A plan of your own: docs/adding-a-scenario.md\n\n`faultline run nightly --help` prints their options."
 }
 
 /// Parses the words of a plan's step as the command line would be.
@@ -106,11 +113,14 @@ pub struct Common {
     pub no_trace: bool,
     /// What to print at the end; all but the table for programs
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
-    pub format: Format,
+    format: Format,
+    /// Print JSON
+    #[arg(long, conflicts_with = "format")]
+    pub json: bool,
     #[command(flatten)]
     #[allow(missing_docs, reason = "clap would take the comment for the help text of the group")]
     pub under_test: UnderTest,
-    /// Print nothing but errors; the result is in the run's directory
+    /// Do not print the result, which is in the run's directory
     #[arg(short, long)]
     pub quiet: bool,
     /// Exit as `git bisect run` wants it: 0 good, 1 bad, 125 for anything that shows neither
@@ -124,11 +134,18 @@ pub struct Common {
     pub payload: Option<PathBuf>,
 }
 
+impl Common {
+    /// Returns what to print at the end.
+    pub fn format(&self) -> Format {
+        if self.json { Format::Json } else { self.format }
+    }
+}
+
 /// Options of `relax`.
 #[derive(ClapArgs, Clone, Debug)]
 #[command(args_override_self = true)]
 pub struct Relax {
-    /// Kinds of memory: page, thp, or a hugetlb size such as 2M or 1G; without it, all that this host has
+    /// Kinds of memory: page, thp, memfd, file, or a hugetlb size such as 2M or 1G; without it, all that this host has
     #[arg(long, value_delimiter = ',', value_name = "BLOCK,…")]
     pub blocks: Vec<Block>,
     /// Number of vCPUs
@@ -156,7 +173,7 @@ pub struct Relax {
 #[derive(ClapArgs, Clone, Debug)]
 #[command(args_override_self = true)]
 pub struct Storm {
-    /// Kinds of memory: page, thp, or a hugetlb size such as 2M or 1G; without it, the largest block that this host has
+    /// Kinds of memory: page, thp, memfd, file, or a hugetlb size such as 2M or 1G; without it, the largest block that this host has
     #[arg(long, value_delimiter = ',', value_name = "BLOCK,…")]
     pub blocks: Vec<Block>,
     /// Numbers of vCPUs that race, each at most the number of CPUs; 1 gives the cost that the model rests on
@@ -186,7 +203,7 @@ pub struct Storm {
 #[derive(ClapArgs, Clone, Debug)]
 #[command(args_override_self = true)]
 pub struct Policy {
-    /// Kinds of memory: page, thp, or a hugetlb size such as 2M or 1G; without it, all that this host has
+    /// Kinds of memory: page, thp, memfd, file, or a hugetlb size such as 2M or 1G; without it, all that this host has
     #[arg(long, value_delimiter = ',', value_name = "BLOCK,…")]
     pub blocks: Vec<Block>,
     /// Timed rounds; one more is traced
@@ -201,7 +218,7 @@ pub struct Policy {
 #[derive(ClapArgs, Clone, Debug)]
 #[command(args_override_self = true)]
 pub struct DSide {
-    /// Kinds of memory: page, thp, or a hugetlb size such as 2M or 1G; without it, all that this host has
+    /// Kinds of memory: page, thp, memfd, file, or a hugetlb size such as 2M or 1G; without it, all that this host has
     #[arg(long, value_delimiter = ',', value_name = "BLOCK,…")]
     pub blocks: Vec<Block>,
     /// Timed rounds; one more is traced
@@ -213,6 +230,64 @@ pub struct DSide {
     #[command(flatten)]
     #[allow(missing_docs, reason = "clap would take the comment for the help text of the group")]
     pub common: Common,
+}
+
+/// Options of `coherence`.
+#[derive(ClapArgs, Clone, Debug)]
+#[command(args_override_self = true)]
+pub struct Coherence {
+    /// Kinds of memory: page, thp, memfd, file, or a hugetlb size such as 2M or 1G; without it, all that there are
+    #[arg(long, value_delimiter = ',', value_name = "BLOCK,…")]
+    pub blocks: Vec<Block>,
+    /// Host events: rewrite, unmap, discard, …; without it, all of them
+    #[arg(long, value_delimiter = ',', value_name = "EVENT,…", value_parser = parse_event)]
+    pub events: Vec<Event>,
+    /// Who writes, who looks and how: each pair of choices once, or all combinations
+    #[arg(long, default_value = "pairs", value_enum)]
+    pub coverage: Coverage,
+    /// Look at every line of large blocks as well, not only at their edges and some lines between
+    #[arg(long)]
+    pub every_line: bool,
+    /// Picks the lines between
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub seed: u64,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would take the comment for the help text of the group")]
+    pub common: Common,
+}
+
+/// Options of `litmus`.
+#[derive(ClapArgs, Clone, Debug)]
+#[command(args_override_self = true)]
+pub struct Litmus {
+    /// Tests, by their published names; without it, all: docs/litmus.md
+    #[arg(long, value_delimiter = ',', value_name = "NAME,…")]
+    pub tests: Vec<String>,
+    /// What happens at stage 2 in each iteration, each a case of its own
+    #[arg(long, value_delimiter = ',', default_value = "plain", value_enum, value_name = "EVENT,…")]
+    pub events: Vec<Across>,
+    /// Iterations of each case
+    #[arg(long, default_value_t = 4_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
+    pub iterations: u64,
+    /// Go on with each case for this long instead
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub seconds: Option<u64>,
+    /// vCPUs that race, at most the number of CPUs: plain, as many copies of a test as they hold. Without it, up to 4
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=abi::channel::MAX_VCPUS as u64))]
+    pub vcpus: Option<u64>,
+    /// Seed of the skew between threads
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub seed: u64,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would take the comment for the help text of the group")]
+    pub common: Common,
+}
+
+fn parse_event(text: &str) -> Result<Event, String> {
+    Event::ALL.into_iter().find(|event| event.name() == text).ok_or_else(|| {
+        let names: Vec<_> = Event::ALL.iter().map(|event| event.name()).collect();
+        format!("name one of {}", names.join(", "))
+    })
 }
 
 /// Options of `boot`.
@@ -248,6 +323,17 @@ pub struct Chaos {
     pub common: Common,
 }
 
+#[cfg(test)]
+impl Args {
+    /// Returns the words that name no scenario.
+    pub fn plan(&self) -> Option<&[OsString]> {
+        match &self.scenario {
+            Scenario::Other(words) => Some(words),
+            _ => None,
+        }
+    }
+}
+
 impl Args {
     /// Says whether the exit code is for `git bisect run`.
     pub fn bisect(&self) -> bool {
@@ -256,6 +342,8 @@ impl Args {
             | Scenario::Storm(Storm { common, .. })
             | Scenario::Policy(Policy { common, .. })
             | Scenario::Dside(DSide { common, .. })
+            | Scenario::Coherence(Coherence { common, .. })
+            | Scenario::Litmus(Litmus { common, .. })
             | Scenario::Boot(Boot { common, .. })
             | Scenario::Chaos(Chaos { common, .. }) => common.bisect,
             Scenario::Other(words) => words.iter().any(|word| word == "--bisect"),
@@ -275,6 +363,8 @@ pub fn run(args: &Args) -> Outcome {
         Scenario::Storm(storm) => crate::scenario::storm::run(storm),
         Scenario::Policy(policy) => crate::scenario::policy::run(policy),
         Scenario::Dside(dside) => crate::scenario::dside::run(dside),
+        Scenario::Coherence(coherence) => crate::scenario::coherence::run(coherence),
+        Scenario::Litmus(litmus) => crate::scenario::litmus::run(litmus),
         Scenario::Boot(boot) => crate::scenario::boot::run(boot),
         Scenario::Chaos(chaos) => crate::scenario::chaos::run(chaos),
         Scenario::Other(words) => return other(words),

@@ -83,6 +83,12 @@ pub struct Machine {
     /// Memory of the machine.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub memory_bytes: Option<u64>,
+    /// NUMA nodes with memory, where the kernel knows of nodes.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub numa_nodes: Vec<usize>,
+    /// Swap in use; 0 if there is none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub swap_bytes: Option<u64>,
     /// Pools of huge pages, the smallest page first.
     pub hugepages: Vec<HugepagePool>,
     /// Transparent huge pages, if the kernel has them.
@@ -131,6 +137,8 @@ impl Machine {
             cpus_isolated: Vec::new(),
             kvm_mode: None,
             memory_bytes: None,
+            numa_nodes: Vec::new(),
+            swap_bytes: None,
             hugepages: Vec::new(),
             transparent_hugepages: None,
             mitigations: BTreeMap::new(),
@@ -145,18 +153,20 @@ impl Machine {
 
     fn read_below(root: &Path, kernel_log: Option<&str>, lab: Option<&str>) -> Self {
         let uname = rustix::system::uname();
-        let cpus = |path: &str| procfs::read(root, path).and_then(|list| procfs::cpu_list(&list)).unwrap_or_default();
+        let list = |path: &str| procfs::read(root, path).and_then(|text| procfs::cpu_list(&text)).unwrap_or_default();
         Self {
             kernel_release: uname.release().to_string_lossy().into_owned(),
             kernel_version: uname.version().to_string_lossy().into_owned(),
             architecture: uname.machine().to_string_lossy().into_owned(),
             page_bytes: rustix::param::page_size() as u64,
             midr: midr(root),
-            cpus_online: cpus("/sys/devices/system/cpu/online"),
+            cpus_online: list("/sys/devices/system/cpu/online"),
             cpus_allowed: cpus_allowed(root),
-            cpus_isolated: cpus("/sys/devices/system/cpu/isolated"),
+            cpus_isolated: list("/sys/devices/system/cpu/isolated"),
             kvm_mode: kernel_log.and_then(kvm_mode),
-            memory_bytes: memory_bytes(root),
+            memory_bytes: meminfo_bytes(root, "MemTotal:"),
+            numa_nodes: list("/sys/devices/system/node/has_memory"),
+            swap_bytes: meminfo_bytes(root, "SwapTotal:"),
             hugepages: hugepages(root),
             transparent_hugepages: transparent_hugepages(root),
             mitigations: mitigations(root),
@@ -194,9 +204,9 @@ fn cpus_allowed(root: &Path) -> Vec<usize> {
     list.and_then(procfs::cpu_list).unwrap_or_default()
 }
 
-fn memory_bytes(root: &Path) -> Option<u64> {
+fn meminfo_bytes(root: &Path, field: &str) -> Option<u64> {
     let text = procfs::read(root, "/proc/meminfo")?;
-    let kib = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?.trim().strip_suffix(" kB")?;
+    let kib = text.lines().find_map(|line| line.strip_prefix(field))?.trim().strip_suffix(" kB")?;
     Some(kib.parse::<u64>().ok()? * 1024)
 }
 
@@ -284,7 +294,8 @@ mod tests {
             ("/sys/devices/system/cpu/cpu0/regs/identification/midr_el1", "0x00000000414fd0c1\n"),
             ("/sys/devices/system/cpu/cpufreq/x", ""),
             ("/proc/self/status", "Name:\tx\nCpus_allowed_list:\t1\n"),
-            ("/proc/meminfo", "MemTotal:        2034072 kB\n"),
+            ("/proc/meminfo", "MemTotal:        2034072 kB\nSwapTotal:        262140 kB\n"),
+            ("/sys/devices/system/node/has_memory", "0-1\n"),
             ("/sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages", "1\n"),
             ("/sys/kernel/mm/hugepages/hugepages-64kB/nr_hugepages", "0\n"),
             ("/sys/kernel/mm/transparent_hugepage/enabled", "always [madvise] never\n"),
@@ -301,6 +312,7 @@ mod tests {
         assert_eq!(machine.transparent_hugepages.as_ref().map(|thp| thp.enabled.as_str()), Some("madvise"));
         assert_eq!(machine.model.as_deref(), Some("linux,dummy-virt"));
         assert_eq!(machine.memory_bytes, Some(2_034_072 * 1024));
+        assert_eq!((machine.numa_nodes.as_slice(), machine.swap_bytes), (&[0, 1][..], Some(262_140 * 1024)));
         let json = serde_json::to_string(&machine).expect("plain data");
         assert_eq!(serde_json::from_str::<Machine>(&json).expect("the same data"), machine);
         let lab = Machine::read_below(root.path(), None, Some("{\"cpu\":\"neoverse-n1\"}"));

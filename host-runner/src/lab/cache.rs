@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::Error;
+use super::modules::{self, Supply};
 use super::process::Interrupt;
 
 const IMAGE: &str = "Image";
@@ -115,7 +116,28 @@ impl Cache {
         entries.flatten().filter(|entry| holds(&entry.path())).find_map(|entry| entry.file_name().into_string().ok())
     }
 
-    /// Stores the Image that `produce` writes to the path it is given, replacing what was under `key`.
+    /// Returns the modules that are stored beside an Image; none if they are not there or not whole.
+    pub fn find_modules(&self, image: &Path) -> Option<Supply> {
+        modules::find(image.parent()?)
+    }
+
+    /// Returns what is known of an Image that was found here.
+    pub fn record(&self, image: &Path) -> Option<Record> {
+        read_record(image.parent()?)
+    }
+
+    /// Stores modules beside the Image that they are for.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Cache`].
+    pub fn store_modules(&self, image: &Path, supply: &Supply) -> Result<(), Error> {
+        let entry = image.parent().unwrap_or(&self.root);
+        modules::store(entry, supply).map_err(|error| Error::Cache { path: entry.into(), error })
+    }
+
+    /// Stores the Image that `produce` writes to the path it is given, and the modules that it returns, replacing what
+    /// was under `key`.
     ///
     /// # Errors
     ///
@@ -125,7 +147,7 @@ impl Cache {
         key: &str,
         release: &str,
         package: &str,
-        produce: &mut dyn FnMut(&Path) -> Result<(), Error>,
+        produce: &mut dyn FnMut(&Path) -> Result<Supply, Error>,
     ) -> Result<PathBuf, Error> {
         let failed = |path: &Path| {
             let path = path.to_path_buf();
@@ -133,7 +155,8 @@ impl Cache {
         };
         let fresh = tempfile::Builder::new().prefix(".new-").tempdir_in(&self.root).map_err(failed(&self.root))?;
         let image = fresh.path().join(IMAGE);
-        produce(&image)?;
+        let supply = produce(&image)?;
+        modules::store(fresh.path(), &supply).map_err(failed(fresh.path()))?;
         let (bytes, sha256) = digest(&image).map_err(failed(&image))?;
         let record = Record { release: release.to_string(), package: package.to_string(), bytes, sha256 };
         let text = serde_json::to_vec_pretty(&record).expect("a plain struct serialises");
@@ -179,8 +202,10 @@ mod tests {
     }
 
     fn put(cache: &Cache, contents: &[u8]) -> PathBuf {
-        let mut produce =
-            |path: &Path| fs::write(path, contents).map_err(|error| Error::Results { path: path.into(), error });
+        let mut produce = |path: &Path| {
+            fs::write(path, contents).map_err(|error| Error::Results { path: path.into(), error })?;
+            Ok(Supply::Nothing("a test".into()))
+        };
         cache.store("debian-6.1", "6.1.0-9-arm64", "linux-image", &mut produce).expect("a writable cache stores")
     }
 
@@ -189,9 +214,10 @@ mod tests {
         let base = tempfile::tempdir().expect("a temporary directory");
         let cache = cache(base.path());
         let image = put(&cache, b"kernel");
-        assert_eq!(cache.find("debian-6.1", &|_| {}), Some(image));
+        assert_eq!(cache.find("debian-6.1", &|_| {}), Some(image.clone()));
         assert_eq!(cache.key_of_release("6.1.0-9-arm64").as_deref(), Some("debian-6.1"));
         assert_eq!(cache.key_of_release("6.1.0-8-arm64"), None);
+        assert_eq!(cache.find_modules(&image), Some(Supply::Nothing("a test".into())));
     }
 
     #[test]

@@ -182,7 +182,10 @@ mod tests {
         fs::write(staging.join(EXIT_FILE), r#"{"exit":{"code":4},"lost":[],"host_was_full":false}"#).expect("writable");
         let marks = take_marks(&staging);
         assert_eq!(marks.hello, Some(Hello { release: "6.1.0".into() }));
-        assert_eq!(marks.farewell, Some(Farewell { exit: ExitMark::Code(4), lost: vec![], host_was_full: false }));
+        assert_eq!(
+            marks.farewell,
+            Some(Farewell { exit: ExitMark::Code(4), lost: vec![], notes: vec![], host_was_full: false })
+        );
         let run = publish(&staging, base.path(), "a/../b", times()).expect("publishing works");
         assert_eq!(run.parent(), Some(base.path()));
         let names: Vec<_> = fs::read_dir(&run).expect("readable").flatten().map(|entry| entry.file_name()).collect();

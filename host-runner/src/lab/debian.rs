@@ -2,12 +2,16 @@
 
 use std::cmp::Ordering;
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
 
 use super::Error;
 use super::apt::{Apt, Archive, Installed, Scope, Update};
-use super::cache::Cache;
+use super::cache::{Cache, Record};
+use super::modules::Supply;
+use super::package;
 use super::process::Interrupt;
 
 /// Where Debian's kernels have been.
@@ -131,52 +135,65 @@ fn no_package(update: Update, pattern: String) -> Error {
     }
 }
 
+/// Returns the modules for swap of an Image in the cache. Entries of a time when nobody wanted them are completed from
+/// the same package; where that cannot be had, that is the answer, and the next run asks again.
+///
+/// # Errors
+///
+/// [`Error::Interrupted`] or [`Error::Cache`].
+pub fn modules(image: &Path, cache: &Cache, interrupt: &Interrupt, progress: &dyn Fn(&str)) -> Result<Supply, Error> {
+    if let Some(supply) = cache.find_modules(image) {
+        return Ok(supply);
+    }
+    let Some(record) = cache.record(image) else {
+        return Ok(Supply::Nothing("the cache does not know its package".into()));
+    };
+    match fetch_modules(&record, cache, interrupt, progress) {
+        Ok(supply) => {
+            cache.store_modules(image, &supply)?;
+            Ok(supply)
+        }
+        Err(Error::Interrupted) => Err(Error::Interrupted),
+        Err(error) => {
+            let newest = image.parent().unwrap_or(image).display();
+            Ok(Supply::Nothing(format!("{error} (for the newest kernel, which has its modules, delete {newest})")))
+        }
+    }
+}
+
+fn fetch_modules(
+    record: &Record,
+    cache: &Cache,
+    interrupt: &Interrupt,
+    progress: &dyn Fn(&str),
+) -> Result<Supply, Error> {
+    let apt = prepare(cache, interrupt)?;
+    let update = apt.update(progress)?;
+    if !apt.package_names(&record.package)?.contains(&record.package) {
+        return Err(no_package(update, record.package.clone()));
+    }
+    let (_directory, deb) = download(&apt, cache, &record.package, progress)?;
+    package::unpack(&deb, &record.release, &mut io::sink())
+}
+
+/// Downloads a package into a directory that is deleted when the first of the results is dropped.
+fn download(apt: &Apt<'_>, cache: &Cache, package: &str, progress: &dyn Fn(&str)) -> Result<(TempDir, PathBuf), Error> {
+    progress(&format!("fetching {package}"));
+    let scratch = cache.tool_directory("apt");
+    let directory = tempfile::tempdir_in(&scratch).map_err(|error| Error::Cache { path: scratch, error })?;
+    let deb = apt.download(package, directory.path())?;
+    progress(&format!("unpacking {package}"));
+    Ok((directory, deb))
+}
+
 /// Downloads a package and stores its kernel.
 fn store(apt: &Apt<'_>, cache: &Cache, key: &str, package: &str, progress: &dyn Fn(&str)) -> Result<PathBuf, Error> {
     let release = package.trim_start_matches("linux-image-").trim_end_matches("-unsigned");
-    progress(&format!("fetching {package}"));
-    let scratch = cache.tool_directory("apt");
-    let fetched = tempfile::tempdir_in(&scratch).map_err(|error| Error::Cache { path: scratch, error })?;
-    let deb = apt.download(package, fetched.path())?;
-    progress(&format!("unpacking {package}"));
-    cache.store(key, release, package, &mut |image| unpack_kernel(&deb, release, image))
-}
-
-/// Writes `/boot/vmlinuz-<release>` of a package to `image`.
-fn unpack_kernel(deb: &Path, release: &str, image: &Path) -> Result<(), Error> {
-    let failed = |reason: String| Error::Unpack { what: deb.display().to_string(), reason };
-    let start = |command: &mut Command, program: &str, package| {
-        command.spawn().map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => Error::MissingProgram { program: program.into(), package },
-            _ => Error::Start { program: program.into(), error },
-        })
-    };
-    let output = File::create(image).map_err(|error| Error::Cache { path: image.to_path_buf(), error })?;
-    let mut archive = start(
-        Command::new("dpkg-deb")
-            .arg("--fsys-tarfile")
-            .arg(deb)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null()),
-        "dpkg-deb",
-        "dpkg",
-    )?;
-    let pipe = archive.stdout.take().expect("stdout was set to a pipe");
-    let member = format!("./boot/vmlinuz-{release}");
-    let tar = start(
-        Command::new("tar").args(["-xO", "-f", "-", &member]).stdin(pipe).stdout(output).stderr(Stdio::piped()),
-        "tar",
-        "tar",
-    )?;
-    let done = tar.wait_with_output().map_err(|error| failed(error.to_string()))?;
-    let unpacked = archive.wait().map_err(|error| failed(error.to_string()))?;
-    if done.status.success() && unpacked.success() {
-        Ok(())
-    } else {
-        let reason = String::from_utf8_lossy(&done.stderr).lines().next().unwrap_or("dpkg-deb failed").to_string();
-        Err(failed(reason))
-    }
+    let (_directory, deb) = download(apt, cache, package, progress)?;
+    cache.store(key, release, package, &mut |image| {
+        let mut output = File::create(image).map_err(|error| Error::Cache { path: image.to_path_buf(), error })?;
+        package::unpack(&deb, release, &mut output)
+    })
 }
 
 /// Compares names with their runs of digits as numbers: 6.12.9 comes before 6.12.10.

@@ -3,6 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::MIN_SWAP;
+use crate::size::Size;
+
 /// An error of the lab itself; what happened to a guest kernel is an [`Outcome`](super::Outcome).
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -115,6 +118,9 @@ pub enum Error {
     /// An option has a value that QEMU would misread.
     #[error("--cpu {0} is not a CPU name: letters, digits and any of . _ - , = only")]
     Cpu(String),
+    /// A size of swap that no kernel takes.
+    #[error("--swap {0} is too small: give at least {MIN_SWAP}")]
+    Swap(Size),
     /// The results directory cannot be written.
     #[error("cannot write results to {path}: {error}")]
     Results {

@@ -10,6 +10,7 @@ use cpio::newc::{self, Builder};
 
 use super::Error;
 use super::guest::{MANIFEST_PATH, Manifest, RESULTS};
+use super::modules::Module;
 
 const DIRECTORY: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
@@ -23,7 +24,10 @@ const CONSOLE_DEVICE: (u32, u32) = (5, 1);
 const EM_AARCH64: u16 = 183;
 const PT_INTERP: u32 = 3;
 
-/// A file of the user's for the guest.
+/// Where modules for init are.
+const MODULES: &str = "modules";
+
+/// A file for the guest, beside the lab's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct File {
     name: String,
@@ -39,11 +43,21 @@ impl File {
     pub fn read(path: &Path) -> Result<Self, Error> {
         let failed = |error| Error::GuestFile { path: path.to_path_buf(), error };
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let taken = ["", "init", "dev", "proc", "sys", "tmp", MANIFEST_PATH, RESULTS];
+        let taken = ["", "init", "dev", "proc", "sys", "tmp", MODULES, MANIFEST_PATH, RESULTS];
         if taken.iter().any(|taken| taken.trim_start_matches('/') == name) {
             return Err(failed(io::Error::other("that name is taken in the guest")));
         }
         Ok(Self { name: name.into(), contents: fs::read(path).map_err(failed)? })
+    }
+
+    /// Returns a module for init.
+    pub fn module(module: &Module) -> Self {
+        Self { name: format!("{MODULES}/{}.ko", module.name), contents: module.contents.clone() }
+    }
+
+    /// Returns the path inside the guest.
+    pub fn guest_path(&self) -> String {
+        format!("/{}", self.name)
     }
 }
 
@@ -58,7 +72,7 @@ pub fn write<W: io::Write>(mut output: W, runner: &[u8], manifest: &Manifest, fi
         inode += 1;
         Builder::new(name).ino(inode).mode(mode).nlink(1).mtime(0)
     };
-    for name in ["dev", "proc", "sys", "tmp", RESULTS.trim_start_matches('/')] {
+    for name in ["dev", "proc", "sys", "tmp", MODULES, RESULTS.trim_start_matches('/')] {
         output = entry(name, DIRECTORY).write(output, 0).finish()?;
     }
     let (major, minor) = CONSOLE_DEVICE;
@@ -76,8 +90,8 @@ pub fn write<W: io::Write>(mut output: W, runner: &[u8], manifest: &Manifest, fi
     newc::trailer(output)
 }
 
-/// Finds the static arm64 runner: `chosen`, $FAULTLINE_GUEST_RUNNER, this program if it is one, or what `make build`
-/// puts beside it.
+/// Finds the static arm64 runner: `chosen`, $FAULTLINE_GUEST_RUNNER, this program if it is one, or what was built or
+/// installed with it.
 ///
 /// # Errors
 ///
@@ -91,7 +105,7 @@ pub fn runner(chosen: Option<&Path>) -> Result<Vec<u8>, Error> {
     {
         return Ok(program);
     }
-    let path = named.unwrap_or_else(|| beside(&own));
+    let path = named.unwrap_or_else(|| with(&own));
     let program = fs::read(&path).map_err(|_| Error::NoGuestRunner(path.clone()))?;
     if is_static_arm64(&program) { Ok(program) } else { Err(Error::GuestRunnerKind(path)) }
 }
@@ -100,10 +114,18 @@ fn set_runner() -> Option<PathBuf> {
     std::env::var_os("FAULTLINE_GUEST_RUNNER").filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
-/// Returns where `make build` puts the guest's runner, given `target/<profile>/faultline`.
-fn beside(own: &Path) -> PathBuf {
-    let target = own.parent().and_then(Path::parent).unwrap_or(Path::new("target"));
-    target.join("aarch64-unknown-linux-musl/release/faultline")
+/// Returns where the guest's runner is, given this program's own place: installed, as released, or built.
+fn with(own: &Path) -> PathBuf {
+    let here = own.parent().unwrap_or(Path::new("."));
+    let above = here.parent().unwrap_or(here);
+    let places = [
+        above.join("lib/faultline/faultline-aarch64"),
+        here.join("faultline-aarch64"),
+        above.join("aarch64-unknown-linux-musl/release/faultline"),
+    ];
+    // The last stands in the error: it is the one that can be made.
+    let there = places.iter().find(|path| path.is_file()).or(places.last());
+    there.cloned().unwrap_or_default()
 }
 
 fn is_static_arm64(program: &[u8]) -> bool {
@@ -124,7 +146,7 @@ mod tests {
     use super::*;
 
     fn manifest() -> Manifest {
-        Manifest { argv: vec!["run".into(), "relax".into()], lab: "{}".into(), hooks: Default::default() }
+        Manifest { argv: vec!["run".into(), "relax".into()], lab: "{}".into(), swap: None, hooks: Default::default() }
     }
 
     #[test]
@@ -168,8 +190,18 @@ mod tests {
     }
 
     #[test]
-    fn runner_lies_beside_the_host_build() {
-        let expected = Path::new("/p/target/aarch64-unknown-linux-musl/release/faultline");
-        assert_eq!(beside(Path::new("/p/target/release/faultline")), expected);
+    fn the_runner_is_found_where_it_was_built_released_or_installed() {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let own = root.path().join("bin/faultline");
+        // Nearer ones come later here, and are found all the same.
+        for place in
+            ["aarch64-unknown-linux-musl/release/faultline", "bin/faultline-aarch64", "lib/faultline/faultline-aarch64"]
+        {
+            let path = root.path().join(place);
+            assert!(place.starts_with("aarch64") == (with(&own) == path), "{place}");
+            fs::create_dir_all(path.parent().expect("a file")).expect("writable");
+            fs::write(&path, "").expect("writable");
+            assert_eq!(with(&own), path);
+        }
     }
 }

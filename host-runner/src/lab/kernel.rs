@@ -7,6 +7,7 @@ use super::Error;
 use super::cache::{self, Cache};
 use super::debian::{self, Series};
 use super::image::{self, ImageInfo};
+use super::modules::Supply;
 use super::policy;
 use super::process::Interrupt;
 
@@ -60,6 +61,17 @@ pub struct Kernel {
     pub image: PathBuf,
     /// What its header says.
     pub info: ImageInfo,
+    /// Modules for swap, where these are wanted.
+    pub supply: Option<Supply>,
+}
+
+/// Whether a kernel's modules are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Modules {
+    /// Those that swap needs.
+    ForSwap,
+    /// None.
+    Unwanted,
 }
 
 /// Makes the kernel ready: fetched, unpacked and checked.
@@ -70,26 +82,35 @@ pub struct Kernel {
 pub fn resolve(
     name: &str,
     spec: &Spec,
+    modules: Modules,
     linux: Option<&Path>,
     scratch: &Path,
     interrupt: &Interrupt,
     progress: &dyn Fn(&str),
 ) -> Result<Kernel, Error> {
-    let path = match spec {
-        Spec::Path(path) => path.clone(),
-        Spec::Series(series) => debian::fetch_series(*series, &Cache::open(interrupt, progress)?, interrupt, progress)?,
-        Spec::Release(release) => {
-            debian::fetch_release(release, &Cache::open(interrupt, progress)?, interrupt, progress)?
-        }
+    let others = || {
+        let why = "the lab has modules only for Debian's kernels".to_owned();
+        (modules == Modules::ForSwap).then_some(Supply::Nothing(why))
+    };
+    let debian = |fetch: &dyn Fn(&Cache) -> Result<PathBuf, Error>| {
+        let cache = Cache::open(interrupt, progress)?;
+        let image = fetch(&cache)?;
+        let wanted = (modules == Modules::ForSwap).then(|| debian::modules(&image, &cache, interrupt, progress));
+        Ok::<_, Error>((image, wanted.transpose()?))
+    };
+    let (path, supply) = match spec {
+        Spec::Path(path) => (path.clone(), others()),
+        Spec::Series(series) => debian(&|cache| debian::fetch_series(*series, cache, interrupt, progress))?,
+        Spec::Release(release) => debian(&|cache| debian::fetch_release(release, cache, interrupt, progress))?,
         Spec::Policy(policy) => {
             let source = linux.map_or(policy::Source::Debian, |tree| policy::Source::Tree(tree.to_owned()));
             let image = policy::image(&policy.to_string(), &source, &cache::directory()?, interrupt, progress);
             interrupt.check()?;
-            image?
+            (image?, others())
         }
     };
     let (image, info) = image::prepare(&path, scratch)?;
-    Ok(Kernel { name: name.to_string(), image, info })
+    Ok(Kernel { name: name.to_string(), image, info, supply })
 }
 
 #[cfg(test)]

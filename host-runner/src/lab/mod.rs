@@ -16,6 +16,8 @@ pub mod guest;
 mod image;
 mod initramfs;
 mod kernel;
+mod modules;
+mod package;
 pub mod policy;
 mod process;
 mod progress;
@@ -36,11 +38,17 @@ pub use self::collect::cause;
 pub use self::console::GuestExit;
 pub use self::emulator::{Choice as Qemu, Emulator, OWN as OWN_QEMU};
 pub use self::error::Error;
-use self::guest::Manifest;
+use self::guest::{Manifest, SwapOrder};
 use self::kernel::{Kernel, Spec};
+use self::modules::Supply;
 pub use self::process::{Interrupt, TICK};
 use self::progress::{Lane, Screen};
+pub use self::progress::{Output, Volume};
 use self::qemu::Ending;
+use crate::size::Size;
+
+/// The smallest swap: a few pages of any size beside its header.
+const MIN_SWAP: Size = Size(1 << 20);
 
 /// Which kernels to boot, and on what.
 #[derive(Debug, Clone, clap::Args)]
@@ -61,6 +69,12 @@ pub struct Options {
     /// Memory of the emulated machine, in MiB
     #[arg(long, default_value_t = 4096, value_name = "MIB", value_parser = clap::value_parser!(u32).range(256..))]
     pub mem: u32,
+    /// NUMA nodes that the CPUs and the memory are split between
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=qemu::MOST_NODES))]
+    pub nodes: u32,
+    /// Swap inside, to memory that is compressed (zram)
+    #[arg(long, value_name = "SIZE")]
+    pub swap: Option<Size>,
     /// Let every instruction take 2^N ns of virtual time, which makes results repeatable; without it time is the host's
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=10))]
     pub time_scale: Option<u8>,
@@ -92,6 +106,9 @@ pub struct Options {
     /// else Debian's backport, unpacked into the cache
     #[arg(long, default_value = emulator::OWN, value_name = "PROGRAM|VERSION")]
     pub qemu: Qemu,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would take the comment for the help text of the group")]
+    pub volume: Volume,
     /// An accident inside the guest, for tests: see lab/guest/hooks.rs
     #[arg(long, hide = true, value_name = "KEY=VALUE", value_parser = key_value)]
     pub guest_hook: Vec<(String, String)>,
@@ -109,6 +126,8 @@ impl Options {
             cpu: "neoverse-n1".into(),
             smp: 2,
             mem: 4096,
+            nodes: 1,
+            swap: None,
             time_scale: None,
             append: String::new(),
             linux: None,
@@ -119,6 +138,7 @@ impl Options {
             qemu_timeout: 600,
             qemu_args: Vec::new(),
             qemu: Qemu::default(),
+            volume: Volume::default(),
             guest_hook: Vec::new(),
             guest_runner: None,
         }
@@ -142,6 +162,8 @@ pub struct Outcome {
     pub exit: Option<GuestExit>,
     /// What could not be carried out of the guest, one line each; empty in a good run.
     pub lost: Vec<String>,
+    /// What was asked for and this kernel does not have, one line each.
+    pub notes: Vec<String>,
     /// Wall-clock time from QEMU's start to its end, in seconds.
     pub seconds: f64,
 }
@@ -163,7 +185,7 @@ pub fn run(options: &Options, argv: &[OsString]) -> Result<Vec<Outcome>, Error> 
     }
     let interrupt = Interrupt::catch();
     let runner = initramfs::runner(options.guest_runner.as_deref())?;
-    let screen = Screen::new(options.kernel.iter().map(String::as_str));
+    let screen = Screen::new(options.volume, options.kernel.iter().map(String::as_str));
     let emulator = find(&options.qemu, &interrupt, &screen)?;
     let manifest = manifest(options, &emulator, argv)?;
     fs::create_dir_all(&options.results).map_err(|error| Error::results(&options.results, error))?;
@@ -182,8 +204,8 @@ pub fn run(options: &Options, argv: &[OsString]) -> Result<Vec<Outcome>, Error> 
 /// # Errors
 ///
 /// As [`Emulator::find`].
-pub fn emulator(choice: &Qemu) -> Result<Emulator, Error> {
-    find(choice, &Interrupt::catch(), &Screen::new(std::iter::empty()))
+pub fn emulator(choice: &Qemu, volume: Volume) -> Result<Emulator, Error> {
+    find(choice, &Interrupt::catch(), &Screen::new(volume, std::iter::empty()))
 }
 
 fn find(choice: &Qemu, interrupt: &Interrupt, screen: &Screen) -> Result<Emulator, Error> {
@@ -196,6 +218,9 @@ fn find(choice: &Qemu, interrupt: &Interrupt, screen: &Screen) -> Result<Emulato
 fn parse(options: &Options) -> Result<Vec<Spec>, Error> {
     if !qemu::is_cpu_name(&options.cpu) {
         return Err(Error::Cpu(options.cpu.clone()));
+    }
+    if let Some(size) = options.swap.filter(|size| *size < MIN_SWAP) {
+        return Err(Error::Swap(size));
     }
     options.kernel.iter().map(|name| name.parse()).collect()
 }
@@ -223,7 +248,15 @@ fn dry_run(options: &Options, specs: &[Spec]) -> Vec<Outcome> {
             _ => PathBuf::from(format!("<Image of {name}>")),
         };
         println!("{}", Emulator::named(&options.qemu).shell_line(&qemu::arguments(options, &image)));
-        Outcome { kernel: name.clone(), release: None, run_dir: None, exit: None, lost: Vec::new(), seconds: 0.0 }
+        Outcome {
+            kernel: name.clone(),
+            release: None,
+            run_dir: None,
+            exit: None,
+            lost: Vec::new(),
+            notes: Vec::new(),
+            seconds: 0.0,
+        }
     };
     options.kernel.iter().zip(specs).map(|(name, spec)| line(name, spec)).collect()
 }
@@ -236,11 +269,35 @@ fn manifest(options: &Options, emulator: &Emulator, argv: &[OsString]) -> Result
         "emulator": emulator.name(),
         "cpu": options.cpu,
         "smp": options.smp,
+        "nodes": options.nodes,
+        "swap": options.swap,
         "time_scale": options.time_scale,
         "counting": options.count,
     });
     let hooks = options.guest_hook.iter().cloned().collect();
-    Ok(Manifest { argv: argv.iter().map(text).collect::<Result<_, _>>()?, lab: lab.to_string(), hooks })
+    Ok(Manifest { argv: argv.iter().map(text).collect::<Result<_, _>>()?, lab: lab.to_string(), swap: None, hooks })
+}
+
+/// Says how init is to set up `swap` with the modules that there are for this kernel, and returns these as files.
+fn swap_order(swap: Option<Size>, supply: Option<&Supply>) -> (Option<SwapOrder>, Vec<initramfs::File>) {
+    let (modules, no_modules) = match supply {
+        Some(Supply::Loadable(modules)) => (modules.iter().map(initramfs::File::module).collect(), None),
+        Some(Supply::Nothing(why)) => (Vec::new(), Some(why.clone())),
+        None => (Vec::new(), None),
+    };
+    let paths = modules.iter().map(initramfs::File::guest_path).collect();
+    (swap.map(|size| SwapOrder { bytes: size.0, modules: paths, no_modules }), modules)
+}
+
+/// Adds how the user named the kernel: policy kernels have all one release.
+fn with_kernel(lab: &str, name: &str) -> String {
+    match serde_json::from_str(lab) {
+        Ok(serde_json::Value::Object(mut lab)) => {
+            lab.insert("kernel".into(), name.into());
+            serde_json::Value::Object(lab).to_string()
+        }
+        _ => lab.to_owned(),
+    }
 }
 
 /// A kernel and the directory in the results that it boots in.
@@ -265,9 +322,9 @@ impl Lab<'_> {
             .prefix(".lab-")
             .tempdir_in(&self.results)
             .map_err(|error| Error::results(&self.results, error))?;
-        let kernel = kernel::resolve(name, spec, self.options.linux.as_deref(), work.path(), self.interrupt, &|text| {
-            lane.stage(text)
-        });
+        let modules = if self.options.swap.is_some() { kernel::Modules::ForSwap } else { kernel::Modules::Unwanted };
+        let linux = self.options.linux.as_deref();
+        let kernel = kernel::resolve(name, spec, modules, linux, work.path(), self.interrupt, &|text| lane.stage(text));
         lane.finish();
         let kernel = kernel?;
         self.interrupt.check()?;
@@ -278,8 +335,11 @@ impl Lab<'_> {
         let staging = work.path().join(guest::RUN_NAME);
         fs::create_dir(&staging).map_err(failed(&staging))?;
         let initramfs = work.path().join(qemu::INITRAMFS);
-        let archive =
-            initramfs::write(Vec::new(), &self.runner, &self.manifest, &self.files).map_err(failed(&initramfs))?;
+        let (swap, modules) = swap_order(self.options.swap, kernel.supply.as_ref());
+        let lab = with_kernel(&self.manifest.lab, name);
+        let manifest = Manifest { swap, lab, ..self.manifest.clone() };
+        let files: Vec<_> = self.files.iter().cloned().chain(modules).collect();
+        let archive = initramfs::write(Vec::new(), &self.runner, &manifest, &files).map_err(failed(&initramfs))?;
         fs::write(&initramfs, archive).map_err(failed(&initramfs))?;
         Ok(Ready { kernel, work })
     }
@@ -319,6 +379,7 @@ impl Lab<'_> {
         let staging = ready.work.path().join(guest::RUN_NAME);
         let arguments = qemu::arguments(self.options, &ready.kernel.image);
         let limit = Duration::from_secs(self.options.qemu_timeout);
+        lane.detail(&self.emulator.shell_line(&arguments));
         lane.stage("booting");
         let (started, clock) = (Timestamp::now(), Instant::now());
         let ending = qemu::supervise(&self.emulator, &arguments, &staging, limit, self.interrupt, lane);
@@ -328,6 +389,7 @@ impl Lab<'_> {
         // Before anything is cleared away; later there may be room again.
         let full = collect::is_full(&self.results, &staging);
         let outcome = self.collect(ready, &staging, &ending, collect::Times { started, finished: Timestamp::now() })?;
+        outcome.notes.iter().for_each(|note| lane.line(&format!("note: {note}")));
         outcome.lost.iter().for_each(|loss| lane.line(&format!("lost: {loss}")));
         if full || matches!(ending, Ending::Interrupted) {
             // No outcome will say where it is.
@@ -357,12 +419,14 @@ impl Lab<'_> {
         if self.options.keep {
             self.keep(ready, &run_dir).map_err(|error| Error::results(&run_dir, error))?;
         }
+        let (lost, notes) = marks.farewell.map(|farewell| (farewell.lost, farewell.notes)).unwrap_or_default();
         Ok(Outcome {
             kernel: ready.kernel.name.clone(),
             release,
             run_dir: Some(run_dir),
             exit: Some(exit),
-            lost: marks.farewell.map(|farewell| farewell.lost).unwrap_or_default(),
+            lost,
+            notes,
             seconds: 0.0,
         })
     }
@@ -377,5 +441,32 @@ impl Lab<'_> {
         // QEMU's working directory is a subdirectory, as the command line expects.
         let line = self.emulator.shell_line(&qemu::arguments(self.options, &ready.kernel.image));
         fs::write(beside.join("qemu.sh"), format!("#!/bin/sh\nmkdir -p run && cd run && exec {line}\n"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::modules::Module;
+    use super::*;
+
+    #[test]
+    fn swap_brings_its_modules_or_the_reason_why_not() {
+        let module = |name: &str| Module { name: name.into(), contents: name.into() };
+        let supply = Supply::Loadable(vec![module("zsmalloc"), module("zram")]);
+        let (order, files) = swap_order(Some(Size(1 << 28)), Some(&supply));
+        let paths = vec!["/modules/zsmalloc.ko".to_owned(), "/modules/zram.ko".to_owned()];
+        assert_eq!(order, Some(SwapOrder { bytes: 1 << 28, modules: paths, no_modules: None }));
+        assert_eq!(files.len(), 2);
+        let (order, files) = swap_order(Some(Size(1 << 28)), Some(&Supply::Nothing("none".into())));
+        assert_eq!(order.and_then(|order| order.no_modules).as_deref(), Some("none"));
+        assert!(files.is_empty());
+        assert_eq!(swap_order(None, None).0, None);
+    }
+
+    #[test]
+    fn swap_without_room_is_refused() {
+        let options = Options { swap: Some(Size(4096)), ..Options::for_kernel("debian:6.1") };
+        assert!(parse(&options).is_err_and(|error| error.to_string().contains("--swap 4K is too small")));
+        assert!(parse(&Options { swap: Some(MIN_SWAP), ..options }).is_ok());
     }
 }

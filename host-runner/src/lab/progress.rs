@@ -8,19 +8,45 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::qemu::Audience;
 
+/// How much is said.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
+pub struct Volume {
+    /// Say nothing of the lab's own progress
+    #[arg(short, long)]
+    quiet: bool,
+    /// Print QEMU's command line for each boot
+    #[arg(short, long, conflicts_with = "quiet")]
+    verbose: bool,
+    /// What of the guest's output is passed on.
+    #[arg(skip)]
+    pub output: Output,
+}
+
+/// What becomes of the output of the runner inside. In the run directory it is in any case.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Output {
+    /// It is passed on to standard output.
+    #[default]
+    Shown,
+    /// It is not: something else stands there. What the lab has to say goes to standard error.
+    Kept,
+}
+
 /// The screen, shared by all kernels of one call.
 #[derive(Debug)]
 pub struct Screen {
+    volume: Volume,
     spinners: Option<MultiProgress>,
     label_width: usize,
 }
 
 impl Screen {
     /// Looks at what stderr is, and makes room for the kernels' names.
-    pub fn new<'a>(kernels: impl Iterator<Item = &'a str>) -> Self {
+    pub fn new<'a>(volume: Volume, kernels: impl Iterator<Item = &'a str>) -> Self {
         let names: Vec<&str> = kernels.collect();
         let label_width = if names.len() > 1 { names.iter().map(|name| name.len()).max().unwrap_or(0) } else { 0 };
-        Self { spinners: io::stderr().is_terminal().then(MultiProgress::new), label_width }
+        let spinners = (!volume.quiet && io::stderr().is_terminal()).then(MultiProgress::new);
+        Self { volume, spinners, label_width }
     }
 
     /// Opens the lane of one kernel.
@@ -37,9 +63,10 @@ impl Screen {
 
     /// Prints lines where the spinners do not overwrite them.
     fn print(&self, text: &str) {
-        let write = || {
-            // A closed pipe is the reader's wish, not a failure of the lab.
-            let _ = io::stdout().lock().write_all(text.as_bytes());
+        // A closed pipe is the reader's wish, not a failure of the lab.
+        let write = || match self.volume.output {
+            Output::Shown => drop(io::stdout().lock().write_all(text.as_bytes())),
+            Output::Kept => drop(io::stderr().lock().write_all(text.as_bytes())),
         };
         match &self.spinners {
             Some(spinners) => spinners.suspend(write),
@@ -62,7 +89,16 @@ impl Lane<'_> {
     pub fn stage(&self, text: &str) {
         match &self.spinner {
             Some(spinner) => spinner.set_message(text.to_string()),
+            None if self.screen.volume.quiet => {}
             None => eprintln!("{}: {text}", self.kernel),
+        }
+    }
+
+    /// Says what only those want to know who asked for more.
+    pub fn detail(&self, text: &str) {
+        if self.screen.volume.verbose {
+            let print = || eprintln!("{}: {text}", self.kernel);
+            self.screen.spinners.as_ref().map_or_else(print, |spinners| spinners.suspend(print));
         }
     }
 
@@ -96,6 +132,9 @@ impl Audience for Lane<'_> {
     }
 
     fn output(&self, bytes: &[u8]) {
+        if self.screen.volume.output == Output::Kept {
+            return;
+        }
         let mut unfinished = self.unfinished.borrow_mut();
         unfinished.extend_from_slice(bytes);
         let Some(end) = unfinished.iter().rposition(|&byte| byte == b'\n') else { return };

@@ -20,6 +20,9 @@ pub const INITRAMFS: &str = "initramfs.cpio";
 /// Name of the file with QEMU's own messages, beside its working directory.
 pub const STDERR: &str = "qemu.stderr";
 
+/// The most NUMA nodes that every kernel of the lab has room for (`CONFIG_NODES_SHIFT`).
+pub const MOST_NODES: i64 = 4;
+
 /// Kernel arguments of every boot.
 ///
 /// `panic=-1` with `-no-reboot` ends QEMU at a panic. `loglevel=5` keeps warnings, lockups and traces on the console
@@ -35,6 +38,9 @@ pub fn arguments(options: &Options, kernel: &Path) -> Vec<OsString> {
     let mut add = |words: &[&str]| line.extend(words.iter().map(OsString::from));
     add(&["-machine", "virt,virtualization=on,gic-version=3,dtb-randomness=off"]);
     add(&["-cpu", &cpu(&options.cpu), "-smp", &options.smp.to_string(), "-m", &options.mem.to_string()]);
+    for node in numa(options) {
+        add(&["-object", &node.backend, "-numa", &node.topology]);
+    }
     if let Some(shift) = options.time_scale {
         add(&["-icount", &format!("shift={shift},sleep=off")]);
     }
@@ -46,6 +52,30 @@ pub fn arguments(options: &Options, kernel: &Path) -> Vec<OsString> {
     line.push(kernel.into());
     line.extend(options.qemu_args.iter().map(OsString::from));
     line
+}
+
+/// The arguments of `-object` and `-numa` for one node.
+struct Node {
+    backend: String,
+    topology: String,
+}
+
+/// Splits memory and CPUs between the nodes, the first ones taking what does not divide; nothing where there is one
+/// node. With fewer CPUs than nodes, the last nodes have memory alone.
+fn numa(options: &Options) -> Vec<Node> {
+    let nodes = options.nodes;
+    let share = |whole: u32, node: u32| whole / nodes + u32::from(node < whole % nodes);
+    let mut first_cpu = 0;
+    let node = |node| {
+        let cpus = share(options.smp, node);
+        let range = format!(",cpus={first_cpu}-{}", first_cpu + cpus.saturating_sub(1));
+        first_cpu += cpus;
+        Node {
+            backend: format!("memory-backend-ram,id=node{node},size={}M", share(options.mem, node)),
+            topology: format!("node,nodeid={node},memdev=node{node}{}", if cpus > 0 { &range } else { "" }),
+        }
+    };
+    (0..nodes).filter(|_| nodes > 1).map(node).collect()
 }
 
 /// Returns the kernel's command line.
@@ -216,6 +246,24 @@ mod tests {
     #[test]
     fn without_a_scale_nothing_is_counted() {
         assert!(!line(&Options::for_kernel("debian:6.1")).contains("icount"));
+    }
+
+    #[test]
+    fn nodes_share_memory_and_cpus() {
+        assert!(!line(&Options::for_kernel("debian:6.1")).contains("numa"));
+        let two = line(&Options { nodes: 2, ..Options::for_kernel("debian:6.1") });
+        for part in [
+            "-object memory-backend-ram,id=node0,size=2048M -numa node,nodeid=0,memdev=node0,cpus=0-0",
+            "-object memory-backend-ram,id=node1,size=2048M -numa node,nodeid=1,memdev=node1,cpus=1-1",
+        ] {
+            assert!(two.contains(part), "{part} is not in {two}");
+        }
+        let odd = line(&Options { nodes: 3, smp: 2, mem: 1000, ..Options::for_kernel("debian:6.1") });
+        for part in ["id=node0,size=334M", "id=node1,size=333M", "id=node2,size=333M -numa node,nodeid=2,memdev=node2 "]
+        {
+            assert!(odd.contains(part), "{part} is not in {odd}");
+        }
+        assert!(line(&Options { nodes: 2, smp: 3, ..Options::for_kernel("debian:6.1") }).contains("cpus=0-1 "));
     }
 
     #[test]

@@ -17,6 +17,10 @@ pub enum Block {
     Page,
     /// Anonymous transparent huge pages.
     Thp,
+    /// Base pages of a shared memfd.
+    Memfd,
+    /// Base pages of a shared file in the directory for temporary files.
+    File,
     /// hugetlb pages of this size.
     Hugetlb(Size),
 }
@@ -28,6 +32,8 @@ impl FromStr for Block {
         match text.to_ascii_lowercase().as_str() {
             "page" => Ok(Self::Page),
             "thp" => Ok(Self::Thp),
+            "memfd" => Ok(Self::Memfd),
+            "file" => Ok(Self::File),
             size => size.parse().map(Self::Hugetlb),
         }
     }
@@ -38,6 +44,8 @@ impl fmt::Display for Block {
         match self {
             Self::Page => f.pad("page"),
             Self::Thp => f.pad("thp"),
+            Self::Memfd => f.pad("memfd"),
+            Self::File => f.pad("file"),
             Self::Hugetlb(size) => size.fmt(f),
         }
     }
@@ -101,7 +109,7 @@ impl Block {
     /// If the host has no such blocks at all.
     pub fn bytes(self, host: &HostBlocks) -> Result<u64, Missing> {
         match self {
-            Self::Page => Ok(host.page_bytes),
+            Self::Page | Self::Memfd | Self::File => Ok(host.page_bytes),
             Self::Hugetlb(size) if size.0 == host.page_bytes => Ok(size.0),
             Self::Thp => host.thp_bytes.ok_or(Missing::Thp),
             Self::Hugetlb(size) if host.hugetlb.iter().any(|(bytes, _)| *bytes == size.0) => Ok(size.0),
@@ -117,6 +125,8 @@ impl Block {
     pub fn backing(self, host: &HostBlocks) -> Result<Backing, Missing> {
         let bytes = self.bytes(host)?;
         Ok(match self {
+            Self::Memfd => Backing::Memfd,
+            Self::File => Backing::File,
             _ if bytes == host.page_bytes => Backing::Pages,
             Self::Page => Backing::Pages,
             Self::Thp => Backing::Thp(bytes),

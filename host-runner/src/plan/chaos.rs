@@ -5,6 +5,7 @@ use abi::op::{EACH, SLEEP};
 use abi::{Op, OpCode};
 
 use crate::guest::GuestSpec;
+use crate::random::Random;
 
 /// What a hostile guest may aim at, as IPAs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,35 +29,13 @@ const SCRIBBLES: u64 = 10;
 /// Kinds of ops.
 const ALL_KINDS: u64 = 16;
 
-/// Numbers that are the same for the same seed: xorshift64* (Vigna, "An experimental exploration of Marsaglia's xorshift
-/// generators, scrambled").
-struct Random(u64);
-
-impl Random {
-    fn new(seed: u64) -> Self {
-        // Any start but zero; the constant is 2^64 divided by the golden ratio.
-        Self(seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit.max(1)
-    }
-
-    /// Returns a number as guests get them wrong: nothing, something small, everything, or noise.
-    fn value(&mut self) -> u64 {
-        match self.below(4) {
-            0 => self.below(4),
-            1 => u64::MAX - self.below(4),
-            2 => 1 << self.below(64),
-            _ => self.next(),
-        }
+/// Returns a number as guests get them wrong: nothing, something small, everything, or noise.
+fn value(random: &mut Random) -> u64 {
+    match random.below(4) {
+        0 => random.below(4),
+        1 => u64::MAX - random.below(4),
+        2 => 1 << random.below(64),
+        _ => random.bits(),
     }
 }
 
@@ -64,7 +43,7 @@ impl Random {
 pub fn guest(seed: u64, vcpus: u64, targets: &Targets) -> GuestSpec {
     let mut random = Random::new(seed);
     let programs = (0..vcpus).map(|n| program(&mut random, n, targets)).collect();
-    GuestSpec { regions: Vec::new(), programs, records: RECORDS, ctr: None }
+    GuestSpec { regions: Vec::new(), programs, records: RECORDS, ..GuestSpec::default() }
 }
 
 fn program(random: &mut Random, vcpu: u64, targets: &Targets) -> Vec<Op> {
@@ -80,27 +59,27 @@ fn op(random: &mut Random, kinds: u64, vcpu: u64, targets: &Targets) -> Op {
     let one = |at: u64, value: u64| Op::range(OpCode::Store, at, 8, 0, value);
     match random.below(kinds) {
         // Header and vCPU entries are at the start: most shots go there.
-        0..6 => one(targets.channel + 8 * random.below(64), random.value()),
-        6..9 => one(targets.channel + 8 * random.below(words), random.value()),
+        0..6 => one(targets.channel + 8 * random.below(64), value(random)),
+        6..9 => one(targets.channel + 8 * random.below(words), value(random)),
         9 => {
             let first = random.below(words);
             let bytes = 8 * random.below(words - first);
-            Op::range(OpCode::Store, targets.channel + 8 * first, bytes, 8, random.value())
+            Op::range(OpCode::Store, targets.channel + 8 * first, bytes, 8, value(random))
         }
         // The vCPU's own number in the upper half makes some of them plausible.
         10 => one(targets.doorbell + 8 * random.below(2), vcpu << 32 | random.below(OPS)),
-        11 => one(targets.doorbell + 8 * random.below(512), random.value()),
-        12 => one(targets.uart + random.below(8), random.value()),
-        13 => Op::plain(OpCode::Event, [random.value(), random.value(), 0, 0]),
+        11 => one(targets.doorbell + 8 * random.below(512), value(random)),
+        12 => one(targets.uart + random.below(8), value(random)),
+        13 => Op::plain(OpCode::Event, [value(random), value(random), 0, 0]),
         14 => Op::rendezvous(random.below(64), random.below(4)).with_flags(SLEEP),
         _ => Op {
             code: random.below(16) as u16,
-            flags: random.next() as u16,
-            tag: random.next() as u32,
+            flags: random.bits() as u16,
+            tag: random.bits() as u32,
             start: targets.channel + 8 * random.below(words),
             bytes: random.below(4096),
             stride: random.below(128),
-            args: [random.value(), random.below(64), random.value(), random.value()],
+            args: [value(random), random.below(64), value(random), value(random)],
         }
         .with_flags(EACH),
     }

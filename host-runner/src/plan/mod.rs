@@ -2,6 +2,7 @@
 
 pub mod blocks;
 pub mod chaos;
+pub mod coherence;
 pub mod ctr;
 pub mod dside;
 pub mod policy;
@@ -25,6 +26,6 @@ pub mod event {
 }
 
 /// Returns the region under test. KVM wants slots in whole pages of any host; what the rounding adds is never touched.
-fn region(bytes: u64, backing: Backing) -> RegionSpec {
+pub fn region(bytes: u64, backing: Backing) -> RegionSpec {
     RegionSpec { ipa: REGION_IPA, bytes: bytes.next_multiple_of(64 << 10), backing }
 }

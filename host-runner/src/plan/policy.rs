@@ -76,7 +76,7 @@ impl Case {
             regions: vec![region(self.region_bytes, self.backing)],
             programs: vec![program],
             records,
-            ctr: None,
+            ..GuestSpec::default()
         }
     }
 }

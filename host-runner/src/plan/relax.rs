@@ -117,7 +117,7 @@ impl Case {
         let elements = self.region_bytes / self.block_bytes;
         // Per round: three records for each element, a summary for each op, and mismatches up to the cap twice.
         let records = self.rounds * (3 * elements + ops + 2 * abi::op::MISMATCH_CAP) + 1;
-        GuestSpec { regions: vec![region(self.region_bytes, self.backing)], programs, records, ctr: None }
+        GuestSpec { regions: vec![region(self.region_bytes, self.backing)], programs, records, ..GuestSpec::default() }
     }
 }
 

@@ -181,7 +181,7 @@ impl Case {
             regions: vec![region(self.region_bytes, self.backing)],
             programs,
             records: self.records(),
-            ctr: None,
+            ..GuestSpec::default()
         }
     }
 }

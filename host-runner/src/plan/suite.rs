@@ -13,10 +13,11 @@ use serde::Deserialize;
 use toml::Spanned;
 
 /// Plans inside the program, by name.
-pub const BUILT_IN: [(&str, &str); 3] = [
+pub const BUILT_IN: [(&str, &str); 4] = [
     ("quick", include_str!("../../../plans/quick.toml")),
     ("storms", include_str!("../../../plans/storms.toml")),
     ("nightly", include_str!("../../../plans/nightly.toml")),
+    ("litmus-all", include_str!("../../../plans/litmus.toml")),
 ];
 
 /// Most steps of a plan; a night has an end.

@@ -4,6 +4,7 @@
 
 use serde::Serialize;
 
+use super::coherence::event_name;
 use crate::evidence::attribution::Side;
 use crate::evidence::message::Kind;
 use crate::plan::relax::Sharing;
@@ -96,8 +97,15 @@ pub fn measures(case: &CaseResult) -> Vec<(Measure, u64)> {
     all
 }
 
-/// Returns the name of a case within its run: the block, and who raced for it and how where several vCPUs ran.
+/// Returns the name of a case within its run: the block, and who raced for it and how where several vCPUs ran; or the
+/// litmus test.
 pub fn case_label(case: &CaseResult) -> String {
+    if let Some(coherence) = &case.coherence {
+        return format!("{}.{}", case.block, event_name(coherence));
+    }
+    if let Some(litmus) = &case.litmus {
+        return litmus.name();
+    }
     let storm = case.storm.as_ref();
     let how = match (storm.map(|storm| storm.mode), case.sharing) {
         (Some(Mode::Mixed), _) => "mixed",

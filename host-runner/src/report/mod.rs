@@ -1,5 +1,6 @@
 //! What people and labs read, made from the stored result alone.
 
+pub mod coherence;
 pub mod formats;
 pub mod html;
 mod junit;
@@ -7,6 +8,7 @@ mod kcidb;
 mod ktap;
 mod lava;
 mod linaro;
+mod litmus;
 pub mod measure;
 mod prom;
 pub mod runs;

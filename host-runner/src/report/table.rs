@@ -2,9 +2,10 @@
 
 use std::io::{self, Write};
 
+use super::coherence;
 use super::words::quiet;
 use crate::evidence::machine::Platform;
-use crate::result::{CaseResult, RunResult, Timing};
+use crate::result::{CaseResult, RunResult, Status, Timing};
 use crate::verdict::{describe, relax_faults};
 
 const HEAD: [&str; 7] =
@@ -20,14 +21,22 @@ pub fn print(out: &mut impl Write, runs: &[&RunResult]) -> io::Result<()> {
         writeln!(out, "{}", headline(run))?;
     }
     writeln!(out)?;
+    super::litmus::table(out, runs)?;
+    let (grids, tables): (Vec<&RunResult>, Vec<_>) = runs.iter().partition(|run| coherence::is_grid(run));
     let mut rows = vec![HEAD.map(str::to_owned)];
-    for run in runs {
-        rows.extend(run.cases.iter().map(|case| row(run, case)));
+    for run in &tables {
+        rows.extend(run.cases.iter().filter(|case| case.litmus.is_none()).map(|case| row(run, case)));
     }
-    columns(out, &rows)?;
-    writeln!(out)?;
-    for run in runs {
+    if rows.len() > 1 {
+        columns(out, &rows)?;
+        writeln!(out)?;
+    }
+    for run in tables {
         details(out, run)?;
+    }
+    for run in grids {
+        coherence::grid(out, run)?;
+        absent(out, run)?;
     }
     Ok(())
 }
@@ -39,6 +48,22 @@ pub fn print(out: &mut impl Write, runs: &[&RunResult]) -> io::Result<()> {
 /// Of the writer.
 pub fn columns<const N: usize>(out: &mut impl Write, rows: &[[String; N]]) -> io::Result<()> {
     aligned(out, rows, 2)
+}
+
+/// Prints rows of any number of words, all to the left.
+///
+/// # Errors
+///
+/// Of the writer.
+pub fn columns_left_of(out: &mut impl Write, rows: &[Vec<String>]) -> io::Result<()> {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<_> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    for row in rows {
+        let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        writeln!(out, "{}", cells.join("  ").trim_end())?;
+    }
+    Ok(())
 }
 
 /// Prints rows of words, all to the left.
@@ -127,9 +152,11 @@ fn row(run: &RunResult, case: &CaseResult) -> [String; 7] {
 }
 
 fn details(out: &mut impl Write, run: &RunResult) -> io::Result<()> {
-    for case in &run.cases {
+    // What the table of litmus tests has no room for.
+    let told = |case: &&CaseResult| case.litmus.is_none() || case.verdict.status != Status::Pass;
+    for case in run.cases.iter().filter(told) {
         let (status, reason) = (case.verdict.status.name(), quiet(&case.verdict.reason));
-        writeln!(out, "{} {}: {status}: {reason}", run.machine.kernel_release, case.block)?;
+        writeln!(out, "{} {}: {status}: {reason}", run.machine.kernel_release, case.name())?;
         if let Some(cost) = &case.tracing_cost {
             let (percent, without, with) = (cost.percent(), time(cost.untraced_ns), time(cost.traced_ns));
             writeln!(out, "    tracing cost: {percent:+.1} % of the median exec fault ({without} to {with})")?;
@@ -143,11 +170,19 @@ fn details(out: &mut impl Write, run: &RunResult) -> io::Result<()> {
                 writeln!(out, "    {}", quiet(&line))?;
             }
         }
+        if let Some(random) = &case.random {
+            coherence::random(out, random)?;
+        }
         for line in &case.autopsy {
             writeln!(out, "    {}", quiet(line))?;
         }
     }
     super::storm::findings(out, run)?;
+    absent(out, run)
+}
+
+/// Says which evidence was missing.
+fn absent(out: &mut impl Write, run: &RunResult) -> io::Result<()> {
     for absent in &run.evidence.absent {
         writeln!(out, "{}: without {}", run.machine.kernel_release, quiet(absent))?;
     }

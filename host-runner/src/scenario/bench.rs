@@ -96,6 +96,18 @@ impl<'a> Bench<'a> {
         Ok(Self { name, common, image, index: 0, vcpus: Vec::new() })
     }
 
+    /// Returns the guest's image.
+    pub fn image(&self) -> &[u8] {
+        &self.image
+    }
+
+    /// Keeps what a guest read of its CPUs, if it has the most so far.
+    pub fn learn(&mut self, run: &GuestRun) {
+        if self.vcpus.len() < run.vcpus.len() {
+            self.vcpus = run.vcpus.iter().map(facts).collect();
+        }
+    }
+
     /// Returns the round to trace when `rounds` are timed before it.
     pub fn traced(&self, rounds: u64) -> Option<u64> {
         (!self.common.no_trace).then_some(rounds)
@@ -140,7 +152,7 @@ impl<'a> Bench<'a> {
     ) -> Result<Option<Ran>, Error> {
         result.block_bytes = ground.block_bytes;
         result.region_bytes = ground.region_bytes;
-        session.journal(&Step::Case { block: result.block.to_string(), plan: Box::new(result.clone()) })?;
+        session.journal(&Step::Case { block: result.name(), plan: Box::new(result.clone()) })?;
         let phase = counting::phase_of(self.index);
         let mut observer = Observer::new(session, Setup { phase, ..setup });
         let limit = Duration::from_secs(self.common.time_limit);
@@ -177,7 +189,7 @@ impl<'a> Bench<'a> {
     pub fn done(&mut self, session: &mut Session, case: &CaseResult) -> Result<(), Error> {
         self.index += 1;
         session.journal(&Step::CaseDone {
-            block: case.block.to_string(),
+            block: case.name(),
             status: case.verdict.status,
             result: Box::new(case.clone()),
             vcpus: self.vcpus.clone(),
@@ -209,9 +221,7 @@ impl<'a> Bench<'a> {
         run: &GuestRun,
         result: &mut CaseResult,
     ) -> Result<(), Error> {
-        if self.vcpus.len() < run.vcpus.len() {
-            self.vcpus = run.vcpus.iter().map(facts).collect();
-        }
+        self.learn(run);
         if let Some(boot) = run.vcpus.first() {
             result.predicted = predicted(boot.machine_ctr(), ground.block_bytes, ground.host.page_bytes);
         }

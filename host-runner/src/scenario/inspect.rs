@@ -22,7 +22,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 struct Nobody;
 
 impl vmm::Watch for Nobody {
-    fn event(&mut self, _: &Op, _: &vmm::Memory) {}
+    fn event(&mut self, _: usize, _: &Op, _: &vmm::Host<'_>) {}
     fn tick(&mut self) {}
     fn interrupted(&self) -> bool {
         false
@@ -68,7 +68,7 @@ fn ask_on(cpu: usize, image: &[u8]) -> Result<VcpuFacts, String> {
 }
 
 fn boot(image: &[u8]) -> Result<VcpuFacts, String> {
-    let spec = GuestSpec { regions: Vec::new(), programs: vec![vec![Op::end()]], records: 8, ctr: None };
+    let spec = GuestSpec { regions: Vec::new(), programs: vec![vec![Op::end()]], records: 8, ..GuestSpec::default() };
     let run = vmm::run(&spec, image, LIMIT, &mut Nobody).map_err(|error| error.to_string())?;
     if let Some(verdict) = guest_verdict(&run) {
         return Err(verdict.reason);

@@ -3,11 +3,15 @@
 pub mod bench;
 pub mod boot;
 pub mod chaos;
+pub mod coherence;
 pub mod dside;
 pub mod inspect;
+pub mod litmus;
+mod movers;
 pub mod observer;
 pub mod outcome;
 pub mod policy;
 pub mod relax;
 pub mod session;
+pub mod stage;
 pub mod storm;

@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 use abi::Op;
 use indicatif::ProgressBar;
 
+use super::movers::Movers;
 use super::outcome::progress;
 use super::session::{Error, Session};
+use crate::coherence::event::Event;
 use crate::evidence::attribution::attribute_all;
 use crate::evidence::message::Parser;
 use crate::evidence::trace::{GuestFault, Trace, TraceLog};
@@ -22,7 +24,7 @@ use crate::vmm;
 pub struct Signals<'a>(pub &'a Session);
 
 impl vmm::Watch for Signals<'_> {
-    fn event(&mut self, _: &Op, _: &vmm::Memory) {}
+    fn event(&mut self, _: usize, _: &Op, _: &vmm::Host<'_>) {}
     fn tick(&mut self) {}
     fn interrupted(&self) -> bool {
         self.0.interrupted()
@@ -68,6 +70,7 @@ pub struct Observer<'a> {
     seen: Observed,
     failure: Option<Error>,
     bar: ProgressBar,
+    movers: Option<Movers>,
 }
 
 /// What was collected.
@@ -89,6 +92,8 @@ pub struct Observed {
     pub rounds: u64,
     /// Timed host events.
     pub timed: Vec<Timed>,
+    /// Host events of [`coherence`](crate::coherence) that were carried out.
+    pub events: u64,
     /// Whether [`Setup::until`] ended the run.
     pub time_over: bool,
     /// What was missing.
@@ -96,12 +101,12 @@ pub struct Observed {
 }
 
 impl vmm::Watch for Observer<'_> {
-    fn event(&mut self, op: &Op, memory: &vmm::Memory) {
+    fn event(&mut self, vcpu: usize, op: &Op, host: &vmm::Host<'_>) {
         match op.args[0] {
-            event::ROUND => self.begin_round(memory),
-            event::UNMAP => self.timed(event::UNMAP, || memory.unmap_stage2(0)),
-            event::DISCARD => self.timed(event::DISCARD, || memory.discard(0)),
-            _ => (),
+            event::ROUND => self.begin_round(host),
+            event::UNMAP => self.timed(event::UNMAP, || host.unmap_stage2(0)),
+            event::DISCARD => self.timed(event::DISCARD, || host.discard(0)),
+            other => self.host_event(other, vcpu, host),
         }
     }
 
@@ -123,14 +128,14 @@ impl<'a> Observer<'a> {
     pub fn new(session: &'a mut Session, setup: Setup) -> Self {
         let bar = progress(&setup.label);
         let (parser, seen) = (Parser::new(), Observed::default());
-        Self { session, setup, began: Instant::now(), parser, trace: None, seen, failure: None, bar }
+        Self { session, setup, began: Instant::now(), parser, trace: None, seen, failure: None, bar, movers: None }
     }
 
-    fn begin_round(&mut self, memory: &vmm::Memory) {
+    fn begin_round(&mut self, host: &vmm::Host<'_>) {
         let round = self.seen.rounds;
         if round == 0 {
-            self.write_code(memory);
-        } else if let Err(error) = memory.unmap_stage2(0) {
+            self.write_code(host);
+        } else if let Err(error) = host.unmap_stage2(0) {
             self.seen.absent.push(format!("round {round}: stage 2 could not be unmapped: {error}"));
         }
         if round > 0 && self.setup.until.is_some_and(|until| self.began.elapsed() >= until) {
@@ -149,9 +154,9 @@ impl<'a> Observer<'a> {
         self.seen.rounds += 1;
     }
 
-    fn write_code(&mut self, memory: &vmm::Memory) {
+    fn write_code(&mut self, host: &vmm::Host<'_>) {
         for ipa in &self.setup.code {
-            if let Err(error) = memory.write_code(0, REGION_IPA, *ipa, GENERATION as u16) {
+            if let Err(error) = host.write_code(0, *ipa, GENERATION as u16) {
                 self.seen.absent.push(format!("code at {ipa:#x} could not be written: {error}"));
                 return;
             }
@@ -161,8 +166,8 @@ impl<'a> Observer<'a> {
     fn open_trace(&mut self) {
         match Trace::open() {
             Ok(trace) => {
-                let probed = |part: &str| !trace.absent().iter().any(|absent| absent.part == part);
-                (self.seen.icache_probed, self.seen.dcache_probed) = (probed("icache"), probed("dcache"));
+                let probed = Probed::of(&trace);
+                (self.seen.icache_probed, self.seen.dcache_probed) = (probed.icache, probed.dcache);
                 let absent = trace.absent().iter().map(|part| format!("trace of {}: {}", part.part, part.why));
                 self.seen.absent.extend(absent);
                 self.seen.threads = vcpu_threads();
@@ -180,6 +185,23 @@ impl<'a> Observer<'a> {
         match outcome {
             Ok(()) => self.seen.timed.push(Timed { event, ns, traced: self.trace.is_some() }),
             Err(error) => self.seen.absent.push(format!("host event {event}: {error}")),
+        }
+    }
+
+    fn host_event(&mut self, number: u64, vcpu: usize, host: &vmm::Host<'_>) {
+        let Some(event) = Event::from_raw(number) else { return };
+        let outcome = match event {
+            Event::MoveVcpu => self.movers.get_or_insert_with(Movers::new).rotate().map_err(|error| error.to_string()),
+            _ => host.perform(&vmm::Act::on_nothing(event, vcpu)).map_err(|refused| refused.to_string()),
+        };
+        match outcome {
+            Ok(()) => self.seen.events += 1,
+            Err(why) => {
+                let what = format!("host event {}: {why}", event.name());
+                if !self.seen.absent.contains(&what) {
+                    self.seen.absent.push(what);
+                }
+            }
         }
     }
 
@@ -232,24 +254,47 @@ impl Observed {
 
     /// Returns what the kernel did in the region, from the trace.
     pub fn host_side(&self, region_bytes: u64) -> Option<HostSide> {
-        let region = REGION_IPA..REGION_IPA + region_bytes;
-        let mut faults: Vec<FaultCount> = Vec::new();
-        for fault in self.log.faults.iter().filter(|fault| region.contains(&fault.ipa)) {
-            let named = fault_count(fault);
-            let same = |f: &&mut FaultCount| (&f.access, &f.kind, f.level) == (&named.access, &named.kind, named.level);
-            match faults.iter_mut().find(same) {
-                Some(known) => known.count += 1,
-                None => faults.push(named),
-            }
-        }
-        let icache = self.icache_probed.then(|| maintenance(&self.log.icache));
-        let dcache = self.dcache_probed.then(|| maintenance(&self.log.dcache));
-        self.traced.then_some(HostSide { faults, icache, dcache })
+        let probed = Probed { icache: self.icache_probed, dcache: self.dcache_probed };
+        self.traced.then(|| host_side(&self.log, probed, region_bytes))
     }
 }
 
+/// Which maintenance functions could be probed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Probed {
+    /// The I side's.
+    pub icache: bool,
+    /// The D side's.
+    pub dcache: bool,
+}
+
+impl Probed {
+    /// Returns what a trace has.
+    pub fn of(trace: &Trace) -> Self {
+        let probed = |part: &str| !trace.absent().iter().any(|absent| absent.part == part);
+        Self { icache: probed("icache"), dcache: probed("dcache") }
+    }
+}
+
+/// Returns what the kernel did in the region, from a trace.
+pub fn host_side(log: &TraceLog, probed: Probed, region_bytes: u64) -> HostSide {
+    let region = REGION_IPA..REGION_IPA + region_bytes;
+    let mut faults: Vec<FaultCount> = Vec::new();
+    for fault in log.faults.iter().filter(|fault| region.contains(&fault.ipa)) {
+        let named = fault_count(fault);
+        let same = |f: &&mut FaultCount| (&f.access, &f.kind, f.level) == (&named.access, &named.kind, named.level);
+        match faults.iter_mut().find(same) {
+            Some(known) => known.count += 1,
+            None => faults.push(named),
+        }
+    }
+    let icache = probed.icache.then(|| maintenance(&log.icache));
+    let dcache = probed.dcache.then(|| maintenance(&log.dcache));
+    HostSide { faults, icache, dcache }
+}
+
 /// Returns this process's threads that run vCPUs: `vcpu-3` is vCPU 3.
-fn vcpu_threads() -> HashMap<u32, u64> {
+pub fn vcpu_threads() -> HashMap<u32, u64> {
     let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let of = |task: fs::DirEntry| {
         let pid = task.file_name().to_str()?.parse().ok()?;

@@ -356,10 +356,10 @@ impl Session {
         }
         if !self.common.quiet {
             // A closed pipe is the reader's choice; the result is on disk.
-            let _ = report::formats::print(&mut std::io::stdout(), self.common.format, &Subject::from(&result));
+            let _ = report::formats::print(&mut std::io::stdout(), self.common.format(), &Subject::from(&result));
             // In the lab the directory has another name outside, which the lab prints.
             if std::env::var_os("FAULTLINE_RUN_NAME").is_none() {
-                match self.common.format {
+                match self.common.format() {
                     report::formats::Format::Human => println!("{path}"),
                     _ => eprintln!("{path}"),
                 }

@@ -8,7 +8,7 @@ use crate::result::{CaseResult, RunResult, Storm};
 const GROWTH_OF_FOUR: f64 = 3.5;
 
 /// One statement about the kernels.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Finding {
     /// Whether it came out as it has to.
     pub holds: bool,

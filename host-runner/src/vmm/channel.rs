@@ -20,6 +20,8 @@ pub struct Layout {
     programs: Vec<u64>,
     rings: Vec<u64>,
     capacity: u64,
+    /// Ops that each program has room for.
+    ops: Vec<u64>,
     /// Size of the channel in bytes, a multiple of 64 KiB; at most [`CHANNEL_BYTES_MAX`].
     pub bytes: u64,
 }
@@ -35,15 +37,16 @@ impl Layout {
         };
         let regions_offset = take(spec.regions.len() as u64 * size_of::<Region>() as u64)?;
         let mut programs = Vec::new();
-        for program in &spec.programs {
-            programs.push(take(program.len() as u64 * OP_BYTES)?);
+        let ops: Vec<_> = spec.programs.iter().map(|program| spec.ops.max(program.len() as u64)).collect();
+        for room in &ops {
+            programs.push(take(room.checked_mul(OP_BYTES)?)?);
         }
         let mut rings = Vec::new();
         for _ in &spec.programs {
             rings.push(take(spec.records.checked_mul(RECORD_BYTES)?)?);
         }
         let bytes = next.checked_next_multiple_of(64 << 10).filter(|bytes| *bytes <= CHANNEL_BYTES_MAX)?;
-        Some(Self { regions_offset, programs, rings, capacity: spec.records, bytes })
+        Some(Self { regions_offset, programs, rings, capacity: spec.records, ops, bytes })
     }
 
     fn vcpu(&self, n: usize) -> u64 {
@@ -69,12 +72,30 @@ impl Layout {
         for (n, program) in spec.programs.iter().enumerate() {
             let vcpu = self.vcpu(n);
             put(vcpu + offset_of!(Vcpu, program_offset) as u64, self.programs[n])?;
-            put(vcpu + offset_of!(Vcpu, program_ops) as u64, program.len() as u64)?;
             put(vcpu + offset_of!(Vcpu, records_offset) as u64, self.rings[n])?;
             put(vcpu + offset_of!(Vcpu, records_capacity) as u64, self.capacity)?;
-            for (op, at) in program.iter().zip((self.programs[n]..).step_by(size_of::<Op>())) {
-                memory.write_obj(op.to_words(), at as usize)?;
-            }
+            self.put_program(memory, n, program)?;
+        }
+        Ok(())
+    }
+
+    /// Returns whether a program of this many ops has room as vCPU `n`'s.
+    pub fn has_room(&self, n: usize, ops: usize) -> bool {
+        self.ops.get(n).is_some_and(|room| ops as u64 <= *room)
+    }
+
+    /// Gives vCPU `n`, which is at [`abi::OpCode::Next`], its next program, and empties its ring.
+    ///
+    /// # Errors
+    ///
+    /// If `memory` is smaller than the layout.
+    pub fn put_program(&self, memory: &VolatileSlice<'_>, n: usize, program: &[Op]) -> Result<(), VolatileMemoryError> {
+        let put = |field: usize, value: u64| memory.write_obj(value, self.vcpu(n) as usize + field);
+        put(offset_of!(Vcpu, program_ops), program.len() as u64)?;
+        put(offset_of!(Vcpu, records), 0)?;
+        put(offset_of!(Vcpu, dropped), 0)?;
+        for (op, at) in program.iter().zip((self.programs[n]..).step_by(size_of::<Op>())) {
+            memory.write_obj(op.to_words(), at as usize)?;
         }
         Ok(())
     }

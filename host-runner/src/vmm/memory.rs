@@ -1,20 +1,29 @@
 //! Host memory behind a memslot.
 
+use std::cell::RefCell;
 use std::ffi::c_void;
+use std::fs::File;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::null_mut;
 
-use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags, madvise, mmap_anonymous, mprotect, munmap};
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::mm::{
+    Advice, MapFlags, MprotectFlags, MremapFlags, ProtFlags, madvise, mmap, mmap_anonymous, mprotect, mremap_fixed,
+    munmap,
+};
 use vm_memory::VolatileSlice;
 
 use crate::guest::{Backing, RegionSpec};
 
-/// Anonymous memory of this process that a guest may scribble over.
+/// Memory of this process that a guest may scribble over.
 pub struct HostMemory {
     reservation: *mut c_void,
     reservation_bytes: usize,
     start: *mut c_void,
     bytes: usize,
+    /// What is mapped, where that is no anonymous memory.
+    file: RefCell<Option<OwnedFd>>,
 }
 
 // SAFETY: an owned mapping; its contents are only reached through `VolatileSlice` and system calls.
@@ -36,12 +45,29 @@ impl HostMemory {
         let reservation = unsafe { mmap_anonymous(null_mut(), reservation_bytes, ProtFlags::empty(), reserve)? };
         let skew = (spec.ipa.wrapping_sub(reservation as u64) % alignment) as usize;
         let start = reservation.wrapping_byte_add(skew);
-        let memory = Self { reservation, reservation_bytes, start, bytes };
-        let flags = MapFlags::PRIVATE | MapFlags::FIXED | backing_flags(spec.backing)?;
-        // SAFETY: replaces part of the reservation just made, which nothing uses yet.
-        unsafe { mmap_anonymous(start, bytes, ProtFlags::READ | ProtFlags::WRITE, flags)? };
+        let file = backing_file(spec)?;
+        let memory = Self { reservation, reservation_bytes, start, bytes, file: RefCell::new(file) };
+        memory.map(spec.backing)?;
         memory.populate(spec.backing)?;
         Ok(memory)
+    }
+
+    /// Maps the backing over the reservation.
+    fn map(&self, backing: Backing) -> io::Result<()> {
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        match &*self.file.borrow() {
+            Some(file) => {
+                let flags = MapFlags::SHARED | MapFlags::FIXED;
+                // SAFETY: replaces part of the reservation just made, which nothing uses yet.
+                unsafe { mmap(self.start, self.bytes, protection, flags, file.as_fd(), 0)? };
+            }
+            None => {
+                let flags = MapFlags::PRIVATE | MapFlags::FIXED | backing_flags(backing)?;
+                // SAFETY: as above.
+                unsafe { mmap_anonymous(self.start, self.bytes, protection, flags)? };
+            }
+        }
+        Ok(())
     }
 
     fn populate(&self, backing: Backing) -> io::Result<()> {
@@ -50,7 +76,7 @@ impl HostMemory {
             match backing {
                 Backing::Pages => madvise(self.start, self.bytes, Advice::LinuxNoHugepage)?,
                 Backing::Thp(_) => madvise(self.start, self.bytes, Advice::LinuxHugepage)?,
-                Backing::Hugetlb(_) => (),
+                Backing::Hugetlb(_) | Backing::Memfd | Backing::File => (),
                 Backing::Reserved => return Ok(()),
             }
             match madvise(self.start, self.bytes, Advice::LinuxPopulateWrite) {
@@ -88,6 +114,67 @@ impl HostMemory {
         Ok(())
     }
 
+    /// Lets the guest only read for a moment; the contents stay.
+    ///
+    /// # Errors
+    ///
+    /// What mprotect said.
+    pub fn protect_read_only(&self) -> io::Result<()> {
+        // SAFETY: as for `unmap_stage2`; nothing writes to the memory in between.
+        unsafe {
+            mprotect(self.start, self.bytes, MprotectFlags::READ)?;
+            mprotect(self.start, self.bytes, MprotectFlags::READ | MprotectFlags::WRITE)?;
+        }
+        Ok(())
+    }
+
+    /// Says whether copies of this process share the memory instead of copying it on write.
+    pub fn is_shared(&self) -> bool {
+        self.file.borrow().is_some()
+    }
+
+    /// Drops the contents: the next access finds zeros in pages that are new.
+    ///
+    /// # Errors
+    ///
+    /// What madvise said.
+    pub fn drop_contents(&self) -> io::Result<()> {
+        // Only a hole drops what a file keeps.
+        let advice = if self.is_shared() { Advice::LinuxRemove } else { Advice::LinuxDontNeed };
+        // SAFETY: memory that this object owns and that only `VolatileSlice` reads; losing its contents is the point.
+        unsafe { madvise(self.start, self.bytes, advice)? };
+        Ok(())
+    }
+
+    /// Asks the kernel to swap the contents out.
+    ///
+    /// # Errors
+    ///
+    /// What madvise said.
+    pub fn page_out(&self) -> io::Result<()> {
+        // SAFETY: memory that this object owns; the contents stay.
+        unsafe { madvise(self.start, self.bytes, Advice::LinuxPageOut)? };
+        Ok(())
+    }
+
+    /// Moves the pages of `other`, of the same size and backing, to where these stand.
+    ///
+    /// # Errors
+    ///
+    /// What mremap said.
+    pub fn replace_by(&self, other: Self) -> io::Result<()> {
+        // SAFETY: both mappings are owned and of the same length; what `other` leaves behind is a hole in its own
+        // reservation, which its drop unmaps.
+        unsafe { mremap_fixed(other.start, other.bytes, self.bytes, MremapFlags::MAYMOVE, self.start)? };
+        self.file.replace(other.file.take());
+        Ok(())
+    }
+
+    /// Returns the size in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes as u64
+    }
+
     /// Takes the memory away and leaves inaccessible address space in its place: the notifier of munmap unmaps stage 2.
     ///
     /// # Errors
@@ -111,11 +198,22 @@ impl Drop for HostMemory {
 
 fn backing_flags(backing: Backing) -> io::Result<MapFlags> {
     let bytes = match backing {
-        Backing::Pages | Backing::Thp(_) => return Ok(MapFlags::empty()),
+        Backing::Pages | Backing::Thp(_) | Backing::Memfd | Backing::File => return Ok(MapFlags::empty()),
         Backing::Reserved => return Ok(MapFlags::NORESERVE),
         Backing::Hugetlb(bytes) => bytes,
     };
     MapFlags::hugetlb_with_size_log2(bytes.trailing_zeros())
         .filter(|_| bytes.is_power_of_two())
         .ok_or_else(|| io::Error::other(format!("hugetlb page of {bytes} bytes is no size")))
+}
+
+/// Returns the file behind a region of shared memory.
+fn backing_file(spec: &RegionSpec) -> io::Result<Option<OwnedFd>> {
+    let file: OwnedFd = match spec.backing {
+        Backing::Memfd => memfd_create("faultline", MemfdFlags::CLOEXEC)?,
+        Backing::File => File::into(tempfile::tempfile()?),
+        Backing::Pages | Backing::Thp(_) | Backing::Hugetlb(_) | Backing::Reserved => return Ok(None),
+    };
+    ftruncate(&file, spec.bytes)?;
+    Ok(Some(file))
 }

@@ -4,33 +4,42 @@
 
 mod channel;
 mod console;
+mod events;
 mod fdt;
+mod host;
 pub mod layout;
 mod limits;
 mod memory;
+mod serve;
+mod userfault;
 mod vcpu;
 
 use std::io;
 use std::os::unix::thread::JoinHandleExt;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::channel;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use abi::Op;
-use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use vm_memory::Bytes;
 
-use crate::guest::{Backing, End, GuestRun, GuestSpec, RegionSpec, ShownCtr};
+use crate::guest::{Backing, Contents, End, GuestRun, GuestSpec, RegionSpec, ShownCtr, VcpuReport};
 use channel::Layout;
+pub use events::{Act, Refused};
+pub use host::Host;
 pub use limits::limits;
 use memory::HostMemory;
 use vcpu::{Left, Message, Runner, Shared};
 
-/// How often the watching thread looks up when nothing happens.
-const TICK: Duration = Duration::from_millis(200);
+/// Memslot of RAM.
+const RAM_SLOT: u32 = 0;
+/// Memslot of the channel.
+const CHANNEL_SLOT: u32 = 1;
+/// Memslot of the first region; the others follow.
+const REGION_SLOT: u32 = 2;
 /// How often a vCPU that should stop is kicked.
 const KICK: Duration = Duration::from_millis(10);
 /// Kicks a vCPU out of the guest.
@@ -64,6 +73,9 @@ pub enum Error {
         /// What KVM said.
         error: kvm_ioctls::Error,
     },
+    /// KVM does not split blocks ahead of faults.
+    #[error("KVM_CAP_ARM_EAGER_SPLIT_CHUNK_SIZE: {0}; it is there since Linux 6.5")]
+    EagerSplit(kvm_ioctls::Error),
     /// More vCPUs than KVM has.
     #[error("{0} vCPUs asked for, KVM on this machine gives at most {1}: use --vcpus {1}")]
     TooManyVcpus(usize, usize),
@@ -79,6 +91,9 @@ pub enum Error {
     /// The image does not fit.
     #[error("the payload image has {0} bytes, its place {max}: build it again", max = layout::IMAGE_BYTES)]
     Image(usize),
+    /// What a region is to hold does not fit it.
+    #[error("contents at {0:#x}: {1}")]
+    Contents(u64, io::Error),
     /// Guest memory could not be accessed.
     #[error("guest memory: {0}")]
     Access(#[from] vm_memory::VolatileMemoryError),
@@ -93,7 +108,7 @@ pub enum Error {
 impl Error {
     /// Says whether only what was asked for cannot be had here: a reason to skip it.
     pub fn is_lack(&self) -> bool {
-        matches!(self, Self::Memory(..) | Self::Ctr { .. })
+        matches!(self, Self::Memory(..) | Self::Ctr { .. } | Self::EagerSplit(_))
     }
 }
 
@@ -114,58 +129,24 @@ fn describe(region: &RegionSpec) -> String {
 
 /// What the caller of [`run`] does while the guest runs.
 pub trait Watch {
-    /// Does the host event that `op` asks for.
-    fn event(&mut self, op: &Op, memory: &Memory);
+    /// Does the host event that `op` asks for, for vCPU `vcpu`.
+    fn event(&mut self, vcpu: usize, op: &Op, host: &Host<'_>);
+    /// Takes what all vCPUs left of programs that ended in [`abi::OpCode::Next`], and returns those to run next; none to
+    /// end the guest.
+    fn next(&mut self, _reports: &[VcpuReport], _host: &Host<'_>) -> Option<Vec<Vec<Op>>> {
+        None
+    }
     /// Looks around; called several times a second.
     fn tick(&mut self);
     /// Returns whether the run should end now.
     fn interrupted(&self) -> bool;
 }
 
-/// The regions' host memory, for host events.
-pub struct Memory(Vec<HostMemory>);
-
-impl Memory {
-    /// Takes stage 2's mappings of region `n` away and leaves its contents.
-    ///
-    /// # Errors
-    ///
-    /// What mprotect said; EINVAL if there is no such region.
-    pub fn unmap_stage2(&self, n: usize) -> io::Result<()> {
-        self.region(n)?.unmap_stage2()
-    }
-
-    /// Takes the memory of region `n` away while the VM lives, as the end of a runner does.
-    ///
-    /// # Errors
-    ///
-    /// What mmap said; EINVAL if there is no such region.
-    pub fn discard(&self, n: usize) -> io::Result<()> {
-        self.region(n)?.discard()
-    }
-
-    /// Writes the code slot for `ipa` in `generation` into region `n`, whose first IPA is `base`.
-    ///
-    /// # Errors
-    ///
-    /// If the region does not hold it.
-    pub fn write_code(&self, n: usize, base: u64, ipa: u64, generation: u16) -> io::Result<()> {
-        let offset = ipa.checked_sub(base).ok_or(io::ErrorKind::InvalidInput)? as usize;
-        let code = abi::slot::encode(ipa, generation).map(u32::to_le_bytes).concat();
-        self.region(n)?.slice().write_slice(&code, offset).map_err(io::Error::other)
-    }
-
-    fn region(&self, n: usize) -> io::Result<&HostMemory> {
-        Ok(self.0.get(n).ok_or(io::ErrorKind::InvalidInput)?)
-    }
-}
-
 /// A guest, set up but not started. Fields drop in this order: vCPUs and VM before the memory they use.
 struct Guest {
     vcpus: Vec<VcpuFd>,
-    _vm: VmFd,
+    vm: VmFd,
     _ram: HostMemory,
-    regions: Memory,
     channel: HostMemory,
     layout: Layout,
     shown_ctr: Option<ShownCtr>,
@@ -188,7 +169,32 @@ pub fn check(vcpus: u64) -> Result<(), Error> {
 ///
 /// Names the step of the set-up that failed; whatever the guest itself does is in [`GuestRun`].
 pub fn run(spec: &GuestSpec, image: &[u8], limit: Duration, watch: &mut dyn Watch) -> Result<GuestRun, Error> {
-    let mut guest = set_up(spec, image)?;
+    let memory = |region: &RegionSpec| HostMemory::new(region).map_err(|error| Error::Memory(*region, error));
+    let regions = spec.regions.iter().map(memory).collect::<Result<Vec<_>, _>>()?;
+    for contents in &spec.contents {
+        put(spec, &regions, contents).map_err(|error| Error::Contents(contents.ipa, error))?;
+    }
+    run_on(spec, image, limit, watch, &regions, "vcpu")
+}
+
+/// Puts bytes where the guest finds them.
+fn put(spec: &GuestSpec, regions: &[HostMemory], contents: &Contents) -> io::Result<()> {
+    let holds = |region: &RegionSpec| (region.ipa..region.ipa + region.bytes).contains(&contents.ipa);
+    let n = spec.regions.iter().position(holds).ok_or(io::ErrorKind::InvalidInput)?;
+    let offset = (contents.ipa - spec.regions[n].ipa) as usize;
+    regions[n].slice().write_slice(&contents.bytes, offset).map_err(io::Error::other)
+}
+
+/// Runs a guest on memory that is there already, in threads of that name with the vCPU's number.
+fn run_on(
+    spec: &GuestSpec,
+    image: &[u8],
+    limit: Duration,
+    watch: &mut dyn Watch,
+    regions: &[HostMemory],
+    thread_name: &str,
+) -> Result<GuestRun, Error> {
+    let mut guest = set_up(spec, image, regions)?;
     let shared = Arc::new(Shared::new(spec.programs.clone()));
     let (sender, messages) = channel();
     let cpus = allowed_cpus();
@@ -201,7 +207,7 @@ pub fn run(spec: &GuestSpec, image: &[u8], limit: Duration, watch: &mut dyn Watc
         let (for_thread, messages) = (Arc::clone(&shared), sender.clone());
         let cpu = cpus[index % cpus.len()];
         let body = move || vcpu_thread(fd, cpu, index, &for_thread, messages);
-        let thread = thread::Builder::new().name(format!("vcpu-{index}")).spawn(body);
+        let thread = thread::Builder::new().name(format!("{thread_name}-{index}")).spawn(body);
         match thread {
             Ok(thread) => threads.push(thread),
             Err(error) => {
@@ -211,21 +217,31 @@ pub fn run(spec: &GuestSpec, image: &[u8], limit: Duration, watch: &mut dyn Watc
         }
     }
     drop(sender);
-    let end = watch_run(&messages, &guest.regions, limit, watch);
+    let host = Host::new(spec, image, regions, &guest.vm, &shared, &cpus);
+    let end = serve::until_the_end(&messages, &guest, &host, limit, watch);
     drop(messages);
     let registers = stop(&shared, &mut threads);
-    let mut vcpus = Vec::new();
-    for (n, registers) in registers.into_iter().enumerate() {
-        let mut report = guest.layout.report(&guest.channel.slice(), n)?;
-        report.shown_ctr = guest.shown_ctr;
-        if end != End::PoweredOff {
+    drop(host);
+    let mut vcpus = guest.reports(spec.programs.len())?;
+    if end != End::PoweredOff {
+        for (report, registers) in vcpus.iter_mut().zip(registers) {
             report.registers = registers;
         }
-        vcpus.push(report);
     }
     let boot = guest.layout.boot(&guest.channel.slice())?;
     let cpus = cpus.into_iter().take(spec.programs.len()).collect();
     Ok(GuestRun { end, vcpus, cpus, console: shared.console_text(), boot, notes })
+}
+
+impl Guest {
+    /// Returns what each vCPU left in the channel.
+    fn reports(&self, vcpus: usize) -> Result<Vec<VcpuReport>, Error> {
+        let report = |n| {
+            let report = self.layout.report(&self.channel.slice(), n)?;
+            Ok(VcpuReport { shown_ctr: self.shown_ctr, ..report })
+        };
+        (0..vcpus).map(report).collect()
+    }
 }
 
 fn vcpu_thread(
@@ -244,31 +260,6 @@ fn vcpu_thread(
     // Nobody listens any more once the run has ended.
     let _ = messages.send(Message::Left(left));
     registers
-}
-
-/// Serves events until the guest ends or has to.
-fn watch_run(messages: &Receiver<Message>, regions: &Memory, limit: Duration, watch: &mut dyn Watch) -> End {
-    let deadline = Instant::now() + limit;
-    loop {
-        match messages.recv_timeout(TICK) {
-            Ok(Message::Event { op, done }) => {
-                watch.event(&op, regions);
-                // The vCPU waits for this; it is only gone when the run stops.
-                let _ = done.send(());
-            }
-            Ok(Message::Left(Left::PoweredOff)) => return End::PoweredOff,
-            Ok(Message::Left(Left::Trapped(what))) => return End::Trapped(what),
-            Ok(Message::Left(Left::Stopped)) | Err(RecvTimeoutError::Timeout) => (),
-            Err(RecvTimeoutError::Disconnected) => return End::Trapped("all vCPU threads ended".into()),
-        }
-        watch.tick();
-        if watch.interrupted() {
-            return End::Interrupted;
-        }
-        if Instant::now() > deadline {
-            return End::TimedOut;
-        }
-    }
 }
 
 /// Stops all vCPU threads, however long the kernel keeps them, and returns what each had in its registers.
@@ -331,33 +322,28 @@ fn create_vm(kvm: &Kvm, spec: &GuestSpec) -> Result<VmFd, Error> {
     vm.map_err(|error| Error::Kvm("KVM_CREATE_VM", error))
 }
 
-fn set_up(spec: &GuestSpec, image: &[u8]) -> Result<Guest, Error> {
+fn set_up(spec: &GuestSpec, image: &[u8], regions: &[HostMemory]) -> Result<Guest, Error> {
     let kvm = open_kvm()?;
     let max_vcpus = max_vcpus(&kvm);
     if spec.programs.len() > max_vcpus {
         return Err(Error::TooManyVcpus(spec.programs.len(), max_vcpus));
     }
     let vm = create_vm(&kvm, spec)?;
+    if let Some(chunk) = spec.eager_split {
+        host::split_eagerly(&vm, chunk)?;
+    }
     let layout = Layout::new(spec).ok_or(Error::Channel)?;
-    let pages = |ipa, bytes| RegionSpec { ipa, bytes, backing: Backing::Pages };
-    let mut slots = 0;
-    let mut slot = |region: RegionSpec| -> Result<HostMemory, Error> {
-        let memory = HostMemory::new(&region).map_err(|error| Error::Memory(region, error))?;
-        let slot = kvm_userspace_memory_region {
-            slot: slots,
-            flags: 0,
-            guest_phys_addr: region.ipa,
-            memory_size: region.bytes,
-            userspace_addr: memory.host_va(),
-        };
-        slots += 1;
-        // SAFETY: the memory is mapped, belongs to this guest alone, and is dropped after the VM.
-        unsafe { vm.set_user_memory_region(slot) }.map_err(|error| Error::Kvm("KVM_SET_USER_MEMORY_REGION", error))?;
-        Ok(memory)
+    let own = |ipa, bytes| {
+        let region = RegionSpec { ipa, bytes, backing: Backing::Pages };
+        HostMemory::new(&region).map_err(|error| Error::Memory(region, error))
     };
-    let ram = slot(pages(layout::RAM, layout::RAM_BYTES))?;
-    let channel = slot(pages(layout::CHANNEL, layout.bytes))?;
-    let regions = Memory(spec.regions.iter().map(|region| slot(*region)).collect::<Result<_, _>>()?);
+    let ram = own(layout::RAM, layout::RAM_BYTES)?;
+    let channel = own(layout::CHANNEL, layout.bytes)?;
+    host::set_slot(&vm, RAM_SLOT, layout::RAM, &ram, 0)?;
+    host::set_slot(&vm, CHANNEL_SLOT, layout::CHANNEL, &channel, 0)?;
+    for ((slot, region), memory) in (REGION_SLOT..).zip(&spec.regions).zip(regions) {
+        host::set_slot(&vm, slot, region.ipa, memory, 0)?;
+    }
     layout.fill(&channel.slice(), spec)?;
     let mut vcpus = Vec::new();
     let mut affinities = Vec::new();
@@ -375,5 +361,5 @@ fn set_up(spec: &GuestSpec, image: &[u8]) -> Result<Guest, Error> {
     if let Some(boot) = vcpus.first() {
         vcpu::set_entry(boot)?;
     }
-    Ok(Guest { vcpus, _vm: vm, _ram: ram, regions, channel, layout, shown_ctr })
+    Ok(Guest { vcpus, vm, _ram: ram, channel, layout, shown_ctr })
 }

@@ -1,8 +1,8 @@
 //! One vCPU: set-up, the loop of its thread, its registers.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, SyncSender, sync_channel};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 
 use abi::channel::doorbell;
 use abi::op::MAX_RENDEZVOUS;
@@ -136,8 +136,15 @@ pub fn registers(fd: &VcpuFd) -> Vec<String> {
 
 /// What a vCPU thread tells the thread that watches the run.
 pub enum Message {
+    /// A vCPU has run its program; it goes on with another when the sender is used or dropped.
+    Next {
+        /// To let the vCPU go on.
+        done: SyncSender<()>,
+    },
     /// The guest asks for the event of an op; it goes on when the sender is used or dropped.
     Event {
+        /// Which vCPU asks.
+        vcpu: usize,
         /// The op, from the host's own copy of the program.
         op: Op,
         /// To let the vCPU go on.
@@ -163,11 +170,16 @@ type Arrivals = [u64; MAX_RENDEZVOUS as usize];
 
 /// What the vCPU threads of one guest share.
 pub struct Shared {
-    programs: Vec<Vec<Op>>,
+    programs: RwLock<Vec<Vec<Op>>>,
+    /// Kernel's ids of the vCPUs' threads; 0 before they run.
+    threads: Vec<AtomicI32>,
     arrivals: Mutex<Arrivals>,
     arrived: Condvar,
     stop: AtomicBool,
     console: Mutex<Console>,
+    /// Held while a host event is carried out.
+    event: Mutex<()>,
+    events_done: AtomicU64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -178,12 +190,30 @@ impl Shared {
     /// Returns the state of a guest with these programs.
     pub fn new(programs: Vec<Vec<Op>>) -> Self {
         Self {
-            programs,
+            threads: programs.iter().map(|_| AtomicI32::new(0)).collect(),
+            programs: RwLock::new(programs),
             arrivals: Mutex::new([0; MAX_RENDEZVOUS as usize]),
             arrived: Condvar::new(),
             stop: AtomicBool::new(false),
             console: Mutex::new(Console::new()),
+            event: Mutex::new(()),
+            events_done: AtomicU64::new(0),
         }
+    }
+
+    /// Replaces the programs, while all vCPUs wait for that.
+    pub fn set_programs(&self, programs: Vec<Vec<Op>>) {
+        *self.programs.write().unwrap_or_else(PoisonError::into_inner) = programs;
+    }
+
+    /// Returns the kernel's id of vCPU `index`'s thread.
+    pub fn thread(&self, index: usize) -> Option<i32> {
+        self.threads.get(index).map(|thread| thread.load(Ordering::SeqCst)).filter(|id| *id != 0)
+    }
+
+    fn op(&self, vcpu: usize, index: u64) -> Option<Op> {
+        let programs = self.programs.read().unwrap_or_else(PoisonError::into_inner);
+        programs.get(vcpu)?.get(usize::try_from(index).ok()?).copied()
     }
 
     /// Asks all threads to stop; those inside the guest have to be kicked as well.
@@ -196,6 +226,19 @@ impl Shared {
 
     fn stopping(&self) -> bool {
         self.stop.load(Ordering::SeqCst)
+    }
+
+    /// Carries out a host event. vCPUs that run meanwhile may find memory gone for a moment.
+    pub fn carry_out(&self, event: impl FnOnce()) {
+        let _guard = lock(&self.event);
+        event();
+        self.events_done.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Says, once no host event is under way, whether one has ended since there were `before` of them.
+    fn event_ended_since(&self, before: u64) -> bool {
+        drop(lock(&self.event));
+        self.events_done.load(Ordering::SeqCst) != before
     }
 
     /// Returns what the guest wrote on its console.
@@ -230,13 +273,19 @@ pub struct Runner<'a> {
 impl Runner<'_> {
     /// Runs the vCPU until the guest is off, the run stops or something unexpected happens.
     pub fn run(&self, fd: &mut VcpuFd) -> Left {
+        if let Some(thread) = self.shared.threads.get(self.index) {
+            thread.store(rustix::thread::gettid().as_raw_nonzero().get(), Ordering::SeqCst);
+        }
         loop {
             if self.shared.stopping() {
                 return Left::Stopped;
             }
+            let before = self.shared.events_done.load(Ordering::SeqCst);
             let left = match fd.run() {
                 Ok(exit) => self.exit(exit),
                 Err(error) if error.errno() == libc::EINTR || error.errno() == libc::EAGAIN => None,
+                // A fault while mprotect had taken the memory away: the guest did nothing wrong, and tries again.
+                Err(error) if error.errno() == libc::EFAULT && self.shared.event_ended_since(before) => None,
                 Err(error) => Some(Left::Trapped(format!("vcpu-{}: KVM_RUN failed: {error}", self.index))),
             };
             if let Some(left) = left {
@@ -273,7 +322,9 @@ impl Runner<'_> {
         }
         let value = <[u8; 8]>::try_from(data).map(u64::from_le_bytes);
         match (ipa.checked_sub(layout::DOORBELL), value) {
-            (Some(offset @ (doorbell::EVENT | doorbell::ARRIVE)), Ok(value)) => self.ring(offset, value),
+            (Some(offset @ (doorbell::EVENT | doorbell::ARRIVE | doorbell::NEXT)), Ok(value)) => {
+                self.ring(offset, value)
+            }
             _ => trapped(format!("the guest wrote {} bytes to {ipa:#x}, where nothing is", data.len())),
         }
     }
@@ -281,14 +332,12 @@ impl Runner<'_> {
     /// Acts on a doorbell write. The op is looked up in the host's copy: a guest can only ask for what it was given.
     fn ring(&self, offset: u64, value: u64) -> Option<Left> {
         let (vcpu, index) = (value >> 32, value & 0xffff_ffff);
-        let op = self.shared.programs[self.index].get(index as usize).filter(|_| vcpu == self.index as u64);
+        let op = self.shared.op(self.index, index).filter(|_| vcpu == self.index as u64);
         match (offset, op.map(|op| (op, OpCode::from_raw(op.code)))) {
-            (doorbell::ARRIVE, Some((op, Some(OpCode::Rendezvous)))) => self.shared.arrive(op),
+            (doorbell::NEXT, Some((_, Some(OpCode::Next)))) => self.ask(|done| Message::Next { done }),
+            (doorbell::ARRIVE, Some((op, Some(OpCode::Rendezvous)))) => self.shared.arrive(&op),
             (doorbell::EVENT, Some((op, Some(OpCode::Event)))) => {
-                let (done, wait) = sync_channel(1);
-                // Either may fail when the run stops, which the loop notices.
-                let _ = self.messages.send(Message::Event { op: *op, done });
-                let _ = wait.recv();
+                self.ask(|done| Message::Event { vcpu: self.index, op, done });
             }
             _ => {
                 let what = format!("vcpu-{}: rang the doorbell for op {index} of vCPU {vcpu}", self.index);
@@ -296,6 +345,14 @@ impl Runner<'_> {
             }
         }
         None
+    }
+
+    /// Sends a message and waits until it has been acted on.
+    fn ask(&self, message: impl FnOnce(SyncSender<()>) -> Message) {
+        let (done, wait) = sync_channel(1);
+        // Either may fail when the run stops, which the loop notices.
+        let _ = self.messages.send(message(done));
+        let _ = wait.recv();
     }
 }
 

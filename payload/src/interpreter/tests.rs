@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use abi::race;
+
 use super::*;
 
 /// Memory is coherent; addresses in `faulting` abort.
@@ -14,6 +16,13 @@ pub(crate) struct FakeCpu {
     maintenance: Vec<(&'static str, u64)>,
     rendezvous: Vec<u64>,
     events: Vec<u32>,
+    /// What was called, and what each call of an address returns.
+    calls: Vec<u64>,
+    returns: BTreeMap<u64, std::vec::IntoIter<u64>>,
+    meetings: Vec<u64>,
+    /// What another thread leaves in a race's stop word before each meeting.
+    stops: std::vec::IntoIter<u64>,
+    spins: Vec<u64>,
 }
 
 impl FakeCpu {
@@ -40,7 +49,10 @@ impl Cpu for FakeCpu {
         let generation = (low >> 5) as u16;
         self.access(slot::token(ipa, generation), ipa)
     }
-    fn load(&mut self, ipa: u64) -> Access {
+    fn prepare(&mut self, _: Look, _: u64, _: u64) -> bool {
+        true
+    }
+    fn load(&mut self, ipa: u64, _: Look) -> Access {
         let value = self.memory.get(&ipa).copied().unwrap_or(0);
         self.access(value, ipa)
     }
@@ -69,6 +81,27 @@ impl Cpu for FakeCpu {
     }
     fn wait(&mut self, ticks: u64) {
         self.clock += ticks;
+    }
+    fn call(&mut self, ipa: u64) -> Access {
+        self.calls.push(ipa);
+        let value = self.returns.get_mut(&ipa).and_then(Iterator::next).unwrap_or(0);
+        Access { esr: if self.faulting.contains(&ipa) { 0x8600_000f } else { 0 }, value, ..Access::default() }
+    }
+    fn peek(&mut self, ipa: u64) -> u64 {
+        self.memory.get(&ipa).copied().unwrap_or(0)
+    }
+    fn poke(&mut self, ipa: u64, value: u64) {
+        self.memory.insert(ipa, value);
+    }
+    fn meet(&mut self, ipa: u64, _: u64) {
+        self.meetings.push(ipa);
+        // What the thread that leads would do.
+        if let Some(stop) = self.stops.next() {
+            self.memory.insert(BASE + race::STOP, stop);
+        }
+    }
+    fn spin(&mut self, rounds: u64) {
+        self.spins.push(rounds);
     }
 }
 
@@ -179,4 +212,70 @@ fn bad_programs_stop() {
     assert_eq!(state, State::BadProgram);
     let (state, _) = run_all(&mut n1(), &[Op::range(OpCode::Load, u64::MAX - 1, u64::MAX, 64, 0), Op::end()]);
     assert_eq!(state, State::Ended);
+}
+
+const INIT: u64 = BASE + 0x10_0000;
+const PRIME: u64 = INIT + 0x100;
+const FINISH: u64 = INIT + 0x200;
+const BODY: u64 = INIT + 0x300;
+
+/// A CPU with a race of two threads before it.
+fn racing(setup: race::Setup) -> FakeCpu {
+    let words = setup.to_words().into_iter().enumerate();
+    FakeCpu { memory: words.map(|(n, word)| (BASE + 8 * n as u64, word)).collect(), ..n1() }
+}
+
+fn race_op(iterations: u64, threads: u64, index: u64) -> [Op; 2] {
+    let args = [iterations, threads, index, 7];
+    [Op { args, ..Op::range(OpCode::Race, BASE, race::BYTES, 0, 0) }, Op::end()]
+}
+
+#[test]
+fn the_first_thread_of_a_race_prepares_and_counts() {
+    let bodies = [BODY, 0, 0, 0, 0, 0, 0, 0];
+    let setup = race::Setup { init: INIT, prime: PRIME, finish: FINISH, skew_mask: 15, bodies, ..Default::default() };
+    let mut cpu = racing(setup);
+    cpu.returns.insert(BODY, vec![1, 2, 1].into_iter());
+    cpu.returns.insert(FINISH, vec![0x10, 0, 0x10].into_iter());
+    cpu.memory.insert(BASE + race::OBSERVED + race::LINE_BYTES, 4);
+    let (state, records) = run_all(&mut cpu, &race_op(3, 2, 0));
+    assert_eq!(state, State::Ended);
+    let counted: Vec<_> = records.iter().filter(|r| r.kind == Kind::Element as u16).map(|r| r.data).collect();
+    assert_eq!(counted.iter().map(|d| (d[0], d[2])).collect::<Vec<_>>(), [(0x06, 1), (0x15, 2)]);
+    assert_eq!(records.last().map(|r| (r.data[0], r.data[1])), Some((3, 0)));
+    assert_eq!(cpu.calls[..8], [INIT, PRIME, BODY, FINISH, INIT, PRIME, BODY, FINISH]);
+    // Three meetings an iteration, and one to say that it is over.
+    assert_eq!(cpu.meetings, [BASE + race::ARRIVED; 10]);
+    assert!(cpu.spins.len() == 3 && cpu.spins.iter().all(|rounds| *rounds < 16), "{:?}", cpu.spins);
+}
+
+#[test]
+fn the_other_threads_of_a_race_follow() {
+    let setup = race::Setup { init: INIT, finish: FINISH, bodies: [0, BODY, 0, 0, 0, 0, 0, 0], ..Default::default() };
+    let mut cpu = FakeCpu { stops: vec![0, 0, 0, 0, 1].into_iter(), ..racing(setup) };
+    let (state, records) = run_all(&mut cpu, &race_op(99, 2, 1));
+    assert_eq!((state, records.len(), records[0].data[0]), (State::Ended, 1, 2));
+    assert_eq!(cpu.calls, [BODY, BODY]);
+}
+
+#[test]
+fn an_exception_in_a_race_is_an_outcome() {
+    let mut cpu = racing(race::Setup { bodies: [BODY; 8], ..Default::default() });
+    cpu.faulting.insert(BODY);
+    let (state, records) = run_all(&mut cpu, &race_op(2, 1, 0));
+    assert_eq!(state, State::Ended);
+    let element = records.iter().find(|r| r.kind == Kind::Element as u16).expect("it is counted");
+    assert_eq!((element.data[0], element.data[2]), (race::OUTCOMES, 2));
+    let summary = records.last().expect("a summary");
+    assert_eq!((summary.data[1], summary.outcome), (2, Outcome::InstructionAbort as u16));
+}
+
+#[test]
+fn a_race_ends_in_time() {
+    let mut cpu = racing(race::Setup { limit_ticks: 10, bodies: [BODY; 8], ..Default::default() });
+    let (_, records) = run_all(&mut cpu, &race_op(u64::MAX, 1, 0));
+    let iterations = records.last().map_or(0, |r| r.data[0]);
+    assert!((1..20).contains(&iterations), "{iterations}");
+    assert_eq!(run_all(&mut cpu, &race_op(1, 1, 1)).0, State::BadProgram);
+    assert_eq!(run_all(&mut cpu, &race_op(1, 9, 1)).0, State::BadProgram);
 }

@@ -19,6 +19,7 @@ use super::barrier::{ANSWER, ASK};
 use super::courier::Courier;
 use super::hooks::Hooks;
 use super::semihost::{self, Semihost};
+use super::swap;
 use super::{
     EXIT_FILE, ExitMark, Farewell, HELLO_FILE, Hello, MANIFEST_PATH, Manifest, OUTPUT_FILE, RESULTS, RUN_NAME,
 };
@@ -67,7 +68,8 @@ fn serve() -> io::Result<()> {
     courier.put(HELLO_FILE, &json(&Hello { release }))?;
     mount_all()?;
     run_ahead_of_the_runner();
-    let manifest: Manifest = serde_json::from_slice(&fs::read(MANIFEST_PATH)?)?;
+    let mut manifest: Manifest = serde_json::from_slice(&fs::read(MANIFEST_PATH)?)?;
+    let notes = set_up_swap(&mut manifest);
     let mut hooks = Hooks::new(&manifest);
     let (flags, data) = hooks.mount();
     mount("tmpfs", RESULTS, "tmpfs", flags, data.as_deref())?;
@@ -75,7 +77,8 @@ fn serve() -> io::Result<()> {
     let (mut child, output) = spawn(&manifest, hooks.uid())?;
     let status = attend(&mut courier, &mut child, output, &desk, &mut hooks)?;
     courier.append(OUTPUT_FILE, &hooks.afterwards()?)?;
-    let farewell = Farewell { exit: exit_mark(status), lost: courier.finish(), host_was_full: courier.host_was_full() };
+    let lost = courier.finish();
+    let farewell = Farewell { exit: exit_mark(status), lost, notes, host_was_full: courier.host_was_full() };
     courier.put(EXIT_FILE, &json(&farewell))?;
     say(&format!("runner ended: {status}"));
     Ok(())
@@ -97,6 +100,19 @@ fn mount_all() -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Sets up the swap that is asked for. A run without it goes on; that, and why, is in the notes returned, on the console
+/// and among the facts of the machine.
+fn set_up_swap(manifest: &mut Manifest) -> Vec<String> {
+    let Some(Err(why)) = manifest.swap.as_ref().map(swap::set_up) else { return Vec::new() };
+    if let Ok(serde_json::Value::Object(mut lab)) = serde_json::from_str(&manifest.lab) {
+        lab.insert("no_swap".into(), why.to_string().into());
+        manifest.lab = serde_json::Value::Object(lab).to_string();
+    }
+    let note = format!("no swap: {why}");
+    say(&note);
+    vec![note]
 }
 
 /// Puts init into the real-time class, so that what the runner has written is out before the runner goes on to the

@@ -11,6 +11,8 @@ mod hooks;
 mod init;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 mod semihost;
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+mod swap;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -47,9 +49,23 @@ pub struct Manifest {
     pub argv: Vec<String>,
     /// The value of `FAULTLINE_LAB`: a JSON object that describes the emulated machine.
     pub lab: String,
+    /// Swap that the user asks for.
+    #[serde(default)]
+    pub swap: Option<SwapOrder>,
     /// Accidents that tests ask for.
     #[serde(default)]
     pub hooks: BTreeMap<String, String>,
+}
+
+/// How init is to set up swap.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwapOrder {
+    /// How much.
+    pub bytes: u64,
+    /// Modules in the initramfs, in the order in which they load.
+    pub modules: Vec<String>,
+    /// Why there are none, for kernels that lack what they would bring.
+    pub no_modules: Option<String>,
 }
 
 /// Init's first message.
@@ -66,6 +82,9 @@ pub struct Farewell {
     pub exit: ExitMark,
     /// What could not be carried out of the guest, one line each.
     pub lost: Vec<String>,
+    /// What the user asked for and this kernel does not have, one line each.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// Whether the host's disk was ever full.
     pub host_was_full: bool,
 }

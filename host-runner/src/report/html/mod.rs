@@ -38,10 +38,14 @@ impl<'a> Source<'a> {
     /// Returns a run with the text of `samples.csv` and `kmsg.raw`, empty where there is none.
     pub fn new(result: &'a RunResult, samples: &str, kmsg: &str) -> Self {
         let release = &result.machine.kernel_release;
-        let name =
-            result.under_test.label.as_ref().map_or_else(|| release.clone(), |label| format!("{label} ({release})"));
+        // Policy kernels have all one release.
+        let policy = result.lab_kernel().filter(|kernel| kernel.starts_with("policy:"));
+        let kernel = policy.unwrap_or(release);
+        let label = result.under_test.label.as_ref();
+        let name = label.map_or_else(|| kernel.to_owned(), |label| format!("{label} ({kernel})"));
         let version: String = release.chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();
-        let short = result.under_test.label.clone().unwrap_or_else(|| version.trim_end_matches(".0").to_owned());
+        let kernel = policy.map_or_else(|| version.trim_end_matches(".0"), |policy| &policy["policy:".len()..]);
+        let short = label.map_or(kernel, String::as_str);
         let short = short.chars().take(12).collect();
         Self { result, name, short, samples: samples::parse(samples), kmsg: kmsg.to_owned() }
     }
@@ -337,7 +341,7 @@ fn repeat(number: usize, source: &Source<'_>) -> Markup {
             let append = if append.is_empty() { String::new() } else { format!(" --append \"{}\"", append.join(" ")) };
             format!(
                 "faultline lab --kernel {} --cpu {cpu} --smp {smp}{scale}{append} -- {arguments}",
-                machine.kernel_release
+                source.result.lab_kernel().unwrap_or(&machine.kernel_release)
             )
         }
         None => format!("faultline {arguments}"),

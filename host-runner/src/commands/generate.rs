@@ -1,0 +1,64 @@
+//! `faultline generate DIR`: man pages and shell completions, made of the command line's own definition. For packagers.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use clap_complete::Shell;
+
+use super::{Failure, Outcome, emit};
+
+/// Where to.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Directory that receives man/ and completions/
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+}
+
+/// Those that labs have.
+const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Zsh, Shell::Fish];
+
+/// Writes a page for each command and a completion for each shell.
+///
+/// # Errors
+///
+/// If they cannot be written.
+pub fn run(args: &Args) -> Outcome {
+    let failed = |error: io::Error| Failure::harness(format!("cannot write to {}: {error}", args.directory.display()));
+    generate(&args.directory).map_err(failed)?;
+    emit(&format!("{}\n", args.directory.display()))?;
+    Ok(0)
+}
+
+fn generate(directory: &Path) -> io::Result<()> {
+    let (man, completions) = (directory.join("man"), directory.join("completions"));
+    fs::create_dir_all(&man)?;
+    fs::create_dir_all(&completions)?;
+    clap_mangen::generate_to(super::command(), &man)?;
+    for shell in SHELLS {
+        clap_complete::generate_to(shell, &mut super::command(), "faultline", &completions)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_for_every_command_and_a_completion_for_every_shell() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        generate(directory.path()).expect("writable");
+        let read = |name: &str| fs::read_to_string(directory.path().join(name)).expect(name);
+        assert!(read("man/faultline.1").contains("faultline\\-run(1)"));
+        for shown in super::super::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+            assert!(read(&format!("man/faultline-{}.1", shown.get_name())).contains(".SH SYNOPSIS"));
+        }
+        assert!(read("man/faultline-run-relax.1").contains("watchdog\\-thresh"));
+        assert!(!directory.path().join("man/faultline-generate.1").exists(), "not for users");
+        for file in ["faultline.bash", "_faultline", "faultline.fish"] {
+            assert!(read(&format!("completions/{file}")).contains("watchdog-thresh"), "{file}");
+        }
+    }
+}

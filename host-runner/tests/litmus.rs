@@ -1,0 +1,94 @@
+//! Litmus tests on a real KVM, under QEMU. `make test` runs these after `make build`.
+
+mod support;
+
+use std::path::Path;
+
+use serde_json::Value;
+use support::{faultline, stderr, stdout};
+
+/// Runs litmus tests in the lab and returns the exit code and each case.
+fn litmus(results: &Path, kernel: &str, cpus: &str, run: &[&str]) -> (Option<i32>, Vec<Value>) {
+    let mut command = faultline(600);
+    command.args(["lab", "--kernel", kernel, "--smp", cpus, "--results"]).arg(results).args(["--", "run", "litmus"]);
+    let output = command.args(["--vcpus", cpus]).args(run).output().expect("timeout(1) is there");
+    let text = format!("{}{}", stdout(&output), stderr(&output));
+    let directory = stdout(&output).lines().last().unwrap_or_default().to_owned();
+    let json =
+        std::fs::read(Path::new(&directory).join("result.json")).unwrap_or_else(|error| panic!("{error}: {text}"));
+    let result: Value = serde_json::from_slice(&json).expect("results are JSON");
+    (output.status.code(), result["cases"].as_array().expect("a result has cases").clone())
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or_else(|| panic!("{value} is no number"))
+}
+
+/// Every case that did not pass.
+fn not_passed(cases: &[Value]) -> Vec<String> {
+    let others = cases.iter().filter(|case| case["verdict"]["status"] != "pass");
+    others.map(|case| format!("{} {}", case["litmus"]["test"], case["verdict"]["reason"])).collect()
+}
+
+/// Asserts that every vCPU raced, and that nothing forbidden came.
+fn assert_raced(cases: &[Value], iterations: u64) {
+    for case in cases {
+        let litmus = &case["litmus"];
+        let of_vcpus = litmus["iterations"].as_array().expect("iterations of each vCPU");
+        assert!(!of_vcpus.is_empty() && of_vcpus.iter().all(|n| number(n) >= iterations), "{litmus:#}");
+        let counted: u64 =
+            litmus["outcomes"].as_array().expect("outcomes").iter().map(|outcome| number(&outcome["count"])).sum();
+        assert_eq!(counted, number(&litmus["races"]), "{litmus:#}");
+        assert!(litmus["ruling"] != "forbidden" || litmus["seen"] == 0, "{litmus:#}");
+    }
+}
+
+#[test]
+#[ignore = "needs make build, QEMU and Debian's kernels"]
+fn nothing_forbidden_comes_on_two_vcpus() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let (code, cases) = litmus(directory.path(), "debian:6.12", "2", &["--iterations", "200"]);
+    let (skipped, raced): (Vec<_>, Vec<_>) = cases.into_iter().partition(|case| case["verdict"]["status"] == "skip");
+    assert_eq!((code, not_passed(&raced)), (Some(0), Vec::new()));
+    assert!(skipped.iter().all(|case| case["litmus"]["threads"] == 3), "{skipped:#?}");
+    assert_raced(&raced, 200);
+    let forbidden = raced.iter().filter(|case| case["litmus"]["ruling"] == "forbidden").count();
+    assert!(forbidden > 30, "{forbidden}");
+    // The machine's own: with IDC, which Linux 6.12 shows guests of this model.
+    assert!(raced.iter().all(|case| case["litmus"]["variant"] == "idc"));
+    // Races that always end the same way are none.
+    let varied = raced.iter().filter(|case| case["litmus"]["outcomes"].as_array().is_some_and(|all| all.len() > 1));
+    assert!(varied.count() > 10);
+}
+
+#[test]
+#[ignore = "needs make build, QEMU and Debian's kernels"]
+fn three_threads_and_copies_race_on_four_vcpus() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let tests = "ISA2.F+dc+ic+ctrl-isb,WRC-inst,icc3,MP.R.RF+addr-cachesync+dmb+ctrl-isb,MP.FF+dmb.st+cachesync-isb,SM.B+cachesync-isb";
+    let (code, cases) = litmus(directory.path(), "debian:6.1", "4", &["--iterations", "100", "--tests", tests]);
+    assert_eq!((code, not_passed(&cases)), (Some(0), Vec::new()));
+    assert_raced(&cases, 100);
+    assert!(cases.iter().all(|case| case["litmus"]["variant"] == "neither"), "6.1 shows guests the model's IDC 0");
+    let copies: Vec<_> = cases.iter().map(|case| number(&case["litmus"]["copies"])).collect();
+    assert_eq!(copies, [1, 1, 1, 1, 2, 4]);
+}
+
+#[test]
+#[ignore = "needs make build, QEMU and Debian's kernels"]
+fn verdicts_hold_across_events() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let tests = "CoFF,MP.RF+cachesync+ctrl-isb,MP.FF+dmb.st+cachesync-isb,SM.B+cachesync-isb";
+    let events = "relax,unmap,split,collapse,move";
+    let run = ["--iterations", "40", "--events", events, "--tests", tests];
+    let (code, cases) = litmus(directory.path(), "debian:6.12", "2", &run);
+    assert_eq!((code, not_passed(&cases)), (Some(0), Vec::new()));
+    assert_eq!(cases.len(), 20);
+    assert_raced(&cases, 40);
+    for case in &cases {
+        let (asked, done) = (number(&case["litmus"]["events_asked"]), number(&case["litmus"]["events_done"]));
+        assert!(asked >= 40 && done == asked, "{case:#}");
+        // The evidence of those that fault: what passed without it would say so.
+        assert!(case["litmus"]["across"] == "move" || !case["host"]["faults"].as_array().expect("traced").is_empty());
+    }
+}
