@@ -243,11 +243,15 @@ fn nodes_and_swap_are_there_and_used() {
         // The first page is the header's.
         assert_eq!(machine["swap_bytes"], (256 << 20) - 4096, "{machine}");
         assert_eq!(machine["lab"]["no_swap"], Value::Null, "{machine}");
-        for event in ["migrate", "swap"] {
-            let cases = result["cases"].as_array().expect("cases");
-            let case = cases.iter().find(|case| case["coherence"]["event"] == event).expect("the event has a case");
-            assert_eq!(case["verdict"]["status"], "pass", "{event}: {}", case["verdict"]);
-        }
+        let cases = result["cases"].as_array().expect("cases");
+        let verdict = |event: &str| {
+            &cases.iter().find(|case| case["coherence"]["event"] == event).expect("the event has a case")["verdict"]
+        };
+        assert_eq!(verdict("migrate")["status"], "pass", "{}", verdict("migrate"));
+        // There is swap on 6.1 as well, but one MADV_PAGEOUT was seen to leave every page where it is there.
+        let old = machine["kernel_release"].as_str().is_some_and(|release| release.starts_with("6.1."));
+        let left = verdict("swap")["reason"].as_str().is_some_and(|reason| reason.contains("took no page out"));
+        assert!(verdict("swap")["status"] == "pass" || (old && left), "{}", verdict("swap"));
     }
 }
 
