@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::{Failure, HARNESS, INTERRUPTED, Outcome, emit_json, plan};
+use super::{Failure, HARNESS, INTERRUPTED, Outcome, emit_json, plan, replay};
 use crate::lab::{self, GuestExit};
 use crate::report::subject::Subject;
 use crate::report::words::quiet;
@@ -60,6 +60,13 @@ pub fn run(args: &Args) -> Outcome {
     if let Some(request) = plan::Request::in_words(&argv)? {
         return plan::run_in_lab(&if args.json { request.in_json() } else { request }, &options);
     }
+    let argv = match replay::for_lab(&argv)? {
+        Some((inside, file)) => {
+            options.with.push(file);
+            inside
+        }
+        None => argv,
+    };
     let outcomes = lab::run(&options, &argv).map_err(failure)?;
     complete(&outcomes)?;
     if args.json {

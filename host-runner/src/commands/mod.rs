@@ -14,6 +14,7 @@ pub mod plan;
 pub mod project;
 pub mod prune;
 pub mod recover;
+pub mod replay;
 pub mod report;
 pub mod reproduce;
 pub mod reproduce_patch;

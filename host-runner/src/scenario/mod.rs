@@ -11,6 +11,7 @@ mod movers;
 pub mod observer;
 pub mod outcome;
 pub mod policy;
+pub mod random;
 pub mod relax;
 pub mod session;
 pub mod stage;
