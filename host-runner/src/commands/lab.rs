@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{Failure, HARNESS, INTERRUPTED, Outcome, emit_json, plan, replay};
 use crate::lab::{self, GuestExit};
 use crate::report::subject::Subject;
+use crate::report::words::quiet;
 use crate::result::{RunResult, Status};
 use crate::{counting, report, store};
 
@@ -78,7 +79,7 @@ pub fn run(args: &Args) -> Outcome {
         let Some(exit) = &outcome.exit else { continue };
         let mut code = exit_code(exit);
         if code != 0 {
-            eprintln!("{}: {exit}", outcome.kernel);
+            eprintln!("{}: {}", outcome.kernel, quiet(&exit.to_string()));
         }
         if let Some(result) = recovered(outcome) {
             // A closed pipe is the reader's choice; the result is on disk.

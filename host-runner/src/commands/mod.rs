@@ -27,6 +27,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::report::words::{quiet_json, quiet_lines};
+
 /// Exit code of wrong usage, as in sysexits.h.
 pub const USAGE: u8 = 64;
 /// Exit code of a failure of the tool or of what it needs, `EX_SOFTWARE`.
@@ -140,7 +142,8 @@ pub fn emit(text: &str) -> Result<(), Failure> {
 ///
 /// As [`emit`].
 pub fn emit_json(answer: &impl serde::Serialize) -> Result<(), Failure> {
-    emit(&(serde_json::to_string_pretty(answer).map_err(Failure::harness)? + "\n"))
+    let json = serde_json::to_string_pretty(answer).map_err(Failure::harness)?;
+    emit(&(quiet_json(&json).into_owned() + "\n"))
 }
 
 /// Parses the command line and runs the command.
@@ -181,7 +184,7 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(failure) => {
             if !failure.message.is_empty() {
-                eprintln!("faultline: {}", failure.message);
+                eprintln!("faultline: {}", quiet_lines(&failure.message));
             }
             failure.code
         }
