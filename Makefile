@@ -94,7 +94,7 @@ test-formats: build ## every format and page, read by the tools that labs and pe
 
 .PHONY: test
 test: build check test-formats ## check, then everything end to end under QEMU
-	@cargo test -q --locked -p host-runner --test end_to_end --test survival --test nights --test litmus -- --ignored --test-threads 1
+	@cargo test -q --locked -p host-runner --test end_to_end --test survival --test nights --test litmus --test coherence -- --ignored --test-threads 1
 
 .PHONY: test-long
 test-long: setup-kernels setup-release test ## test, and what takes longer: kernels are built once
