@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::{Failure, HARNESS, INTERRUPTED, Outcome, emit_json, plan};
+use super::{Failure, HARNESS, INTERRUPTED, Outcome, emit_json, plan, replay};
 use crate::lab::{self, GuestExit};
 use crate::report::subject::Subject;
+use crate::report::words::quiet;
 use crate::result::{RunResult, Status};
 use crate::{counting, report, store};
 
@@ -59,6 +60,13 @@ pub fn run(args: &Args) -> Outcome {
     if let Some(request) = plan::Request::in_words(&argv)? {
         return plan::run_in_lab(&if args.json { request.in_json() } else { request }, &options);
     }
+    let argv = match replay::for_lab(&argv)? {
+        Some((inside, file)) => {
+            options.with.push(file);
+            inside
+        }
+        None => argv,
+    };
     let outcomes = lab::run(&options, &argv).map_err(failure)?;
     complete(&outcomes)?;
     if args.json {
@@ -71,7 +79,7 @@ pub fn run(args: &Args) -> Outcome {
         let Some(exit) = &outcome.exit else { continue };
         let mut code = exit_code(exit);
         if code != 0 {
-            eprintln!("{}: {exit}", outcome.kernel);
+            eprintln!("{}: {}", outcome.kernel, quiet(&exit.to_string()));
         }
         if let Some(result) = recovered(outcome) {
             // A closed pipe is the reader's choice; the result is on disk.

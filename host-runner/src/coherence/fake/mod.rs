@@ -201,25 +201,20 @@ impl Cpu for FakeCpu<'_> {
 
     fn wait(&mut self, _: u64) {}
 
-    // What follows is for races, which carry verdicts of their own and are no programs of the oracle's.
-
-    fn call(&mut self, _: u64) -> Access {
-        unreachable!("no race is run here")
+    // Programs of this model hold no races: these are only as right as a race with nobody.
+    fn call(&mut self, ipa: u64) -> Access {
+        self.fetch(ipa)
     }
 
-    fn peek(&mut self, _: u64) -> u64 {
-        unreachable!("no race is run here")
+    fn peek(&mut self, ipa: u64) -> u64 {
+        self.load(ipa, Look::Cacheable).value
     }
 
-    fn poke(&mut self, _: u64, _: u64) {
-        unreachable!("no race is run here")
+    fn poke(&mut self, ipa: u64, value: u64) {
+        self.store(ipa, value);
     }
 
-    fn meet(&mut self, _: u64, _: u64) {
-        unreachable!("no race is run here")
-    }
+    fn meet(&mut self, _: u64, _: u64) {}
 
-    fn spin(&mut self, _: u64) {
-        unreachable!("no race is run here")
-    }
+    fn spin(&mut self, _: u64) {}
 }

@@ -1,5 +1,7 @@
 //! The pictures of a report. Pure; each is left out where a run has nothing to show in it.
 
+use std::collections::BTreeSet;
+
 use maud::{Markup, html};
 
 use super::Source;
@@ -58,14 +60,16 @@ pub fn cost(sources: &[Source<'_>]) -> Option<Markup> {
     sizes.sort_by(f64::total_cmp);
     sizes.dedup();
     let (smallest, largest) = (*sizes.first()?, *sizes.last()?);
-    let limit_ns = sources.first()?.result.detector.soft_threshold_s().map(|s| f64::from(s) * 1e9);
+    let timed = sources.iter().zip(&series).filter(|(_, points)| !points.is_empty());
+    let limits: BTreeSet<u32> = timed.filter_map(|(source, _)| source.result.detector.soft_threshold_s()).collect();
+    let limits_ns: Vec<f64> = limits.into_iter().map(|seconds| f64::from(seconds) * 1e9).collect();
     let prediction = Prediction::new(sources.first()?);
     let predicted = prediction.as_ref().map(|p| p.at(largest));
     let times: Vec<f64> = series
         .iter()
         .flatten()
         .flat_map(|(_, t)| [t.ns.p50 as f64, t.ns.max as f64])
-        .chain(limit_ns)
+        .chain(limits_ns.iter().copied())
         .chain(predicted)
         .collect();
     let x = Axis {
@@ -88,9 +92,9 @@ pub fn cost(sources: &[Source<'_>]) -> Option<Markup> {
         y: Axis::decades_of_ns("", times.iter().copied()),
     };
     let marks = html! {
-        @if let Some(limit) = limit_ns {
-            line class="limit" x1=(plot.x(plot.x.min)) x2=(plot.x(plot.x.max)) y1=(plot.y(limit)) y2=(plot.y(limit)) {}
-            text class="alarm-text" x=(plot.x(plot.x.min) + 10.0) y=(plot.y(limit) - 7.0) { "soft lockup reported from " (time(limit as u64)) " on" }
+        @for limit in &limits_ns {
+            line class="limit" x1=(plot.x(plot.x.min)) x2=(plot.x(plot.x.max)) y1=(plot.y(*limit)) y2=(plot.y(*limit)) {}
+            text class="alarm-text" x=(plot.x(plot.x.min) + 10.0) y=(plot.y(*limit) - 7.0) { "soft lockup reported from " (time(*limit as u64)) " on" }
         }
         @if let Some(p) = &prediction {
             path class="predicted" d=(plot.path(&steps(smallest, largest).map(|bytes| (bytes, p.at(bytes))).collect::<Vec<_>>())) {}
@@ -111,7 +115,7 @@ pub fn cost(sources: &[Source<'_>]) -> Option<Markup> {
     ));
     Some(html! {
         figure {
-            (legend(sources))
+            (legend(sources, &series))
             (plot.draw(&marks))
             figcaption { "Time that the guest waits for its first execution in a block: median, and a line up to the largest." (said.unwrap_or_default()) }
         }
@@ -124,11 +128,11 @@ fn steps(low: f64, high: f64) -> impl Iterator<Item = f64> {
     (0..=STEPS).map(move |n| low * (high / low).powf(f64::from(n) / f64::from(STEPS)))
 }
 
-/// Names the series in HTML, with their marks.
-fn legend(sources: &[Source<'_>]) -> Markup {
+/// Names the series that have anything to show in HTML, with their marks.
+fn legend<T>(sources: &[Source<'_>], series: &[Vec<T>]) -> Markup {
     html! {
         ul class="legend" {
-            @for (n, source) in sources.iter().enumerate() {
+            @for (n, source) in sources.iter().enumerate().filter(|(n, _)| !series[*n].is_empty()) {
                 li { svg viewBox="0 0 18 16" aria-hidden="true" { (mark(n, 9.0, 8.0, &source.name)) } (source.name) }
             }
         }
@@ -171,7 +175,7 @@ pub fn storm(sources: &[Source<'_>]) -> Option<Markup> {
         description: told.join("; "),
         height: 320.0,
         margin: 0.0,
-        x: Axis::from_zero("vCPUs that execute the same block at once", largest(|p| p.0), |v| v.to_string()),
+        x: Axis::whole_from_zero("vCPUs that execute the same block at once", largest(|p| p.0)),
         y: Axis::from_zero("", largest(|p| p.1), |v| time(v as u64)),
     };
     let marks = html! {
@@ -187,7 +191,7 @@ pub fn storm(sources: &[Source<'_>]) -> Option<Markup> {
     };
     Some(html! {
         figure {
-            (legend(sources))
+            (legend(sources, &series))
             (plot.draw(&marks))
             figcaption { "Dotted: every racer invalidates the whole block, one after the other." }
         }
@@ -344,7 +348,7 @@ pub fn histogram(sources: &[Source<'_>]) -> Option<Markup> {
         height: 260.0,
         margin: 0.0,
         x: Axis::decades_of_ns("duration of one exec fault", [value(first), value(last + 1)].into_iter()),
-        y: Axis::from_zero("", most, |v| format!("{v}")),
+        y: Axis::whole_from_zero("", most),
     };
     let share = 1.0 / bins.len() as f64;
     let marks = html! {
@@ -363,7 +367,7 @@ pub fn histogram(sources: &[Source<'_>]) -> Option<Markup> {
     };
     Some(html! {
         figure {
-            (legend(sources))
+            (legend(sources, &bins))
             (plot.draw(&marks))
             figcaption { "Number of exec faults of block " (block) " by duration, the traced round included." }
         }

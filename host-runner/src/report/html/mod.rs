@@ -38,10 +38,14 @@ impl<'a> Source<'a> {
     /// Returns a run with the text of `samples.csv` and `kmsg.raw`, empty where there is none.
     pub fn new(result: &'a RunResult, samples: &str, kmsg: &str) -> Self {
         let release = &result.machine.kernel_release;
-        let name =
-            result.under_test.label.as_ref().map_or_else(|| release.clone(), |label| format!("{label} ({release})"));
+        // Policy kernels have all one release.
+        let policy = result.lab_kernel().filter(|kernel| kernel.starts_with("policy:"));
+        let kernel = policy.unwrap_or(release);
+        let label = result.under_test.label.as_ref();
+        let name = label.map_or_else(|| kernel.to_owned(), |label| format!("{label} ({kernel})"));
         let version: String = release.chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();
-        let short = result.under_test.label.clone().unwrap_or_else(|| version.trim_end_matches(".0").to_owned());
+        let kernel = policy.map_or_else(|| version.trim_end_matches(".0"), |policy| &policy["policy:".len()..]);
+        let short = label.map_or(kernel, String::as_str);
         let short = short.chars().take(12).collect();
         Self { result, name, short, samples: samples::parse(samples), kmsg: kmsg.to_owned() }
     }
@@ -93,11 +97,13 @@ fn page(title: &str, body: &Markup) -> String {
 pub fn report(sources: &[Source<'_>]) -> String {
     let shown = &sources[..sources.len().min(charts::MAX_SERIES)];
     let names: Vec<_> = sources.iter().map(|source| source.name.as_str()).collect();
-    let title = format!("faultline: {}", names.join(" and "));
+    // Names may hold commas themselves.
+    let names = names.join(if names.len() > 2 { "; " } else { " and " });
+    let title = format!("faultline: {names}");
     let body = html! {
         header {
             h1 { "faultline report" }
-            p class="soft" { "First execution in guest memory under KVM/arm64: " (names.join(" and ")) }
+            p class="soft" { "First execution in guest memory under KVM/arm64: " (names) }
         }
         (banner(sources))
         (emulated(sources))
@@ -203,6 +209,7 @@ fn cases(sources: &[Source<'_>]) -> Markup {
 fn case_row(source: &Source<'_>, case: &CaseResult, counted: bool) -> Markup {
     let found = lockups(case);
     let host = case.host.as_ref().and_then(|host| host.icache);
+    let known = |count| if case.was_tried() { thousands(count) } else { "\u{2013}".into() };
     html! {
         tr {
             th scope="row" { (case_label(case)) }
@@ -213,21 +220,21 @@ fn case_row(source: &Source<'_>, case: &CaseResult, counted: bool) -> Markup {
             td { (worst(case.exec.as_ref())) }
             td { (case.resident.map_or_else(|| "\u{2013}".into(), |t| time(t.ns.p50))) }
             td { (host.map_or_else(|| "\u{2013}".into(), |m| time(m.max_ns))) }
-            td { (thousands(case.predicted.by_line)) }
-            td { (thousands(case.predicted.capped)) }
+            td { (known(case.predicted.by_line)) }
+            td { (known(case.predicted.capped)) }
             @if counted {
                 @let counts = case.counted.as_ref();
                 td { (counts.map_or_else(|| "\u{2013}".into(), |c| thousands(c.ic_ivau))) }
                 td { (counts.map_or_else(|| "\u{2013}".into(), |c| thousands(c.ic_ialluis))) }
             }
-            td { (thousands(relax_faults(case, source.result.machine.page_bytes))) }
+            td { (known(relax_faults(case, source.result.machine.page_bytes))) }
             td { (found.i_side) " / " (found.d_side) " / " (found.other) }
         }
     }
 }
 
 fn comparison(before: &RunResult, after: &RunResult) -> Markup {
-    let options = compare::Options { threshold: 0.05, platforms: Platforms::Same };
+    let options = compare::Options { threshold: 0.05, platforms: Platforms::Same, alpha: compare::ALPHA };
     let told = compare::compare(std::slice::from_ref(before), std::slice::from_ref(after), options);
     let Ok(told) = told else { return html! {} };
     let status = |change| match change {
@@ -334,12 +341,12 @@ fn repeat(number: usize, source: &Source<'_>) -> Markup {
             let append = if append.is_empty() { String::new() } else { format!(" --append \"{}\"", append.join(" ")) };
             format!(
                 "faultline lab --kernel {} --cpu {cpu} --smp {smp}{scale}{append} -- {arguments}",
-                machine.kernel_release
+                source.result.lab_kernel().unwrap_or(&machine.kernel_release)
             )
         }
         None => format!("faultline {arguments}"),
     };
-    html! { pre tabindex="0" role="region" aria-label=(format!("command of run {}", number + 1)) { (line) } }
+    html! { pre class="command" tabindex="0" role="region" aria-label=(format!("command of run {}", number + 1)) { (line) } }
 }
 
 #[cfg(test)]
