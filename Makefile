@@ -88,12 +88,21 @@ check: ## fmt, clippy on all targets, unit tests: seconds
 	@cargo clippy -q --locked -p host-runner --target $(RUNNER_TARGET) -- -D warnings
 	@cargo test -q --locked
 
+.PHONY: test-formats
+test-formats: build ## every format and page, read by the tools that labs and people read them with
+	@lab/setup formats
+	@tests/formats/tools
+	@tests/formats/validate
+	@tests/formats/lava-run
+	@tests/formats/report-page
+
 .PHONY: test
-test: build check ## check, then everything end to end under QEMU
-	@cargo test -q --locked -p host-runner --test end_to_end --test survival --test nights --test litmus -- --ignored --test-threads 1
+test: build check test-formats ## check, then everything end to end under QEMU
+	@cargo test -q --locked -p host-runner --test end_to_end --test survival --test nights --test litmus --test coherence -- --ignored --test-threads 1
 
 .PHONY: test-long
 test-long: setup-kernels setup-release test ## test, and what takes longer: kernels are built once
+	@tests/compare-policies
 	@cargo test -q --locked -p host-runner --test storm --test pstore -- --ignored --test-threads 1
 	@tests/release.sh
 

@@ -6,12 +6,15 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)
 trap 'rm -rf --one-file-system "$work"' EXIT
+commit=$(git rev-parse HEAD)
 fail() { echo "FAILED: $*" >&2; exit 1; }
 # What is not tried is said, and is no failure.
 skip() { echo "skipped: $*"; }
 
 clone() { # directory: a clone's own release, from the commit alone
     git clone -q . "$1"
+    # Somebody may go on working meanwhile.
+    git -C "$1" checkout -q "$commit"
     env -C "$1" -u CARGO_TARGET_DIR -u FAULTLINE_COMMIT_ID -u FAULTLINE_PAYLOAD -u SOURCE_DATE_EPOCH make -s release >"$work/log" 2>&1 ||
         { cat "$work/log" >&2; fail "make release in a clone"; }
 }
@@ -22,9 +25,7 @@ same_twice() {
     # Whoever builds, wherever, and whatever their clock is set to.
     (umask 077 && mkdir "$work/somewhere" && export TZ=Pacific/Apia LC_ALL=C.UTF-8 && clone "$work/somewhere/else")
     diff "$work/one/target/dist/SHA256SUMS" "$work/somewhere/else/target/dist/SHA256SUMS" || fail "two clones made different files"
-    local commit
-    commit=$(git -C "$work/one" rev-parse --short=12 HEAD)
-    "$work/one/target/dist/faultline-$(uname -m)" --version | grep -qx "faultline [0-9.]* ($commit)" || fail "--version"
+    "$work/one/target/dist/faultline-$(uname -m)" --version | grep -qx "faultline [0-9.]* (${commit:0:12})" || fail "--version"
     rm -rf "$work/somewhere"
     echo "the same from two clones:"
     cat "$work/one/target/dist/SHA256SUMS"
@@ -53,8 +54,8 @@ installed() { # root: the .deb does what it says, in there
     [ "$(in_root faultline --version)" = "$("$dist/faultline-x86_64" --version)" ] || fail "--version"
     cp -r host-runner/tests/runs "$root/tmp/"
     [ "$(in_root faultline list /tmp/runs | wc -l)" = 2 ] || fail "list"
-    for page in $(in_root faultline --help | awk '/^Commands:/{on=1;next} /^$/{on=0} on && $1 != "help"{print $1}'); do
-        man -E ascii --nj --nh -l "$root/usr/share/man/man1/faultline-$page.1.gz" >"$work/page"
+    for page in $(in_root faultline --help | awk '/^  [a-z]/ && $1 != "help" {print $1}'); do
+        LC_ALL=C.UTF-8 MANWIDTH=120 man --nj --nh -l "$root/usr/share/man/man1/faultline-$page.1.gz" >"$work/page"
         grep -q "faultline $page" "$work/page" || fail "no man page of $page"
     done
     bash -n "$root/usr/share/bash-completion/completions/faultline"

@@ -68,6 +68,20 @@ pub struct RunResult {
 }
 
 impl RunResult {
+    /// Returns how the user of the lab named the kernel.
+    pub fn lab_kernel(&self) -> Option<&str> {
+        self.machine.lab.as_ref()?["kernel"].as_str()
+    }
+
+    /// Returns how the lab was set up besides.
+    pub fn lab_setup(&self) -> Option<serde_json::Value> {
+        let mut lab = self.machine.lab.clone()?;
+        if let Some(lab) = lab.as_object_mut() {
+            lab.remove("kernel");
+        }
+        Some(lab)
+    }
+
     /// Returns what reports call the run: the name that a plan gave it, or its scenario.
     pub fn title(&self) -> &str {
         self.step.as_deref().unwrap_or(&self.scenario)
@@ -315,6 +329,11 @@ pub struct CaseResult {
 }
 
 impl CaseResult {
+    /// Says whether anything of it was measured or traced: of a case that was skipped or died there is nothing to tell.
+    pub fn was_tried(&self) -> bool {
+        self.touch.is_some() || self.exec.is_some() || self.host.is_some()
+    }
+
     /// Returns what people call it: the kind of block, or the litmus test.
     pub fn name(&self) -> String {
         self.litmus.as_ref().map_or_else(|| self.block.to_string(), Litmus::name)

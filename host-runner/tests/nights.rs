@@ -158,7 +158,7 @@ fn exit_codes_for_bisecting() {
     let nothing = directory.path().join("Image");
     std::fs::write(&nothing, "no kernel").expect("writable");
     let nothing = nothing.to_string_lossy().into_owned();
-    let locks_up = ["relax", "--blocks", "1G", "--hugepages", "--watchdog-thresh", "1"];
+    let locks_up = ["relax", "--blocks", "1G", "--hugepages", "--watchdog-thresh", "1", "--format", "json"];
     for (kernel, run, code) in [
         ("debian:6.12", &locks_up[..], 0),
         ("debian:6.1", &locks_up[..], 1),
@@ -170,7 +170,12 @@ fn exit_codes_for_bisecting() {
         let pool = if code == 125 { "" } else { "hugepagesz=1G hugepages=1" };
         command.args(["--append", pool, "--results"]).arg(directory.path().join("results"));
         let output = command.args(["--", "run"]).args(run).output().expect("timeout(1) is there");
-        assert_eq!(output.status.code(), Some(code), "{kernel}: {}{}", stdout(&output), stderr(&output));
+        let said = stdout(&output) + &stderr(&output);
+        assert_eq!(output.status.code(), Some(code), "{kernel}: {said}");
+        assert_eq!(said.contains("\"soft_lockup\""), code == 1, "{kernel}: {said}");
+        for word in ["BUG:", "WARNING:", "Oops", "Kernel panic"] {
+            assert!(!said.contains(word), "{kernel}: {word} would fail a lab's job: {said}");
+        }
     }
 }
 

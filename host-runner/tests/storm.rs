@@ -284,3 +284,17 @@ fn git_bisect_finds_the_patch() {
     let (said, found) = first_bad(directory.path(), &history, lab);
     assert_eq!(found, Some(3), "{said}");
 }
+
+/// Under TCG a kernel that does no maintenance returns the right tokens all the same: the counts fail it.
+#[test]
+#[ignore = "needs make build and QEMU"]
+fn coherence_fails_a_kernel_without_maintenance() {
+    let directory = results();
+    let run = ["coherence", "--blocks", "page", "--events", "unmap,rewrite"];
+    let (output, found) = lab(directory.path(), &["policy:none"], &[], &run);
+    assert_eq!(output.status.code(), Some(1), "{}{}", stdout(&output), stderr(&output));
+    let verdicts: Vec<_> = found[0]["cases"].as_array().expect("cases").iter().map(|case| &case["verdict"]).collect();
+    assert!(
+        verdicts.iter().any(|verdict| verdict["reason"].as_str().is_some_and(|why| why.contains("no maintenance")))
+    );
+}

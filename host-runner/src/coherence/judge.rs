@@ -351,7 +351,7 @@ fn looks(program: &Program, expectations: &Expectations, rule: Rule) -> Looks {
 fn allows(window: &Window, fetched: bool, sight: Sight) -> bool {
     let unsynchronised = fetched && !window.older.is_empty();
     let listed = matches!(sight, Sight::Generation(generation) if window.older.contains(&generation));
-    window.lost || listed || unsynchronised && !matches!(sight, Sight::Generation(_))
+    window.anything || listed || unsynchronised && !matches!(sight, Sight::Generation(_))
 }
 
 /// Returns what a mismatch record of a fetch or load says.

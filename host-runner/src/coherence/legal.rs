@@ -80,6 +80,18 @@ pub enum Illegal {
     },
 }
 
+impl Illegal {
+    /// Returns the step that is to blame, if one is.
+    pub const fn step(&self) -> Option<usize> {
+        match *self {
+            Self::NoVcpus | Self::Long(_) => None,
+            Self::Empty(step) => Some(step),
+            Self::Vcpu { step, .. } | Self::Lines { step, .. } | Self::Outside { step, .. } => Some(step),
+            Self::Race { second, .. } => Some(second),
+        }
+    }
+}
+
 /// Why two unordered steps do not go together.
 #[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Race {

@@ -7,9 +7,15 @@
 //! program alone.
 
 pub mod compile;
+pub mod diagnose;
 pub mod event;
+#[cfg(test)]
+mod fake;
 pub mod judge;
 pub mod legal;
 pub mod oracle;
 pub mod program;
+pub mod random;
+pub mod replay;
+pub mod shrink;
 pub mod slots;

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::{Failure, Outcome, USAGE, emit};
+use super::{Failure, Outcome, USAGE, emit, emit_json};
 use crate::compare::baseline::Baseline;
-use crate::compare::{Change, Options, Platforms, compare, print};
+use crate::compare::{ALPHA, Change, Options, Platforms, compare, print};
 use crate::report::runs;
 use crate::result::RunResult;
 
@@ -78,13 +78,14 @@ pub fn run(args: &Args) -> Outcome {
     let options = Options {
         threshold: args.threshold / 100.0,
         platforms: if args.force { Platforms::Any } else { Platforms::Same },
+        alpha: ALPHA,
     };
     let comparison = compare(&before, &after, options).map_err(|error| usage(&error))?;
     let format = if args.json { Format::Json } else { args.format };
-    emit(&match format {
-        Format::Text => print::text(&comparison),
-        Format::Markdown => print::markdown(&comparison),
-        Format::Json => serde_json::to_string_pretty(&comparison).map_err(Failure::harness)? + "\n",
-    })?;
+    match format {
+        Format::Text => emit(&print::text(&comparison))?,
+        Format::Markdown => emit(&print::markdown(&comparison))?,
+        Format::Json => emit_json(&comparison)?,
+    }
     Ok(u8::from(comparison.change == Change::Worse))
 }

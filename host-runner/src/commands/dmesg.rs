@@ -10,6 +10,7 @@ use super::{Failure, Outcome, USAGE};
 use crate::evidence::attribution::{Attribution, attribute_all};
 use crate::evidence::message::Event;
 use crate::evidence::text;
+use crate::report::words::quiet_json;
 
 /// Arguments of `faultline dmesg`.
 #[derive(Debug, clap::Args)]
@@ -85,8 +86,7 @@ fn read(args: &Args) -> io::Result<Vec<Event>> {
 
 fn print(args: &Args, answer: &Answer, out: &mut impl Write) -> io::Result<()> {
     if args.json {
-        serde_json::to_writer_pretty(&mut *out, answer)?;
-        return writeln!(out);
+        return writeln!(out, "{}", quiet_json(&serde_json::to_string_pretty(answer)?));
     }
     if answer.events.is_empty() {
         return writeln!(out, "no kernel complaints found");
@@ -199,5 +199,7 @@ mod tests {
         assert_eq!(json["events"][0]["repeats"], 1);
         assert_eq!(json["events"][0]["attribution"]["side"], "i_side");
         assert_eq!(json["events"].as_array().unwrap().len(), 4);
+        assert!(json["events"][0]["first_line"].as_str().unwrap().contains("BUG:"));
+        assert!(!printed(LOG, true).contains("BUG:"));
     }
 }

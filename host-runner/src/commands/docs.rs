@@ -72,7 +72,8 @@ fn lines() -> Vec<Line> {
 fn words(text: &str) -> Vec<String> {
     let words = shlex::split(text).unwrap_or_else(|| panic!("quotes in {text}"));
     let own = words.into_iter().take_while(|word| !["|", ">", "&&", "#"].contains(&word.as_str()));
-    own.filter(|word| !word.starts_with('['))
+    // What is optional in a synopsis is not to be typed as it stands.
+    own.take_while(|word| !word.starts_with('['))
         .map(|word| match word.as_str() {
             "…" | "SCENARIO" => "relax".into(),
             "N" => "1".into(),

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::{Failure, HARNESS, INTERRUPTED, Outcome, emit_json, plan};
+use super::{Failure, HARNESS, INTERRUPTED, Outcome, emit_json, plan, replay};
 use crate::lab::{self, GuestExit};
 use crate::report::subject::Subject;
+use crate::report::words::quiet;
 use crate::result::{RunResult, Status};
 use crate::{counting, report, store};
 
@@ -59,6 +60,13 @@ pub fn run(args: &Args) -> Outcome {
     if let Some(request) = plan::Request::in_words(&argv)? {
         return plan::run_in_lab(&if args.json { request.in_json() } else { request }, &options);
     }
+    let argv = match replay::for_lab(&argv)? {
+        Some((inside, file)) => {
+            options.with.push(file);
+            inside
+        }
+        None => argv,
+    };
     let outcomes = lab::run(&options, &argv).map_err(failure)?;
     complete(&outcomes)?;
     if args.json {
@@ -71,7 +79,7 @@ pub fn run(args: &Args) -> Outcome {
         let Some(exit) = &outcome.exit else { continue };
         let mut code = exit_code(exit);
         if code != 0 {
-            eprintln!("{}: {exit}", outcome.kernel);
+            eprintln!("{}: {}", outcome.kernel, quiet(&exit.to_string()));
         }
         if let Some(result) = recovered(outcome) {
             // A closed pipe is the reader's choice; the result is on disk.
@@ -139,22 +147,16 @@ fn counted(args: &Args, outcome: &lab::Outcome) -> Option<RunResult> {
     store::read(outcome.run_dir.as_deref()?).ok().filter(|result| args.options.count && !result.recovered)
 }
 
-/// Completes the results by what only the host knows: the plugin's counts, the kernel's name, and the files for labs, which the guest wrote
+/// Completes the results by what only the host knows: the plugin's counts, and the files for labs, which the guest wrote
 /// before it could know the run's name and the host's time.
 ///
 /// # Errors
 ///
 /// If one cannot be written. A run without a result has none.
 pub fn complete(outcomes: &[lab::Outcome]) -> Result<(), Failure> {
-    for outcome in outcomes {
-        let Some(dir) = outcome.run_dir.as_deref() else { continue };
+    for dir in outcomes.iter().filter_map(|outcome| outcome.run_dir.as_deref()) {
         counting::complete(dir).map_err(Failure::harness)?;
-        if let Ok(mut result) = store::read(dir) {
-            if result.under_test.label.is_none() && outcome.kernel.starts_with("policy:") {
-                // Kernels that differ in a patch alone do not know their names.
-                result.under_test.label = Some(outcome.kernel.clone());
-                store::write_result(dir, &result).map_err(Failure::harness)?;
-            }
+        if let Ok(result) = store::read(dir) {
             report::formats::write_all(dir, &Subject::from(&result)).map_err(Failure::harness)?;
         }
     }

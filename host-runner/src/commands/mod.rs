@@ -14,6 +14,7 @@ pub mod plan;
 pub mod project;
 pub mod prune;
 pub mod recover;
+pub mod replay;
 pub mod report;
 pub mod reproduce;
 pub mod reproduce_patch;
@@ -25,6 +26,8 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::report::words::{quiet_json, quiet_lines};
 
 /// Exit code of wrong usage, as in sysexits.h.
 pub const USAGE: u8 = 64;
@@ -139,7 +142,8 @@ pub fn emit(text: &str) -> Result<(), Failure> {
 ///
 /// As [`emit`].
 pub fn emit_json(answer: &impl serde::Serialize) -> Result<(), Failure> {
-    emit(&(serde_json::to_string_pretty(answer).map_err(Failure::harness)? + "\n"))
+    let json = serde_json::to_string_pretty(answer).map_err(Failure::harness)?;
+    emit(&(quiet_json(&json).into_owned() + "\n"))
 }
 
 /// Parses the command line and runs the command.
@@ -180,7 +184,7 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(failure) => {
             if !failure.message.is_empty() {
-                eprintln!("faultline: {}", failure.message);
+                eprintln!("faultline: {}", quiet_lines(&failure.message));
             }
             failure.code
         }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{Failure, Outcome, emit, emit_json};
 use crate::recover::{self, Witness};
-use crate::report::{self, subject::Subject};
+use crate::report::{self, subject::Subject, words::quiet};
 use crate::result::{Status, Verdict};
 use crate::suite;
 
@@ -35,7 +35,7 @@ impl Closed {
     }
 
     fn line(&self) -> String {
-        format!("{}: {}: {}\n", self.path.display(), self.status, self.reason)
+        format!("{}: {}: {}\n", self.path.display(), self.status, quiet(&self.reason))
     }
 }
 

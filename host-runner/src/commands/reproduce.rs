@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::lab::{Run, complete, cpu, failure};
 use super::{Failure, Outcome, emit_json};
 use crate::lab::{self, Options, Qemu};
+use crate::report::words::quiet;
 use crate::{report, store, verdict};
 
 /// Which kernels, and on what.
@@ -98,6 +99,6 @@ pub fn run(args: &Args) -> Outcome {
         println!("{}", outcome.run_dir.as_deref().unwrap_or(&args.results).display());
     }
     println!();
-    println!("{word}: {}", reproduction.reason);
+    println!("{word}: {}", quiet(&reproduction.reason));
     Ok(code)
 }

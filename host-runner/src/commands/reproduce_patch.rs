@@ -203,10 +203,14 @@ mod tests {
             crate::report::runs::load_one(&path.to_string_lossy()).expect("a result").result
         });
         for (name, picture) in pictures(&results.each_ref().map(|result| Source::new(result, "", ""))) {
+            if std::env::var_os("UPDATE_EXPECTED").is_some() {
+                std::fs::write(reference.join(format!("reproduce-patch/{name}")), &picture).expect("writable");
+            }
             assert!(picture == text(&format!("reproduce-patch/{name}")), "{name} is stale: make reference");
         }
         for result in &mut results {
-            result.machine.kernel_release = result.under_test.label.clone().expect("the lab named it");
+            let kernel = result.lab_kernel().or(result.under_test.label.as_deref()).expect("the lab named it");
+            result.machine.kernel_release = kernel.to_owned();
         }
         let mut table = Vec::new();
         print_races(&mut table, &results).expect("memory");

@@ -41,6 +41,8 @@ enum Scenario {
     Coherence(Coherence),
     /// Race the published instruction-fetch litmus tests, plain and across stage-2 events: does anything forbidden come
     Litmus(Litmus),
+    /// Run random programs of writes, maintenance, host events and looks, and judge each
+    Random(Random),
     /// Boot the guest, map a region, start all vCPUs and power off: does KVM work here at all
     Boot(Boot),
     /// Run guests that scribble over everything they can reach: does this program live with it
@@ -283,6 +285,33 @@ pub struct Litmus {
     pub common: Common,
 }
 
+/// How long `random` goes on unless the command line says otherwise, in seconds.
+pub const RANDOM_SECONDS: u64 = 10;
+
+/// Options of `random`.
+#[derive(ClapArgs, Clone, Debug)]
+#[command(args_override_self = true)]
+pub struct Random {
+    /// Seed of the first program; the others follow
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(..1 << 62))]
+    pub seed: u64,
+    /// Go on for this long; 10 unless there is a number of programs
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub seconds: Option<u64>,
+    /// Run this many programs
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub programs: Option<u64>,
+    /// Kind of memory: page, thp, memfd, file, or a hugetlb size such as 2M
+    #[arg(long, default_value = "page", value_name = "BLOCK")]
+    pub block: Block,
+    /// Number of vCPUs
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=4))]
+    pub vcpus: u64,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would take the comment for the help text of the group")]
+    pub common: Common,
+}
+
 fn parse_event(text: &str) -> Result<Event, String> {
     Event::ALL.into_iter().find(|event| event.name() == text).ok_or_else(|| {
         let names: Vec<_> = Event::ALL.iter().map(|event| event.name()).collect();
@@ -344,6 +373,7 @@ impl Args {
             | Scenario::Dside(DSide { common, .. })
             | Scenario::Coherence(Coherence { common, .. })
             | Scenario::Litmus(Litmus { common, .. })
+            | Scenario::Random(Random { common, .. })
             | Scenario::Boot(Boot { common, .. })
             | Scenario::Chaos(Chaos { common, .. }) => common.bisect,
             Scenario::Other(words) => words.iter().any(|word| word == "--bisect"),
@@ -365,6 +395,7 @@ pub fn run(args: &Args) -> Outcome {
         Scenario::Dside(dside) => crate::scenario::dside::run(dside),
         Scenario::Coherence(coherence) => crate::scenario::coherence::run(coherence),
         Scenario::Litmus(litmus) => crate::scenario::litmus::run(litmus),
+        Scenario::Random(random) => crate::scenario::random::run(random),
         Scenario::Boot(boot) => crate::scenario::boot::run(boot),
         Scenario::Chaos(chaos) => crate::scenario::chaos::run(chaos),
         Scenario::Other(words) => return other(words),
@@ -381,7 +412,9 @@ pub fn run(args: &Args) -> Outcome {
 pub fn run(args: &Args) -> Outcome {
     if let Scenario::Other(words) = &args.scenario {
         // Wrong names, files and options, and --help, are told on any machine.
-        super::plan::Request::of(words)?;
+        if super::replay::Request::of(words)?.is_none() {
+            super::plan::Request::of(words)?;
+        }
     }
     Err(Failure::new(
         super::HARNESS,
@@ -396,5 +429,9 @@ pub fn run(args: &Args) -> Outcome {
 /// Runs what is no scenario.
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 fn other(words: &[OsString]) -> Outcome {
+    if let Some(super::replay::Request { replay, common }) = super::replay::Request::of(words)? {
+        let outcome = crate::scenario::random::replay(&replay, &common);
+        return outcome.map_err(|error| Failure::new(error.exit_code(), error));
+    }
     super::plan::run(super::plan::Request::of(words)?)
 }

@@ -45,7 +45,7 @@ impl Default for Baseline {
 
 /// Returns what has to be equal for a run to be held against another: everything but the kernel.
 pub fn key(run: &RunResult) -> (String, String, String) {
-    let lab = run.machine.lab.as_ref().map(ToString::to_string).unwrap_or_default();
+    let lab = run.lab_setup().map(|lab| lab.to_string()).unwrap_or_default();
     (run.title().to_owned(), run.machine.model.clone().unwrap_or_default(), lab)
 }
 

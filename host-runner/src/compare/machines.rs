@@ -34,9 +34,10 @@ pub fn differences(before: &[RunResult], after: &[RunResult]) -> Vec<Difference>
 /// How to read one fact of a run.
 type Read = fn(&RunResult) -> String;
 
-const FACTS: [(&str, Read); 23] = [
+const FACTS: [(&str, Read); 24] = [
     ("kernel", |r| r.machine.kernel_release.clone()),
     ("kernel build", |r| r.machine.kernel_version.clone()),
+    ("kernel in the lab", |r| known(r.lab_kernel().map(str::to_owned).as_ref())),
     ("label", |r| known(r.under_test.label.as_ref())),
     ("commit", |r| known(r.under_test.git_commit_hash.as_ref())),
     ("patchset", |r| known(r.under_test.patchset_hash.as_ref())),
@@ -56,7 +57,7 @@ const FACTS: [(&str, Read); 23] = [
     ("governor", |r| known(r.machine.cpu_governor.as_ref())),
     ("isolated CPUs", |r| r.machine.cpus_isolated.len().to_string()),
     ("command line", |r| known(r.machine.command_line.as_ref())),
-    ("emulation", |r| known(r.machine.lab.as_ref().map(ToString::to_string).as_ref())),
+    ("emulation", |r| known(r.lab_setup().map(|lab| lab.to_string()).as_ref())),
     ("lockup threshold", |r| known(r.detector.soft_threshold_s().map(|s| format!("{s} s")).as_ref())),
     ("faultline", |r| format!("{} ({})", r.tool.version, r.tool.commit)),
     ("arguments", |r| r.command.join(" ")),

@@ -1,6 +1,7 @@
 //! Two sets of runs, compared: facts first, then every measurement with what chance allows. Pure.
 
 pub mod baseline;
+mod facts;
 pub mod machines;
 pub mod print;
 pub mod stats;
@@ -9,15 +10,16 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
+use self::facts::{Told, case_facts, run_facts};
 use self::machines::{Difference, differences};
 use self::stats::{change, change_interval, holm, median, rank_test};
 use crate::evidence::machine::Platform;
-use crate::report::measure::{Lockups, Measure, Phase, Stat, case_label, lockups, measures};
-use crate::result::{CaseResult, RunResult, Status};
+use crate::report::measure::{Measure, Phase, Stat, case_label, measures};
+use crate::result::{CaseResult, RunResult};
 use crate::stats::ns;
 
-/// Chance of calling anything different where nothing is, over all measurements together.
-const ALPHA: f64 = 0.05;
+/// Chance of calling anything different where nothing is, over everything that is compared together.
+pub const ALPHA: f64 = 0.05;
 
 /// How one thing, or all of it, compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -65,6 +67,8 @@ pub struct Options {
     pub threshold: f64,
     /// Whether platforms may differ.
     pub platforms: Platforms,
+    /// Chance of calling anything different where nothing is: [`ALPHA`], or this run's share of it.
+    pub alpha: f64,
 }
 
 /// Whether platforms may differ.
@@ -88,7 +92,7 @@ pub struct Side {
 }
 
 /// A fact of a case that is there or not.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Fact {
     /// The case.
     pub case: String,
@@ -98,6 +102,9 @@ pub struct Fact {
     pub before: String,
     /// How it was after.
     pub after: String,
+    /// p value of Fisher's exact test on the number of runs that have it, corrected as those of the measurements are;
+    /// absent where there are too few runs for chance to be told, or where one occurrence decides.
+    pub p: Option<f64>,
     /// How these compare.
     pub change: Change,
 }
@@ -172,7 +179,7 @@ pub fn compare(before: &[RunResult], after: &[RunResult], options: Options) -> R
         return Err(Error::NothingShared(list(&keys_before), list(&keys_after)));
     }
     let exact = exact_times(before.iter().chain(after));
-    let mut facts = run_facts(before, after);
+    let mut facts: Vec<Told> = run_facts(before, after);
     let mut metrics = Vec::new();
     let several = shared.iter().any(|key| key.0 != shared[0].0);
     // The runs of a plan have cases of one name.
@@ -182,11 +189,16 @@ pub fn compare(before: &[RunResult], after: &[RunResult], options: Options) -> R
         facts.extend(case_facts(&name, &cases_before, &cases_after));
         metrics.extend(case_metrics(&name, &cases_before, &cases_after));
     }
-    let resolution = resolution_ns(before).max(resolution_ns(after));
-    judge(&mut metrics, exact, options.threshold, resolution);
+    let resolution_ns = resolution_ns(before).max(resolution_ns(after));
+    let limits = Limits { threshold: options.threshold, resolution_ns, alpha: options.alpha };
     if exact {
+        metrics.iter_mut().for_each(|sampled| sampled.judge_exact(limits));
         doubt_lone_maxima(&mut metrics);
+        judge(&mut facts, &mut [], limits);
+    } else {
+        judge(&mut facts, &mut metrics, limits);
     }
+    let facts: Vec<Fact> = facts.into_iter().map(|told| told.fact).collect();
     let (change, reason) = overall(&facts, &metrics);
     let unmatched = keys_before
         .iter()
@@ -269,121 +281,6 @@ fn resolution_ns(runs: &[RunResult]) -> f64 {
     all.max().unwrap_or(0) as f64
 }
 
-/// How to count the lockups of one side.
-type CountSide = fn(Lockups) -> u64;
-
-/// Compares what is there or not: new in any run is worse, gone from all is better.
-fn presence(before: usize, after: usize) -> Change {
-    match (before, after) {
-        (0, 0) => Change::Same,
-        (0, _) => Change::Worse,
-        (_, 0) => Change::Better,
-        _ => Change::Same,
-    }
-}
-
-fn case_facts(name: &str, before: &[&CaseResult], after: &[&CaseResult]) -> Vec<Fact> {
-    let fact =
-        |what, before: String, after: String, change| Fact { case: name.to_owned(), what, before, after, change };
-    let bad = |cases: &[&CaseResult]| cases.iter().filter(|case| !ended_well(case.verdict.status)).count();
-    let mut facts = vec![fact("verdict", statuses(before), statuses(after), verdict_change(before, after, bad))];
-    let sides: [(&str, CountSide); 3] = [
-        ("I-side lockups", |found| found.i_side),
-        ("D-side lockups", |found| found.d_side),
-        ("other lockups", |found| found.other),
-    ];
-    for (what, of) in sides {
-        let with = |cases: &[&CaseResult]| cases.iter().filter(|case| of(lockups(case)) > 0).count();
-        let (had, has) = (with(before), with(after));
-        if had + has > 0 {
-            let tell = |cases: &[&CaseResult], count| {
-                let longest = cases.iter().map(|case| lockups(case).longest_s).max().unwrap_or(0);
-                if count == 0 {
-                    "none".into()
-                } else {
-                    format!("in {count} of {} runs, up to {longest} s", cases.len())
-                }
-            };
-            facts.push(fact(what, tell(before, had), tell(after, has), presence(had, has)));
-        }
-    }
-    let (did, does) = (counted(before), counted(after));
-    if let (Some(did), Some(does)) = (&did, &does) {
-        facts.push(fact("counted maintenance", did.clone(), does.clone(), policy_change(did, does)));
-    }
-    let wrong = |cases: &[&CaseResult]| cases.iter().map(|case| case.mismatches).sum::<u64>();
-    let (had, has) = (wrong(before), wrong(after));
-    if had + has > 0 {
-        let change = presence(usize::from(had > 0), usize::from(has > 0));
-        facts.push(fact("stale fetches", had.to_string(), has.to_string(), change));
-    }
-    facts
-}
-
-/// Compares what whole runs concluded.
-fn run_facts(before: &[RunResult], after: &[RunResult]) -> Vec<Fact> {
-    let classes = |runs: &[RunResult]| {
-        let named = runs.iter().filter_map(|run| run.policy.as_ref()).map(|conclusion| conclusion.class.name());
-        let classes: BTreeSet<_> = named.collect();
-        (!classes.is_empty()).then(|| classes.into_iter().collect::<Vec<_>>().join(" / "))
-    };
-    match (classes(before), classes(after)) {
-        (Some(did), Some(does)) => {
-            let change = policy_change(&did, &does);
-            vec![Fact { case: "run".into(), what: "policy", before: did, after: does, change }]
-        }
-        _ => Vec::new(),
-    }
-}
-
-/// Returns the policies that fit what the plugin counted, if it counted in any of these runs.
-fn counted(cases: &[&CaseResult]) -> Option<String> {
-    let mut fits: Vec<String> = cases
-        .iter()
-        .filter_map(|case| case.counted.as_ref())
-        .map(|counted| if counted.agrees_with.is_empty() { "unknown".into() } else { counted.agrees_with.join(" or ") })
-        .collect();
-    fits.sort();
-    fits.dedup();
-    (!fits.is_empty()).then(|| fits.join(" / "))
-}
-
-/// A kernel that stops invalidating is wrong, however fast; one that begins to cap is better, one that stops is worse.
-fn policy_change(before: &str, after: &str) -> Change {
-    match (before, after) {
-        (before, after) if before == after => Change::Same,
-        (_, "cannot be told") | ("cannot be told", _) => Change::Inconclusive,
-        (_, "none" | "no maintenance") | ("capped" | "always all", "by line") => Change::Worse,
-        ("none" | "no maintenance", _) | ("by line", "capped" | "always all") => Change::Better,
-        _ => Change::Inconclusive,
-    }
-}
-
-fn ended_well(status: Status) -> bool {
-    matches!(status, Status::Pass | Status::Skip)
-}
-
-/// A case that was shown to pass and is only skipped now has lost its evidence: nobody can tell.
-fn verdict_change(before: &[&CaseResult], after: &[&CaseResult], bad: impl Fn(&[&CaseResult]) -> usize) -> Change {
-    let passed = |cases: &[&CaseResult]| cases.iter().any(|case| case.verdict.status == Status::Pass);
-    match presence(bad(before), bad(after)) {
-        Change::Better if !passed(after) => Change::Inconclusive,
-        Change::Same if bad(after) == 0 && passed(before) != passed(after) => Change::Inconclusive,
-        change => change,
-    }
-}
-
-/// Counts statuses: `pass`, or `pass 9, fail 1`.
-fn statuses(cases: &[&CaseResult]) -> String {
-    let all = [Status::Pass, Status::Skip, Status::Fail, Status::Timeout, Status::Error];
-    let counted = all.map(|status| (status, cases.iter().filter(|case| case.verdict.status == status).count()));
-    let present: Vec<_> = counted.into_iter().filter(|(_, count)| *count > 0).collect();
-    match present.as_slice() {
-        [(status, _)] => status.name().into(),
-        several => several.iter().map(|(s, n)| format!("{} {n}", s.name())).collect::<Vec<_>>().join(", "),
-    }
-}
-
 /// A measurement with the values it came from.
 struct Sampled {
     metric: Metric,
@@ -428,34 +325,65 @@ fn case_metrics(name: &str, before: &[&CaseResult], after: &[&CaseResult]) -> Ve
         .collect()
 }
 
-/// Says whether a number of so few samples is another one again: the 99th percentile of up to 100 is their maximum, and
-/// all of one is one. Testing it too would only weaken the test.
+/// Says whether a number of so few samples is another one again: the 99th percentile of less than 100 is their maximum,
+/// and all of one is one. Testing it too would only weaken the test.
 fn repeats_another(measure: Measure, samples: u64) -> bool {
     match (measure.phase, measure.stat) {
         (Phase::HostIcache | Phase::HostDcache, _) => false,
-        (_, Stat::P99) => samples <= 100,
+        (_, Stat::P99) => samples < 100,
         (_, Stat::P50) => samples == 1,
         (_, Stat::Max) => false,
     }
 }
 
-/// Decides each measurement, all of them being tested at once.
-fn judge(metrics: &mut [Sampled], exact: bool, threshold: f64, resolution_ns: f64) {
-    let raw: Vec<f64> = metrics.iter().map(|sampled| sampled.raw_p.unwrap_or(1.0)).collect();
-    for (Sampled { metric, raw_p, runs, .. }, adjusted) in metrics.iter_mut().zip(holm(&raw)) {
-        let direction = if metric.relative > 0.0 { Change::Worse } else { Change::Better };
-        let small = metric.relative.abs() <= threshold || (metric.after_ns - metric.before_ns).abs() <= resolution_ns;
-        if exact {
-            metric.change = if small { Change::Same } else { direction };
-            continue;
-        }
-        metric.p = raw_p.map(|_| adjusted);
-        let inside = metric.interval.is_some_and(|(low, high)| low >= -threshold && high <= threshold);
-        metric.change = match metric.p {
-            Some(p) if p < ALPHA && !small => direction,
-            Some(p) if p < ALPHA => Change::Same,
-            Some(_) if inside && *runs > 2 => Change::Same,
-            _ => Change::Inconclusive,
+/// Decides whatever chance may have done, all of it being tested at once.
+fn judge(facts: &mut [Told], metrics: &mut [Sampled], limits: Limits) {
+    let raw = facts.iter().filter_map(|told| told.raw_p).chain(metrics.iter().filter_map(|sampled| sampled.raw_p));
+    let mut corrected = holm(&raw.collect::<Vec<_>>()).into_iter();
+    for told in facts.iter_mut().filter(|told| told.raw_p.is_some()) {
+        told.judge(corrected.next(), limits.alpha);
+    }
+    for sampled in metrics {
+        sampled.judge(sampled.raw_p.and_then(|_| corrected.next()), limits);
+    }
+}
+
+/// What a change has to exceed.
+#[derive(Clone, Copy)]
+struct Limits {
+    threshold: f64,
+    resolution_ns: f64,
+    alpha: f64,
+}
+
+impl Sampled {
+    fn direction(&self) -> Change {
+        if self.metric.relative > 0.0 { Change::Worse } else { Change::Better }
+    }
+
+    /// Says whether a relative change is none, or none that the guest's counter could show.
+    fn is_small(&self, relative: f64, limits: Limits) -> bool {
+        relative.abs() <= limits.threshold || (relative * self.metric.before_ns).abs() <= limits.resolution_ns
+    }
+
+    /// Decides where times repeat.
+    fn judge_exact(&mut self, limits: Limits) {
+        let small = self.is_small(self.metric.relative, limits);
+        self.metric.change = if small { Change::Same } else { self.direction() };
+    }
+
+    /// Decides where they do not: `p` is corrected for everything that is tested at once. A difference takes a change
+    /// that matters, that the rank test does not leave to chance, and that the interval agrees with.
+    fn judge(&mut self, p: Option<f64>, limits: Limits) {
+        self.metric.p = p;
+        let (Some(p), Some((low, high))) = (p, self.metric.interval) else { return };
+        let unlike_zero = low > 0.0 || high < 0.0;
+        self.metric.change = if p < limits.alpha && unlike_zero && !self.is_small(self.metric.relative, limits) {
+            self.direction()
+        } else if self.runs > 2 && self.is_small(low, limits) && self.is_small(high, limits) {
+            Change::Same
+        } else {
+            Change::Inconclusive
         };
     }
 }
@@ -497,12 +425,13 @@ fn overall(facts: &[Fact], metrics: &[Sampled]) -> (Change, String) {
     if better > 0 {
         return (Change::Better, named(facts, metrics, Change::Better));
     }
-    match count(Change::Inconclusive) {
-        0 => (Change::Same, format!("all {same} the same")),
-        unclear => {
-            (Change::Inconclusive, format!("{same} the same, {unclear} cannot be told: run both sides more often"))
-        }
+    let unclear = count(Change::Inconclusive);
+    if unclear == 0 {
+        return (Change::Same, format!("all {same} the same"));
     }
+    let facts = named(facts, &[], Change::Inconclusive);
+    let which = if facts.is_empty() { facts } else { format!(" (among them {facts})") };
+    (Change::Inconclusive, format!("{same} the same, {unclear} cannot be told{which}: run both sides more often"))
 }
 
 /// Names the few that matter most: facts, then the largest changes.

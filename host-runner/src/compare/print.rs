@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Change, Comparison, Metric, Side};
+use super::{Change, Comparison, Fact, Metric, Side};
 use crate::report::measure::Phase;
 use crate::report::table::time;
 
@@ -51,7 +51,18 @@ fn method(comparison: &Comparison) -> String {
         return format!("EMULATED, instructions counted: times are exact, and a model; {threshold}");
     }
     let model = if comparison.emulated { "EMULATED, times are a model; " } else { "" };
-    format!("{model}medians; 95 % interval by bootstrap; p by Mann-Whitney, corrected after Holm; {threshold}")
+    let test = "p by Mann-Whitney, of counted runs by Fisher, corrected after Holm";
+    format!("{model}medians; 95 % interval by bootstrap; {test}; {threshold}")
+}
+
+/// Returns how a fact compares, and how likely that is by chance.
+fn judged(fact: &Fact) -> String {
+    let p = fact.p.map(|p| format!(", p {}", probability(p))).unwrap_or_default();
+    format!("{}{p}", fact.change.name())
+}
+
+fn probability(p: f64) -> String {
+    if p < 0.001 { "<0.001".into() } else { format!("{p:.3}") }
 }
 
 /// Returns the columns of a measurement.
@@ -87,7 +98,7 @@ pub fn text(comparison: &Comparison) -> String {
     line(String::new());
     for fact in &comparison.facts {
         let what = format!("{} {}", fact.case, fact.what);
-        line(format!("{what:<32}  {} -> {}: {}", fact.before, fact.after, fact.change.name()));
+        line(format!("{what:<32}  {} -> {}: {}", fact.before, fact.after, judged(fact)));
     }
     line(String::new());
     let head = ["block", "metric", "before", "after", "change", "95 % interval", "p", "verdict"];
@@ -98,7 +109,7 @@ pub fn text(comparison: &Comparison) -> String {
     line(row(head));
     for metric in &comparison.metrics {
         let [name, before, after, change, interval, verdict] = cells(metric);
-        let p = metric.p.map_or_else(String::new, |p| if p < 0.001 { "<0.001".into() } else { format!("{p:.3}") });
+        let p = metric.p.map_or_else(String::new, probability);
         line(row([&metric.case, &name, &before, &after, &change, &interval, &p, &verdict]));
     }
     for unmatched in &comparison.unmatched {
@@ -120,7 +131,7 @@ pub fn markdown(comparison: &Comparison) -> String {
     out.push_str(&wrap(&format!("Method: {}.", method(comparison)), ""));
     out.push('\n');
     for fact in comparison.facts.iter().filter(|fact| fact.change != Change::Same || fact.what != "verdict") {
-        let text = format!("- {} {}: {} -> {} ({})", fact.case, fact.what, fact.before, fact.after, fact.change.name());
+        let text = format!("- {} {}: {} -> {} ({})", fact.case, fact.what, fact.before, fact.after, judged(fact));
         out.push_str(&wrap(&text, "  "));
     }
     let mut blocks: Vec<&str> = comparison.metrics.iter().map(|metric| metric.case.as_str()).collect();

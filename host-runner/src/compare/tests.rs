@@ -1,23 +1,40 @@
 use std::slice::from_ref;
 
 use super::*;
-use crate::result::Timing;
+use crate::result::{Status, Timing};
 
 fn stored(name: &str) -> RunResult {
     let path = format!("{}/tests/runs/{name}/result.json", env!("CARGO_MANIFEST_DIR"));
     crate::store::read(path.as_ref()).expect("the stored run is a result")
 }
 
-const DEFAULTS: Options = Options { threshold: 0.05, platforms: Platforms::Same };
+const DEFAULTS: Options = Options { threshold: 0.05, platforms: Platforms::Same, alpha: ALPHA };
 
-/// A small generator, so that tests repeat.
-struct Noise(u64);
+/// A small generator, so that tests repeat, and how far it spreads.
+struct Noise(u64, f64);
+
+/// Wide enough to hide five percent in a single run.
+const QUIET_HOST: f64 = 0.08;
+/// Wide enough for medians of ten runs to differ by far more than five percent.
+const BUSY_HOST: f64 = 1.5;
 
 impl Noise {
-    /// Returns a factor around 1, wide enough to hide five percent in a single run.
-    fn factor(&mut self) -> f64 {
+    /// Returns a number between 0 and 1.
+    fn share(&mut self) -> f64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        1.0 + 0.08 * ((self.0 >> 33) as f64 / f64::from(1u32 << 31) - 0.5)
+        (self.0 >> 33) as f64 / f64::from(1u32 << 31)
+    }
+
+    /// Returns a factor around 1.
+    fn factor(&mut self) -> f64 {
+        (self.1 * (self.share() - 0.5)).exp()
+    }
+
+    fn shuffle(&mut self, runs: &mut [RunResult]) {
+        for n in (1..runs.len()).rev() {
+            let other = (self.share() * (n + 1) as f64) as usize;
+            runs.swap(n, other.min(n));
+        }
     }
 }
 
@@ -71,7 +88,7 @@ fn a_run_equals_itself() {
 
 #[test]
 fn one_noisy_run_a_side_tells_nothing_about_times() {
-    let mut noise = Noise(1);
+    let mut noise = Noise(1, QUIET_HOST);
     let run = noisy(&stored("debian-6.12"), 2, &mut noise);
     let told = compare(&run[..1], &run[1..], DEFAULTS).expect("both are hardware");
     assert_eq!(told.change, Change::Inconclusive, "{}", told.reason);
@@ -81,7 +98,7 @@ fn one_noisy_run_a_side_tells_nothing_about_times() {
 #[test]
 fn emulated_and_real_do_not_mix() {
     let emulated = stored("debian-6.1");
-    let real = noisy(&emulated, 1, &mut Noise(2));
+    let real = noisy(&emulated, 1, &mut Noise(2, QUIET_HOST));
     let refused = compare(from_ref(&emulated), &real, DEFAULTS);
     assert_eq!(refused, Err(Error::Platforms("emulated", "hardware")));
     assert!(compare(&[emulated], &real, Options { platforms: Platforms::Any, ..DEFAULTS }).is_ok());
@@ -89,24 +106,75 @@ fn emulated_and_real_do_not_mix() {
 
 #[test]
 fn splits_of_one_kernel_raise_no_false_alarm() {
-    let mut noise = Noise(3);
-    let base = stored("debian-6.12");
-    let mut runs = noisy(&base, 20, &mut noise);
+    let mut noise = Noise(3, QUIET_HOST);
+    let mut runs = noisy(&stored("debian-6.12"), 20, &mut noise);
+    // It locks up once in a long while.
+    runs[7].cases[2].complaints = stored("debian-6.1").cases[2].complaints.clone();
+    runs[7].cases[2].verdict.status = Status::Fail;
     let mut false_alarms = 0;
     for _ in 0..20 {
-        for n in (1..runs.len()).rev() {
-            let other = ((noise.factor() - 0.96) / 0.08 * n as f64) as usize;
-            runs.swap(n, other.min(n));
-        }
+        noise.shuffle(&mut runs);
         let told = compare(&runs[..10], &runs[10..], DEFAULTS).expect("both are hardware");
         false_alarms += usize::from(told.change == Change::Worse);
     }
     assert!(false_alarms <= 1, "{false_alarms} false alarms in 20 splits");
 }
 
+/// Where noise is far beyond the threshold only the test stands between chance and an alarm. Of 60 comparisons of one
+/// kernel with itself at most 2.5 % may say worse, 1.5; without Holm's correction a quarter did.
+#[test]
+fn many_measurements_do_not_add_up_to_false_alarms() {
+    let mut noise = Noise(6, BUSY_HOST);
+    let base = stored("debian-6.12");
+    let mut false_alarms = 0;
+    for _ in 0..60 {
+        let (before, after) = (noisy(&base, 10, &mut noise), noisy(&base, 10, &mut noise));
+        let told = compare(&before, &after, DEFAULTS).expect("both are hardware");
+        false_alarms += usize::from(told.change == Change::Worse);
+    }
+    assert!(false_alarms <= 4, "{false_alarms} false alarms in 60 comparisons");
+}
+
+/// Returns ten runs of which some lock up.
+fn with_lockups(count: usize) -> Vec<RunResult> {
+    let (clean, stuck) = (stored("debian-6.12"), stored("debian-6.1"));
+    let mut runs = noisy(&clean, 10, &mut Noise(7, QUIET_HOST));
+    for case in runs.iter_mut().take(count).map(|run| &mut run.cases[2]) {
+        case.complaints = stuck.cases[2].complaints.clone();
+        case.verdict = stuck.cases[2].verdict.clone();
+    }
+    runs
+}
+
+#[test]
+fn lockups_in_some_of_many_runs_are_weighed() {
+    let told = |before, after| {
+        let told = compare(&with_lockups(before), &with_lockups(after), DEFAULTS).expect("both are hardware");
+        let fact = told.facts.iter().find(|fact| fact.what == "I-side lockups").cloned();
+        (fact.expect("there are some"), told)
+    };
+    let (once, comparison) = told(0, 1);
+    assert_eq!((once.change, comparison.change), (Change::Inconclusive, Change::Inconclusive));
+    assert!(comparison.reason.contains("I-side lockups: none -> in 1 of 10 runs"), "{}", comparison.reason);
+    assert_eq!(told(0, 10).0.change, Change::Worse);
+    let (more, comparison) = told(1, 10);
+    assert_eq!((more.change, comparison.change), (Change::Worse, Change::Worse), "{}", comparison.reason);
+    assert_eq!(told(10, 1).0.change, Change::Better);
+    assert_eq!(told(10, 10).0.change, Change::Same);
+}
+
+#[test]
+fn a_stale_fetch_is_never_chance() {
+    let before = with_lockups(0);
+    let mut after = before.clone();
+    after[3].cases[0].mismatches = 1;
+    let told = compare(&before, &after, DEFAULTS).expect("both are hardware");
+    assert_eq!(told.change, Change::Worse, "{}", told.reason);
+}
+
 #[test]
 fn only_what_got_slower_is_worse() {
-    let mut noise = Noise(4);
+    let mut noise = Noise(4, QUIET_HOST);
     let base = stored("debian-6.12");
     let before = noisy(&base, 10, &mut noise);
     let mut after = noisy(&base, 10, &mut noise);
@@ -125,7 +193,7 @@ fn only_what_got_slower_is_worse() {
 
 #[test]
 fn a_mail_has_72_columns() {
-    let mut noise = Noise(5);
+    let mut noise = Noise(5, QUIET_HOST);
     let old = noisy(&stored("debian-6.1"), 5, &mut noise);
     let new = noisy(&stored("debian-6.12"), 5, &mut noise);
     for told in [compare(&old, &new, DEFAULTS), compare(&new, &old, DEFAULTS)] {

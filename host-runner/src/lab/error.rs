@@ -102,7 +102,9 @@ pub enum Error {
     #[error("{0} is not a static arm64 program: run `make build`, or correct FAULTLINE_GUEST_RUNNER")]
     GuestRunnerKind(PathBuf),
     /// The counting plugin was not built.
-    #[error("no counting plugin at {0}: run `make build`")]
+    #[error(
+        "no counting plugin at {0}: run `make build` in faultline's source tree, and what it puts into target/release"
+    )]
     NoPlugin(PathBuf),
     /// A file for the guest cannot be had.
     #[error("cannot put {path} into the guest: {error}")]

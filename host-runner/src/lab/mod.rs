@@ -290,6 +290,17 @@ fn swap_order(swap: Option<Size>, supply: Option<&Supply>) -> (Option<SwapOrder>
     (swap.map(|size| SwapOrder { bytes: size.0, modules: paths, no_modules }), modules)
 }
 
+/// Adds how the user named the kernel: policy kernels have all one release.
+fn with_kernel(lab: &str, name: &str) -> String {
+    match serde_json::from_str(lab) {
+        Ok(serde_json::Value::Object(mut lab)) => {
+            lab.insert("kernel".into(), name.into());
+            serde_json::Value::Object(lab).to_string()
+        }
+        _ => lab.to_owned(),
+    }
+}
+
 /// A kernel and the directory in the results that it boots in.
 struct Ready {
     kernel: Kernel,
@@ -326,7 +337,8 @@ impl Lab<'_> {
         fs::create_dir(&staging).map_err(failed(&staging))?;
         let initramfs = work.path().join(qemu::INITRAMFS);
         let (swap, modules) = swap_order(self.options.swap, kernel.supply.as_ref());
-        let manifest = Manifest { swap, ..self.manifest.clone() };
+        let lab = with_kernel(&self.manifest.lab, name);
+        let manifest = Manifest { swap, lab, ..self.manifest.clone() };
         let files: Vec<_> = self.files.iter().cloned().chain(modules).collect();
         let archive = initramfs::write(Vec::new(), &self.runner, &manifest, &files).map_err(failed(&initramfs))?;
         fs::write(&initramfs, archive).map_err(failed(&initramfs))?;

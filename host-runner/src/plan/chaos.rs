@@ -28,6 +28,8 @@ const OPS: u64 = 48;
 const SCRIBBLES: u64 = 10;
 /// Kinds of ops.
 const ALL_KINDS: u64 = 16;
+/// Op codes beyond those that exist.
+const UNKNOWN: u64 = 8;
 
 /// Returns a number as guests get them wrong: nothing, something small, everything, or noise.
 fn value(random: &mut Random) -> u64 {
@@ -73,7 +75,7 @@ fn op(random: &mut Random, kinds: u64, vcpu: u64, targets: &Targets) -> Op {
         13 => Op::plain(OpCode::Event, [value(random), value(random), 0, 0]),
         14 => Op::rendezvous(random.below(64), random.below(4)).with_flags(SLEEP),
         _ => Op {
-            code: random.below(16) as u16,
+            code: random.below(OpCode::ALL.len() as u64 + UNKNOWN) as u16,
             flags: random.bits() as u16,
             tag: random.bits() as u32,
             start: targets.channel + 8 * random.below(words),

@@ -7,7 +7,7 @@ use crate::evidence::machine::Platform;
 use crate::store::{self, Error};
 
 use super::subject::Subject;
-use super::words::quiet;
+use super::words::{quiet, quiet_json};
 use super::{junit, kcidb, ktap, lava, linaro, prom, table};
 
 /// What `run` prints at its end.
@@ -65,7 +65,7 @@ pub fn write_all(dir: &Path, subject: &Subject<'_>) -> Result<(), Error> {
 pub fn print(out: &mut impl Write, format: Format, subject: &Subject<'_>) -> io::Result<()> {
     match format {
         Format::Human => human(out, subject),
-        Format::Json => writeln!(out, "{}", json(subject)?),
+        Format::Json => writeln!(out, "{}", quiet_json(&json(subject)?)),
         Format::Ktap => out.write_all(ktap::ktap(subject).as_bytes()),
         Format::Lava => lava::report(out, subject),
         Format::Junit => writeln!(out, "{}", junit::junit(subject).map_err(io::Error::other)?.trim_end()),

@@ -15,4 +15,4 @@ pub mod runs;
 pub mod storm;
 pub mod subject;
 pub mod table;
-mod words;
+pub mod words;

@@ -142,11 +142,11 @@ fn row(run: &RunResult, case: &CaseResult) -> [String; 7] {
         worst(case.touch.as_ref()),
         worst(case.exec.as_ref()),
         host.map_or_else(|| "-".into(), |m| time(m.max_ns)),
-        if case.block_bytes == 0 { "-".into() } else { thousands(case.predicted.by_line) },
-        if case.block_bytes == 0 {
-            "-".into()
-        } else {
+        if case.was_tried() { thousands(case.predicted.by_line) } else { "-".into() },
+        if case.was_tried() {
             format!("{faults} at level {}", crate::plan::blocks::stage2_level(case.block_bytes, run.machine.page_bytes))
+        } else {
+            "-".into()
         },
     ]
 }

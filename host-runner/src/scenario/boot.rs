@@ -40,7 +40,6 @@ pub fn run(args: &Boot) -> Result<u8, Error> {
         regions: vec![RegionSpec { ipa: REGION_IPA, bytes: args.region.0, backing: Backing::Reserved }],
         programs: vec![program; args.vcpus as usize],
         records: 8,
-        contents: Vec::new(),
         ctr: args.common.guest_ctr,
         ..GuestSpec::default()
     };

@@ -12,7 +12,7 @@ use crate::coherence::oracle::Geometry;
 use crate::coherence::program::Program;
 use crate::commands::run;
 use crate::guest::GuestSpec;
-use crate::plan::blocks::{Block, HostBlocks};
+use crate::plan::blocks::{Block, HostBlocks, stage2_level};
 use crate::plan::coherence::{Combination, combinations, looks, spans};
 use crate::plan::region;
 use crate::plan::relax::Sharing;
@@ -190,6 +190,7 @@ struct Ways {
     done: Vec<Way>,
     region_bytes: u64,
     block_bytes: u64,
+    level: u8,
     every_line: bool,
     seed: u64,
     untraced: Option<&'static str>,
@@ -203,6 +204,7 @@ impl Ways {
             done: Vec::new(),
             region_bytes: on.ground.region_bytes,
             block_bytes: on.ground.block_bytes,
+            level: stage2_level(on.ground.block_bytes, on.ground.host.page_bytes),
             every_line: on.args.every_line,
             seed: on.args.seed,
             untraced: on.args.common.no_trace.then_some("--no-trace"),
@@ -228,7 +230,7 @@ impl Source for Ways {
         let Some((way, geometry)) = self.under_way.take() else { return };
         let mut result = of(&way, Verdict::new(Status::Error, ""));
         let untraced = self.untraced.or_else(|| ran.host.is_none().then_some("no trace"));
-        let context = verdict::Context { geometry, untraced, lost: ran.lost };
+        let context = verdict::Context { geometry, untraced, lost: ran.lost, level: self.level };
         result.verdict = match &ran.outcomes {
             Ok(outcomes) => {
                 result.seen.add(outcomes);

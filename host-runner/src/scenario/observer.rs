@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use abi::Op;
 use indicatif::ProgressBar;
 
-use super::movers::Movers;
 use super::outcome::progress;
 use super::session::{Error, Session};
 use crate::coherence::event::Event;
@@ -70,7 +69,6 @@ pub struct Observer<'a> {
     seen: Observed,
     failure: Option<Error>,
     bar: ProgressBar,
-    movers: Option<Movers>,
 }
 
 /// What was collected.
@@ -128,7 +126,7 @@ impl<'a> Observer<'a> {
     pub fn new(session: &'a mut Session, setup: Setup) -> Self {
         let bar = progress(&setup.label);
         let (parser, seen) = (Parser::new(), Observed::default());
-        Self { session, setup, began: Instant::now(), parser, trace: None, seen, failure: None, bar, movers: None }
+        Self { session, setup, began: Instant::now(), parser, trace: None, seen, failure: None, bar }
     }
 
     fn begin_round(&mut self, host: &vmm::Host<'_>) {
@@ -190,10 +188,9 @@ impl<'a> Observer<'a> {
 
     fn host_event(&mut self, number: u64, vcpu: usize, host: &vmm::Host<'_>) {
         let Some(event) = Event::from_raw(number) else { return };
-        let outcome = match event {
-            Event::MoveVcpu => self.movers.get_or_insert_with(Movers::new).rotate().map_err(|error| error.to_string()),
-            _ => host.perform(&vmm::Act::on_nothing(event, vcpu)).map_err(|refused| refused.to_string()),
-        };
+        // A move has every vCPU go on, so that each still has a CPU for itself.
+        let vcpus = if event == Event::MoveVcpu { 0..host.vcpus() } else { vcpu..vcpu + 1 };
+        let outcome = vcpus.into_iter().try_for_each(|vcpu| host.perform(&vmm::Act::on_nothing(event, vcpu)));
         match outcome {
             Ok(()) => self.seen.events += 1,
             Err(why) => {

@@ -356,14 +356,11 @@ impl<'a, S: Source> Stage<'a, S> {
 impl<S: Source> vmm::Watch for Stage<'_, S> {
     fn event(&mut self, vcpu: usize, op: &Op, host: &Host<'_>) {
         let Some(event) = Event::from_raw(op.args[0]) else { return };
-        // What came before is not what the event leads to; a move of a vCPU leads to nothing of its own.
-        let log = self.drain();
+        // What came before, and what the event itself takes, is not what it leads to; a move of a vCPU leads to nothing
+        // of its own.
+        let before = self.drain();
         let Some(running) = &mut self.running else { return };
-        if event == Event::MoveVcpu {
-            running.log.append(log);
-        } else {
-            running.log = TraceLog::default();
-        }
+        running.log.append(before);
         debug_assert_eq!(op.code, OpCode::Event as u16);
         let written: Vec<_> = (0..elements(op)).map(|n| op.start + n * op.stride).collect();
         let act = Act { event, vcpu, written: &written, generation: op.args[1] as u16, slots: &running.slots };
@@ -372,6 +369,13 @@ impl<S: Source> vmm::Watch for Stage<'_, S> {
             Err(why) => {
                 running.refused.get_or_insert((event, why));
             }
+        }
+        let during = self.drain();
+        let Some(running) = &mut self.running else { return };
+        if event == Event::MoveVcpu {
+            running.log.append(during);
+        } else {
+            running.log = TraceLog::default();
         }
     }
 

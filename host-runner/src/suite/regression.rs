@@ -44,6 +44,8 @@ pub fn check(
     earlier: &[RunResult],
     options: Options,
 ) -> Regression {
+    // Each run is a comparison of its own; a false alarm in any would be one of the whole plan.
+    let options = Options { alpha: options.alpha / runs.len().max(1) as f64, ..options };
     let cases: Vec<_> = runs.iter().flat_map(|run| cases(baseline, run, earlier, options)).collect();
     Regression { baseline: file.into(), verdict: overall(&cases), cases }
 }
@@ -66,7 +68,8 @@ fn cases(baseline: &Baseline, run: &RunResult, earlier: &[RunResult], options: O
 fn together(baseline: &Baseline, run: &RunResult, earlier: &[RunResult]) -> Vec<RunResult> {
     let kernel = |run: &RunResult| {
         let machine = &run.machine;
-        (machine.kernel_release.clone(), machine.kernel_version.clone(), run.under_test.clone())
+        let in_lab = run.lab_kernel().map(str::to_owned);
+        (machine.kernel_release.clone(), machine.kernel_version.clone(), in_lab, run.under_test.clone())
     };
     // Where instructions are counted, once is enough, and once is what can be repeated.
     let counted = run.machine.lab.as_ref().is_some_and(|lab| lab["time_scale"].is_u64());

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{PLAN, Step, Stored, Summary, save, settle};
 use crate::compare::baseline::{self, Baseline};
-use crate::compare::{Options, Platforms};
+use crate::compare::{ALPHA, Options, Platforms};
 use crate::recover::Witness;
 use crate::report::runs;
 use crate::result::{RunResult, Status, Verdict};
@@ -89,7 +89,7 @@ pub fn run(
     summary.run.finished = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     summary.judge();
     if let Some((file, baseline)) = baseline {
-        let options = Options { threshold: THRESHOLD, platforms: Platforms::Same };
+        let options = Options { threshold: THRESHOLD, platforms: Platforms::Same, alpha: ALPHA };
         summary.hold_against(&file.display().to_string(), &baseline, &runs, &earlier(results), options);
     }
     store::give_up_reserve(&path);

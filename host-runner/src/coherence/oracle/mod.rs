@@ -84,16 +84,19 @@ pub(super) struct At<'a> {
     model: &'a Model,
     vcpu: usize,
     act: &'a Act,
+    /// Whether an event may come in between, by a host that breaks its promise.
+    raced: bool,
 }
 
 impl At<'_> {
     /// Returns what may be seen.
     pub fn window(&self) -> Window {
-        match self.act {
+        let window = match self.act {
             Act::Load { look: Look::Cacheable, .. } => self.model.load(),
             Act::Load { .. } => self.model.load_poc(self.vcpu),
             _ => self.model.fetch(self.vcpu),
-        }
+        };
+        Window { anything: window.anything || self.raced, ..window }
     }
 
     /// Returns the step at which a rule last took something away from what may be seen.
@@ -115,20 +118,35 @@ pub(super) fn walk(
     let mut models = vec![Model::new(*geometry, program.vcpus, without); slots.classes()];
     for (index, Step { vcpu, act }) in program.steps.iter().enumerate() {
         models.iter_mut().for_each(|model| model.at(index));
+        // Without a rule that the host's events rely on, what it does for other vCPUs at the same time may show as well.
+        let raced = without.is_some_and(Rule::concerns_the_host) && raced(program, index);
         let fenced = act.observes() || matches!(act, Act::Write { .. });
         if fenced {
             fence(&mut models, *vcpu);
         }
         if act.observes() {
-            slots
-                .classes_of(index)
-                .for_each(|class| show(index, class, At { model: &models[class], vcpu: *vcpu, act }));
+            for class in slots.classes_of(index) {
+                show(index, class, At { model: &models[class], vcpu: *vcpu, act, raced });
+            }
         }
         apply(&mut models, slots, index, *vcpu, act);
+        if raced && without == Some(Rule::ContentsKept) {
+            slots.classes_of(index).for_each(|class| models[class].lose());
+        }
         if fenced {
             fence(&mut models, *vcpu);
         }
     }
+}
+
+/// Says whether another vCPU asks for an event between the same two meetings as a step.
+fn raced(program: &Program, index: usize) -> bool {
+    let steps = &program.steps;
+    let meets = |step: &&Step| step.act == Act::Meet;
+    let before = steps[..index].iter().rev().take_while(|step| !meets(step));
+    let after = steps[index..].iter().take_while(|step| !meets(step));
+    let events = before.chain(after).filter(|step| matches!(step.act, Act::Event { .. }));
+    events.into_iter().any(|step| step.vcpu != steps[index].vcpu)
 }
 
 fn fence(models: &mut [Model], vcpu: usize) {

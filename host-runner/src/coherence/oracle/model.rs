@@ -60,11 +60,12 @@ enum Writer {
 pub struct Model {
     geometry: Geometry,
     without: Option<Rule>,
-    versions: Vec<(u16, Writer)>,
+    /// None for what was in a frame before the host stored the contents there.
+    versions: Vec<(Option<u16>, Writer)>,
     /// The oldest in a frame that some vCPU may reach: the newest, unless rule K4 is taken away.
     frame: Version,
-    /// Whether anything at all may be there; only without rule K3.
-    lost: bool,
+    /// The version instead of which anything may be there; only without rule K3.
+    lost: Option<Version>,
     views: Vec<View>,
     /// The step at hand.
     step: usize,
@@ -77,15 +78,15 @@ pub struct Window {
     pub newest: u16,
     /// Older ones that may be seen as well, the newer first, without the newest.
     pub older: Vec<u16>,
-    /// Whether anything may be seen.
-    pub lost: bool,
+    /// Whether anything may be seen, because a rule was taken away. Never to be relied on with every rule kept.
+    pub anything: bool,
 }
 
 impl Model {
     /// Returns slots of generation 0 that every side holds, on a machine where every rule but `without` is kept.
     pub fn new(geometry: Geometry, vcpus: usize, without: Option<Rule>) -> Self {
-        let versions = vec![(0, Writer::Host)];
-        Self { geometry, without, versions, frame: 0, lost: false, views: vec![View::default(); vcpus], step: 0 }
+        let versions = vec![(Some(0), Writer::Host)];
+        Self { geometry, without, versions, frame: 0, lost: None, views: vec![View::default(); vcpus], step: 0 }
     }
 
     /// Says which step the following calls belong to.
@@ -105,6 +106,17 @@ impl Model {
         self.geometry.dic && self.kept(Rule::Dic)
     }
 
+    /// IDC says that nobody need clean to the PoU. If it lies, nobody has: neither the guest, nor with FWB the host.
+    fn idc_lies(&self) -> bool {
+        self.geometry.idc && !self.kept(Rule::Idc)
+    }
+
+    /// DIC says that nobody need invalidate. If it lies, nobody has by line; and a guest's invalidation of everything may
+    /// come before the host's clean, which waits for the first access.
+    fn dic_lies(&self) -> bool {
+        self.geometry.dic && !self.kept(Rule::Dic)
+    }
+
     fn newest(&self) -> Version {
         self.versions.len() - 1
     }
@@ -113,27 +125,31 @@ impl Model {
         Bound { oldest, by: Some((rule, self.step)) }
     }
 
-    fn push(&mut self, generation: u16, writer: Writer) {
+    fn push(&mut self, generation: Option<u16>, writer: Writer) {
         let in_reach = self.frame == self.newest();
         self.versions.push((generation, writer));
         if in_reach {
             self.frame = self.newest();
         }
-        self.lost = false;
     }
 
     /// vCPU `vcpu` stores.
     pub fn write(&mut self, vcpu: usize, generation: u16) {
-        self.push(generation, Writer::Guest);
+        self.push(Some(generation), Writer::Guest);
         if self.idc() {
             let stored = self.bound(self.newest(), Rule::Idc);
             self.views[vcpu].pou_at_dsb.raise(stored);
         }
     }
 
+    /// The contents may be lost; only without rule K3.
+    pub fn lose(&mut self) {
+        self.lost = Some(self.newest());
+    }
+
     /// A D-cache clean by line.
     pub fn clean(&mut self, vcpu: usize, to: Clean) {
-        if !self.kept(Rule::Clean) {
+        if !self.kept(Rule::Clean) || (to == Clean::Pou && self.idc_lies()) {
             return;
         }
         let cleaned = self.bound(self.newest(), Rule::Clean);
@@ -145,7 +161,7 @@ impl Model {
 
     /// An I-cache invalidation, by `rule`. What is known to be at the PoU now is the oldest that a refill can find.
     pub fn invalidate(&mut self, vcpu: usize, rule: Rule) {
-        if self.kept(rule) {
+        if self.kept(rule) && !self.dic_lies() {
             let refilled = self.bound(self.views[vcpu].pou.oldest, rule);
             self.views[vcpu].icache_at_dsb.raise(refilled);
         }
@@ -190,41 +206,48 @@ impl Model {
     }
 
     /// The host does something for a vCPU; `written` is the generation it stores in these slots, if it does.
+    ///
+    /// Other frames hold what was in them before; then the host stores the contents there. Only where KVM's promise is
+    /// taken away does that show.
     pub fn event(&mut self, vcpu: usize, event: Event, written: Option<u16>) {
         let before = self.newest();
-        if let (Contents::Written, Some(generation)) = (event.contents(), written) {
-            self.push(generation, Writer::Host);
-        } else if !self.kept(Rule::ContentsKept) {
-            self.lost = true;
+        let copied = event.mappings() == Mappings::Copied;
+        let contents = self.versions[before].0;
+        if copied {
+            self.push(None, Writer::Host);
         }
-        if self.idc() && (self.newest() > before || event.mappings() == Mappings::Copied) {
-            let stored = self.bound(self.newest(), Rule::Idc);
-            self.views[vcpu].pou.raise(stored);
-        }
-        match event.mappings() {
-            Mappings::Kept => return,
-            Mappings::Unmapped => {}
-            Mappings::Copied => {
-                if let Some(last) = self.versions.last_mut() {
-                    last.1 = Writer::Host;
+        match written.filter(|_| event.contents() == Contents::Written) {
+            Some(generation) => self.push(Some(generation), Writer::Host),
+            None => {
+                if copied {
+                    self.push(contents, Writer::Host);
                 }
-                if !self.kept(Rule::OldFramesGone) {
-                    self.frame = self.frame.min(before);
+                if !self.kept(Rule::ContentsKept) {
+                    self.lose();
                 }
             }
         }
-        self.promise(vcpu);
+        if self.idc() && self.newest() > before {
+            let stored = self.bound(self.newest(), Rule::Idc);
+            self.views[vcpu].pou.raise(stored);
+        }
+        if copied && !self.kept(Rule::OldFramesGone) {
+            self.frame = self.frame.min(before);
+        }
+        if event.mappings() != Mappings::Kept {
+            self.promise(vcpu);
+        }
     }
 
     /// The guest reaches these slots through a new mapping from now on: KVM's promise.
     fn promise(&mut self, vcpu: usize) {
         let by_host = self.versions.iter().rposition(|(_, writer)| *writer == Writer::Host).unwrap_or(0);
-        if self.kept(Rule::HostClean) {
+        if self.kept(Rule::HostClean) && !(self.geometry.fwb && self.idc_lies()) {
             let clean = self.bound(by_host, Rule::HostClean);
             self.views[vcpu].pou.raise(clean);
             self.views[vcpu].poc.raise(clean);
         }
-        if self.kept(Rule::HostInvalidate) {
+        if self.kept(Rule::HostInvalidate) && !self.dic_lies() {
             let refilled = self.bound(by_host.min(self.views[vcpu].pou.oldest), Rule::HostInvalidate);
             self.views[vcpu].icache.raise(refilled);
         }
@@ -246,14 +269,16 @@ impl Model {
     }
 
     fn window(&self, oldest: Version) -> Window {
-        let newest = self.versions[self.newest()].0;
+        let newest = self.versions[self.newest()].0.unwrap_or_default();
+        let possible = &self.versions[oldest.min(self.frame)..self.newest()];
         let mut older: Vec<u16> = Vec::new();
-        for &(generation, _) in self.versions[oldest.min(self.frame)..self.newest()].iter().rev() {
+        for generation in possible.iter().rev().filter_map(|(generation, _)| *generation) {
             if generation != newest && !older.contains(&generation) {
                 older.push(generation);
             }
         }
-        Window { newest, older, lost: self.lost }
+        let foreign = self.versions[oldest..].iter().any(|(generation, _)| generation.is_none());
+        Window { newest, older, anything: foreign || self.lost.is_some_and(|lost| lost >= oldest) }
     }
 
     /// Returns the step at which a rule last took something away from what a vCPU may see.

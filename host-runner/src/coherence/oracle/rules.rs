@@ -49,6 +49,12 @@ impl Rule {
         Self::Synchronise,
     ];
 
+    /// Says whether the host's events rely on it: its promises, and what spares it maintenance.
+    pub const fn concerns_the_host(self) -> bool {
+        use Rule::{ContentsKept, Dic, HostClean, HostInvalidate, Idc, OldFramesGone};
+        matches!(self, HostClean | HostInvalidate | ContentsKept | OldFramesGone | Idc | Dic)
+    }
+
     /// Returns the short name used in results and docs/oracle.md.
     pub const fn id(self) -> &'static str {
         match self {

@@ -15,7 +15,7 @@ pub struct Chart {
     /// What is said below.
     pub caption: String,
     /// The names of the series, for a line above the frame; empty where they stand beside what is drawn.
-    pub legend: Vec<String>,
+    pub legend: Vec<(usize, String)>,
 }
 
 /// Room at the edges of a file, distance of its lines of text, and how wide a character is at most on average.
@@ -30,8 +30,8 @@ impl Chart {
             figure {
                 @if !self.legend.is_empty() {
                     ul class="legend" {
-                        @for (n, name) in self.legend.iter().enumerate() {
-                            li { svg viewBox="0 0 18 16" aria-hidden="true" { (mark(n, 9.0, 8.0, name)) } (name) }
+                        @for (n, name) in &self.legend {
+                            li { svg viewBox="0 0 18 16" aria-hidden="true" { (mark(*n, 9.0, 8.0, name)) } (name) }
                         }
                     }
                 }
@@ -79,15 +79,15 @@ struct Item<'a> {
 }
 
 /// Lays the names out in rows that fit.
-fn legend(names: &[String]) -> Vec<Item<'_>> {
+fn legend(names: &[(usize, String)]) -> Vec<Item<'_>> {
     let (mut x, mut row) = (EDGE, 0.0);
     let mut items = Vec::new();
-    for (series, name) in names.iter().enumerate() {
+    for (series, name) in names {
         let width = 42.0 + CHARACTER * name.chars().count() as f64;
         if x > EDGE && x + width > WIDTH {
             (x, row) = (EDGE, row + 1.0);
         }
-        items.push(Item { series, name, x, row });
+        items.push(Item { series: *series, name, x, row });
         x += width;
     }
     items

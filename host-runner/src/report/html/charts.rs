@@ -1,5 +1,7 @@
 //! The pictures of a report. Pure; each is left out where a run has nothing to show in it.
 
+use std::collections::BTreeSet;
+
 use maud::html;
 
 use super::Source;
@@ -33,8 +35,10 @@ const ALL: [(&str, Draw); 5] = [
 /// How to draw a picture; none where the runs have nothing to show in it.
 type Draw = fn(&[Source<'_>]) -> Option<Chart>;
 
-fn names(sources: &[Source<'_>]) -> Vec<String> {
-    sources.iter().map(|source| source.name.clone()).collect()
+/// Returns the series that have anything to show, with their names.
+fn names<T>(sources: &[Source<'_>], series: &[Vec<T>]) -> Vec<(usize, String)> {
+    let named = sources.iter().map(|source| source.name.clone()).enumerate();
+    named.filter(|(n, _)| !series[*n].is_empty()).collect()
 }
 
 /// Cases that have a size and were timed: block bytes, median and largest exec fault in ns.
@@ -81,14 +85,16 @@ fn cost(sources: &[Source<'_>]) -> Option<Chart> {
     sizes.sort_by(f64::total_cmp);
     sizes.dedup();
     let (smallest, largest) = (*sizes.first()?, *sizes.last()?);
-    let limit_ns = sources.first()?.result.detector.soft_threshold_s().map(|s| f64::from(s) * 1e9);
+    let timed = sources.iter().zip(&series).filter(|(_, points)| !points.is_empty());
+    let limits: BTreeSet<u32> = timed.filter_map(|(source, _)| source.result.detector.soft_threshold_s()).collect();
+    let limits_ns: Vec<f64> = limits.into_iter().map(|seconds| f64::from(seconds) * 1e9).collect();
     let prediction = Prediction::new(sources.first()?);
     let predicted = prediction.as_ref().map(|p| p.at(largest));
     let times: Vec<f64> = series
         .iter()
         .flatten()
         .flat_map(|(_, t)| [t.ns.p50 as f64, t.ns.max as f64])
-        .chain(limit_ns)
+        .chain(limits_ns.iter().copied())
         .chain(predicted)
         .collect();
     let x = Axis {
@@ -111,9 +117,9 @@ fn cost(sources: &[Source<'_>]) -> Option<Chart> {
         y: Axis::decades_of_ns("", times.iter().copied()),
     };
     let marks = html! {
-        @if let Some(limit) = limit_ns {
-            line class="limit" x1=(plot.x(plot.x.min)) x2=(plot.x(plot.x.max)) y1=(plot.y(limit)) y2=(plot.y(limit)) {}
-            text class="alarm-text" x=(plot.x(plot.x.min) + 10.0) y=(plot.y(limit) - 7.0) { "soft lockup reported from " (time(limit as u64)) " on" }
+        @for limit in &limits_ns {
+            line class="limit" x1=(plot.x(plot.x.min)) x2=(plot.x(plot.x.max)) y1=(plot.y(*limit)) y2=(plot.y(*limit)) {}
+            text class="alarm-text" x=(plot.x(plot.x.min) + 10.0) y=(plot.y(*limit) - 7.0) { "soft lockup reported from " (time(*limit as u64)) " on" }
         }
         @if let Some(p) = &prediction {
             path class="predicted" d=(plot.path(&steps(smallest, largest).map(|bytes| (bytes, p.at(bytes))).collect::<Vec<_>>())) {}
@@ -136,7 +142,7 @@ fn cost(sources: &[Source<'_>]) -> Option<Chart> {
         "Time that the guest waits for its first execution in a block: median, and a line up to the largest.{}",
         said.unwrap_or_default()
     );
-    Some(Chart { plot, marks, caption, legend: names(sources) })
+    Some(Chart { plot, marks, caption, legend: names(sources, &series) })
 }
 
 /// Returns sizes from `low` to `high`, close enough for a smooth curve.
@@ -202,7 +208,7 @@ fn operations(sources: &[Source<'_>]) -> Option<Chart> {
         "IC IVAU and IC IALLUIS of the host's kernel for each exec fault, counted by a plugin of the emulator. Dotted: \
          one for every line of {line_bytes} bytes."
     );
-    Some(Chart { plot, marks, caption, legend: names(sources) })
+    Some(Chart { plot, marks, caption, legend: names(sources, &series) })
 }
 
 /// Draws the longest exec fault against the number of racing vCPUs, where a run raced several numbers for one block.
@@ -241,7 +247,7 @@ fn storm(sources: &[Source<'_>]) -> Option<Chart> {
         description: told.join("; "),
         height: 320.0,
         margin: 0.0,
-        x: Axis::from_zero("vCPUs that execute the same block at once", largest(|p| p.0), |v| v.to_string()),
+        x: Axis::whole_from_zero("vCPUs that execute the same block at once", largest(|p| p.0)),
         y: Axis::from_zero("", largest(|p| p.1), |v| time(v as u64)),
     };
     let marks = html! {
@@ -256,7 +262,7 @@ fn storm(sources: &[Source<'_>]) -> Option<Chart> {
         }
     };
     let caption = "Dotted: every racer invalidates the whole block, one after the other.".into();
-    Some(Chart { plot, marks, caption, legend: names(sources) })
+    Some(Chart { plot, marks, caption, legend: names(sources, &series) })
 }
 
 /// Returns the longest stall of a race, or the longest fault where nobody raced.
@@ -407,7 +413,7 @@ fn histogram(sources: &[Source<'_>]) -> Option<Chart> {
         height: 260.0,
         margin: 0.0,
         x: Axis::decades_of_ns("duration of one exec fault", [value(first), value(last + 1)].into_iter()),
-        y: Axis::from_zero("", most, |v| format!("{v}")),
+        y: Axis::whole_from_zero("", most),
     };
     let share = 1.0 / bins.len() as f64;
     let marks = html! {
@@ -425,5 +431,5 @@ fn histogram(sources: &[Source<'_>]) -> Option<Chart> {
         }
     };
     let caption = format!("Number of exec faults of block {block} by duration, the traced round included.");
-    Some(Chart { plot, marks, caption, legend: names(sources) })
+    Some(Chart { plot, marks, caption, legend: names(sources, &bins) })
 }

@@ -1,6 +1,6 @@
 //! One page over many runs: machines, their kernels, their scenarios, and how times moved. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use maud::{Markup, html};
 
@@ -49,6 +49,7 @@ pub fn fleet(entries: &[Entry<'_>], unreadable: &[String]) -> String {
             h1 { "faultline fleet" }
             p class="soft" { (entries.len()) " runs on " (machines.len()) " machines: " (count(Status::Pass)) " pass, " (count(Status::Fail)) " fail, " (count(Status::Skip)) " skipped, " (count(Status::Error) + count(Status::Timeout)) " without an answer." }
         }
+        @if machines.len() > 1 { (overview(&machines)) }
         @for (n, (name, runs)) in machines.iter().enumerate() { (machine(n, name, runs)) }
         @if !unreadable.is_empty() {
             section { h2 { "Not readable" } ul { @for what in unreadable { li { (what) } } } }
@@ -57,23 +58,61 @@ pub fn fleet(entries: &[Entry<'_>], unreadable: &[String]) -> String {
     page("faultline fleet", &body)
 }
 
+/// A kernel's name, in the order of versions: 6.2 before 6.12.
+type Kernel<'a> = (Vec<u64>, &'a str);
+
+fn kernel<'a>(entry: &Entry<'a>) -> Kernel<'a> {
+    let release = entry.result.machine.kernel_release.as_str();
+    let numbers = release.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok());
+    (numbers.collect(), release)
+}
+
+/// Machines down, kernels across: the worst of each scenario's latest run.
+fn overview(machines: &BTreeMap<String, Vec<&Entry<'_>>>) -> Markup {
+    let kernels: BTreeSet<Kernel<'_>> = machines.values().flatten().map(|entry| kernel(entry)).collect();
+    let latest = |runs: &[&Entry<'_>], wanted: &Kernel<'_>| {
+        let of_kernel = runs.iter().filter(|entry| kernel(entry) == *wanted);
+        let scenarios: BTreeMap<_, _> =
+            of_kernel.map(|entry| (entry.result.title(), entry.result.verdict.status)).collect();
+        scenarios.into_values().max()
+    };
+    html! {
+        section {
+            h2 { "At a glance" }
+            div class="scroll" tabindex="0" role="region" aria-label="latest verdict of each machine and kernel" {
+                table {
+                    thead { tr { th scope="col" { "machine" } @for (_, release) in &kernels { th scope="col" { (release) } } } }
+                    tbody {
+                        @for (n, (name, runs)) in machines.iter().enumerate() {
+                            tr {
+                                th scope="row" { a href=(format!("#machine-{}", n + 1)) { (name) } }
+                                @for kernel in &kernels { td { @match latest(runs, kernel) { Some(status) => (badge(status)), None => "\u{2013}" } } }
+                            }
+                        }
+                    }
+                }
+            }
+            p class="soft" { "The latest run of each scenario; where there are several, the worst." }
+        }
+    }
+}
+
 fn machine(number: usize, name: &str, runs: &[&Entry<'_>]) -> Markup {
-    let mut groups: BTreeMap<(&str, &str), Vec<&Entry<'_>>> = BTreeMap::new();
+    let mut groups: BTreeMap<(Kernel<'_>, &str), Vec<&Entry<'_>>> = BTreeMap::new();
     for entry in runs {
-        let key = (entry.result.machine.kernel_release.as_str(), entry.result.scenario.as_str());
-        groups.entry(key).or_default().push(entry);
+        groups.entry((kernel(entry), entry.result.title())).or_default().push(entry);
     }
     let newest: Vec<_> = runs.iter().rev().take(LISTED).collect();
     html! {
         section {
-            h2 { (name) }
+            h2 id=(format!("machine-{}", number + 1)) { (name) }
             div class="scroll" tabindex="0" role="region" aria-label=(format!("kernels and scenarios of machine {}, {name}", number + 1)) {
                 table {
                     thead { tr {
                         th scope="col" { "kernel" } th scope="col" class="left" { "scenario" } th scope="col" { "latest" } th scope="col" { "pass / fail / other" }
                         th scope="col" { "lockups" } th scope="col" { "exec fault, max" } th scope="col" { "trend" } th scope="col" { "first touch, max" } th scope="col" { "trend" } th scope="col" { "last run" }
                     } }
-                    tbody { @for ((kernel, scenario), group) in &groups { (row(kernel, scenario, group)) } }
+                    tbody { @for (((_, release), scenario), group) in &groups { (row(release, scenario, group)) } }
                 }
             }
             details {

@@ -19,8 +19,6 @@ use crate::verdict::{describe, relax_faults, reproduction};
 /// Style of a page, which has that of its charts in it, too.
 const STYLE: &str = include_str!("style.css");
 const CHART_STYLE: &str = include_str!("chart.css");
-/// How the label of a kernel of the lab's own begins, which names it as `lab --kernel` does.
-const POLICY: &str = "policy:";
 /// Lines of the kernel log that a report shows.
 const LOG_LINES: usize = 80;
 
@@ -43,11 +41,15 @@ impl<'a> Source<'a> {
     /// Returns a run with the text of `samples.csv` and `kmsg.raw`, empty where there is none.
     pub fn new(result: &'a RunResult, samples: &str, kmsg: &str) -> Self {
         let release = &result.machine.kernel_release;
-        let name =
-            result.under_test.label.as_ref().map_or_else(|| release.clone(), |label| format!("{label} ({release})"));
+        // Policy kernels have all one release.
+        let policy = result.lab_kernel().filter(|kernel| kernel.starts_with("policy:"));
+        let kernel = policy.unwrap_or(release);
+        let label = result.under_test.label.as_ref();
+        let name = label.map_or_else(|| kernel.to_owned(), |label| format!("{label} ({kernel})"));
         let version: String = release.chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();
-        let short = result.under_test.label.as_deref().unwrap_or(version.trim_end_matches(".0"));
-        let short = short.strip_prefix(POLICY).unwrap_or(short).chars().take(12).collect();
+        let kernel = policy.map_or_else(|| version.trim_end_matches(".0"), |policy| &policy["policy:".len()..]);
+        let short = label.map_or(kernel, String::as_str);
+        let short = short.chars().take(12).collect();
         Self { result, name, short, samples: samples::parse(samples), kmsg: kmsg.to_owned() }
     }
 }
@@ -97,11 +99,13 @@ fn page(title: &str, body: &Markup) -> String {
 /// Returns the report of these runs; of two, the first is taken for before and the second for after.
 pub fn report(sources: &[Source<'_>]) -> String {
     let names: Vec<_> = sources.iter().map(|source| source.name.as_str()).collect();
-    let title = format!("faultline: {}", names.join(" and "));
+    // Names may hold commas themselves.
+    let names = names.join(if names.len() > 2 { "; " } else { " and " });
+    let title = format!("faultline: {names}");
     let body = html! {
         header {
             h1 { "faultline report" }
-            p class="soft" { "First execution in guest memory under KVM/arm64: " (names.join(" and ")) }
+            p class="soft" { "First execution in guest memory under KVM/arm64: " (names) }
         }
         (banner(sources))
         (emulated(sources))
@@ -216,6 +220,7 @@ fn cases(sources: &[Source<'_>]) -> Markup {
 fn case_row(source: &Source<'_>, case: &CaseResult, counted: bool) -> Markup {
     let found = lockups(case);
     let host = case.host.as_ref().and_then(|host| host.icache);
+    let known = |count| if case.was_tried() { thousands(count) } else { "\u{2013}".into() };
     html! {
         tr {
             th scope="row" { (case_label(case)) }
@@ -226,21 +231,21 @@ fn case_row(source: &Source<'_>, case: &CaseResult, counted: bool) -> Markup {
             td { (worst(case.exec.as_ref())) }
             td { (case.resident.map_or_else(|| "\u{2013}".into(), |t| time(t.ns.p50))) }
             td { (host.map_or_else(|| "\u{2013}".into(), |m| time(m.max_ns))) }
-            td { (thousands(case.predicted.by_line)) }
-            td { (thousands(case.predicted.capped)) }
+            td { (known(case.predicted.by_line)) }
+            td { (known(case.predicted.capped)) }
             @if counted {
                 @let counts = case.counted.as_ref();
                 td { (counts.map_or_else(|| "\u{2013}".into(), |c| thousands(c.ic_ivau))) }
                 td { (counts.map_or_else(|| "\u{2013}".into(), |c| thousands(c.ic_ialluis))) }
             }
-            td { (thousands(relax_faults(case, source.result.machine.page_bytes))) }
+            td { (known(relax_faults(case, source.result.machine.page_bytes))) }
             td { (found.i_side) " / " (found.d_side) " / " (found.other) }
         }
     }
 }
 
 fn comparison(before: &RunResult, after: &RunResult) -> Markup {
-    let options = compare::Options { threshold: 0.05, platforms: Platforms::Same };
+    let options = compare::Options { threshold: 0.05, platforms: Platforms::Same, alpha: compare::ALPHA };
     let told = compare::compare(std::slice::from_ref(before), std::slice::from_ref(after), options);
     let Ok(told) = told else { return html! {} };
     let status = |change| match change {
@@ -345,13 +350,14 @@ fn repeat(number: usize, source: &Source<'_>) -> Markup {
                 .filter(|word| word.starts_with("hugepage"))
                 .collect();
             let append = if append.is_empty() { String::new() } else { format!(" --append \"{}\"", append.join(" ")) };
-            let label = source.result.under_test.label.as_deref().filter(|label| label.starts_with(POLICY));
-            let kernel = label.unwrap_or(&machine.kernel_release);
-            format!("faultline lab --kernel {kernel} --cpu {cpu} --smp {smp}{scale}{append} -- {arguments}")
+            format!(
+                "faultline lab --kernel {} --cpu {cpu} --smp {smp}{scale}{append} -- {arguments}",
+                source.result.lab_kernel().unwrap_or(&machine.kernel_release)
+            )
         }
         None => format!("faultline {arguments}"),
     };
-    html! { pre tabindex="0" role="region" aria-label=(format!("command of run {}", number + 1)) { (line) } }
+    html! { pre class="command" tabindex="0" role="region" aria-label=(format!("command of run {}", number + 1)) { (line) } }
 }
 
 #[cfg(test)]

@@ -50,7 +50,15 @@ impl Axis {
 
     /// Returns an axis from zero to beyond the largest value, with round steps; `name` labels a value.
     pub fn from_zero(label: &str, largest: f64, name: impl Fn(f64) -> String) -> Self {
-        let step = round_step(largest.max(1e-9) / 5.0);
+        Self::in_steps(label, largest, round_step(largest.max(1e-9) / 5.0), name)
+    }
+
+    /// Returns the same for what is counted: no step is less than one.
+    pub fn whole_from_zero(label: &str, largest: f64) -> Self {
+        Self::in_steps(label, largest, round_step(largest.max(1.0) / 5.0).max(1.0), |value| value.to_string())
+    }
+
+    fn in_steps(label: &str, largest: f64, step: f64, name: impl Fn(f64) -> String) -> Self {
         let count = (largest / step).ceil().max(1.0) as u32;
         let ticks = (0..=count).map(|n| f64::from(n) * step).map(|value| (value, name(value))).collect();
         Self { label: label.into(), scale: Scale::Linear, min: 0.0, max: f64::from(count) * step, ticks }
@@ -209,6 +217,9 @@ mod tests {
         assert!((axis.share(1e6) - 0.5).abs() < 1e-9);
         let axis = Axis::from_zero("", 5.65, |v| v.to_string());
         assert_eq!((axis.ticks.len(), axis.max), (4, 6.0));
+        let labels = |axis: Axis| axis.ticks.into_iter().map(|(_, label)| label).collect::<Vec<_>>();
+        assert_eq!(labels(Axis::whole_from_zero("", 2.0)), ["0", "1", "2"]);
+        assert_eq!(labels(Axis::whole_from_zero("", 16.0)), ["0", "5", "10", "15", "20"]);
         let nothing = Axis::decades_of_ns("", [].into_iter());
         assert!(nothing.max > nothing.min && nothing.min > 0.0);
         assert!(Axis::from_zero("", 0.0, |v| v.to_string()).max > 0.0);

@@ -1,9 +1,9 @@
-// See report-page.sh.
+// See report-page: report-page.cjs DIRECTORY PAGE…
 const { chromium } = require("playwright-core");
 const fs = require("node:fs");
 const path = require("node:path");
 
-const work = process.argv[2];
+const [work, ...pages] = process.argv.slice(2);
 const axe = fs.readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
 const args = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync"];
@@ -27,8 +27,13 @@ async function check(browser, page_name, colorScheme, width) {
     // The keyboard reaches something, and shows where it is.
     await page.keyboard.press("Tab");
     if (await page.evaluate(() => document.activeElement === document.body)) trouble.push("Tab reaches nothing");
+    await page.evaluate(() => (document.activeElement.blur(), window.scrollTo(0, 0)));
     for (const details of await page.$$("details")) await details.evaluate((element) => (element.open = false));
-    await page.screenshot({ path: path.join(work, `${page_name}-${colorScheme}-${width}.png`), fullPage: true });
+    const picture = path.join(work, `${page_name}-${colorScheme}-${width}`);
+    await page.screenshot({ path: `${picture}.png`, fullPage: true });
+    // What docs/ shows.
+    const clip = { x: 0, y: 0, width, height: 1390 };
+    if (width === 1200) await page.screenshot({ path: `${picture}-top.png`, fullPage: true, clip });
     await context.close();
     console.log(`${page_name} ${colorScheme} ${width}: ${trouble.length ? "FAIL" : "ok"}, axe violations: ${violations.length}`);
     for (const line of trouble) console.log(`  ${line}`);
@@ -38,7 +43,7 @@ async function check(browser, page_name, colorScheme, width) {
 (async () => {
     const browser = await chromium.launch({ executablePath: process.env.CHROMIUM || "/usr/bin/chromium", args });
     let failures = 0;
-    for (const page of ["report", "fleet"]) {
+    for (const page of pages) {
         for (const scheme of ["light", "dark"]) {
             for (const width of [1200, 400]) failures += await check(browser, page, scheme, width);
         }

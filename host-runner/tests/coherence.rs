@@ -1,0 +1,119 @@
+//! Coherence end to end under QEMU: host events on real KVM, judged by the oracle; random programs; replay. `make test`
+//! runs these after `make build`.
+
+mod support;
+
+use std::path::Path;
+
+use serde_json::Value;
+use support::{faultline, lab, stderr, stdout};
+
+/// Runs the lab on both kernels, on a CPU without FWB: looks past the caches count, and both sides are maintained.
+fn on_both(results: &Path, run: &[&str]) -> Vec<Value> {
+    let mut command = faultline(600);
+    command.args(["lab", "--kernel", "debian:6.1,debian:6.12", "--results"]).arg(results);
+    let output =
+        command.args(["--nodes", "2", "--swap", "256M", "--", "run"]).args(run).output().expect("timeout(1) is there");
+    let text = format!("{}{}", stdout(&output), stderr(&output));
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    let paths = text.lines().filter(|line| line.starts_with(&*results.to_string_lossy()));
+    let read = |path: &str| std::fs::read(Path::new(path).join("result.json")).expect("the run has a result");
+    let found: Vec<Value> = paths.map(|path| serde_json::from_slice(&read(path)).expect("results are JSON")).collect();
+    assert_eq!(found.len(), 2, "{text}");
+    found
+}
+
+fn events(result: &Value) -> Vec<(String, String, Value)> {
+    let text = |value: &Value| value.as_str().expect("a string").to_owned();
+    let cases = result["cases"].as_array().expect("cases").iter();
+    let of = |case: &Value| {
+        (text(&case["coherence"]["event"]), text(&case["verdict"]["status"]), case["coherence"]["ways"].clone())
+    };
+    cases.map(of).collect()
+}
+
+#[test]
+#[ignore = "needs make build, QEMU and Debian's kernels"]
+fn what_unmaps_is_maintained_and_what_does_not_promises_nothing() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let wanted =
+        ["rewrite", "unmap", "discard", "remap", "migrate", "slot-delete", "dirty-log-on", "fork", "swap", "userfault"];
+    for result in on_both(directory.path(), &["coherence", "--blocks", "page", "--events", &wanted.join(",")]) {
+        let events = events(&result);
+        assert_eq!(events.iter().map(|(event, ..)| event.as_str()).collect::<Vec<_>>(), wanted);
+        for (event, status, ways) in &events {
+            assert_eq!(status, "pass", "{event}: {ways}");
+            ways.as_array().expect("ways").iter().for_each(|way| holds(event, way));
+        }
+        // KVM promises nothing for a rewrite without an unmap, nor for a guest that leaves its own invalidation out.
+        assert!(free(&events, &["rewrite"], "host") > 0);
+        assert_eq!(free(&events, &["unmap"], "host"), 0);
+        assert!(free(&events, &wanted, "careless") > 0);
+    }
+}
+
+/// Checks one way: nothing forbidden, and after an unmap a fault and its maintenance for each of the 64 pages.
+fn holds(event: &str, way: &Value) {
+    assert_eq!((&way["seen"]["forbidden"], &way["seen"]["unjudged"]), (&0.into(), &0.into()), "{way}");
+    let calls = |side: &str| way["host"][side]["calls"].as_u64().expect("a probe");
+    if event == "unmap" {
+        assert!(calls("dcache") >= 64 && (way["looks"] != "fetch" || calls("icache") >= 64), "{way}");
+        assert_eq!(way["seen"]["skipped"], 0, "without FWB looks past the caches show something: {way}");
+    }
+}
+
+/// Counts fetches that saw the newest code where older code was allowed.
+fn free(events: &[(String, String, Value)], names: &[&str], writer: &str) -> u64 {
+    let named = events.iter().filter(|(event, ..)| names.contains(&event.as_str()));
+    let ways = named.flat_map(|(.., ways)| ways.as_array().expect("ways"));
+    let fetches = ways.filter(|way| way["writer"] == writer && way["looks"] == "fetch");
+    fetches.map(|way| way["seen"]["newest"].as_u64().expect("a count")).sum()
+}
+
+#[test]
+#[ignore = "needs make build, QEMU and Debian's kernels"]
+fn random_programs_raise_nothing_and_are_the_same_for_the_same_seed() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let run = |name: &str| {
+        let results = directory.path().join(name);
+        let (output, found) = lab(&results, &[], &["run", "random", "--seed", "7", "--programs", "100", "--quiet"]);
+        assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
+        found.first().expect("a result")["cases"][0]["random"].clone()
+    };
+    let (once, again) = (run("once"), run("again"));
+    assert_eq!(once["programs"], 100);
+    assert!(once["seen"]["required"].as_u64().is_some_and(|count| count > 100), "{once}");
+    for field in ["steps", "events", "seen"] {
+        assert_eq!(once[field], again[field]);
+    }
+}
+
+#[test]
+#[ignore = "needs make build, QEMU and Debian's kernels"]
+fn a_program_in_a_file_is_run_and_one_that_cannot_be_judged_is_told() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let replay = |name: &str, text: &str| {
+        let file = directory.path().join(name);
+        std::fs::write(&file, text).expect("writable");
+
+        lab(&directory.path().join("results"), &[], &["run", &file.to_string_lossy()]).0
+    };
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples/unmap.toml");
+    let text = std::fs::read_to_string(example).expect("the example is there");
+    let output = replay("unmap.toml", &text);
+    assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
+    // Nobody waits for anybody: vCPU 1 fetches what vCPU 0 writes.
+    let racy = text.replace("do = \"meet\"", "vcpu = 0\ndo = \"inval-i-all\"");
+    let output = replay("racy.toml", &racy);
+    assert_eq!(output.status.code(), Some(64), "{}{}", stdout(&output), stderr(&output));
+    assert!(format!("{}{}", stdout(&output), stderr(&output)).contains("no meeting between"), "{}", stderr(&output));
+}
+
+#[test]
+#[ignore = "needs make build and QEMU"]
+fn a_bad_event_is_named_with_those_that_there_are() {
+    let output =
+        faultline(60).args(["run", "coherence", "--events", "nonsense"]).output().expect("timeout(1) is there");
+    assert_eq!(output.status.code(), Some(64));
+    assert!(stderr(&output).contains("userfault"), "{}", stderr(&output));
+}

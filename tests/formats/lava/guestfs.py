@@ -1,0 +1,6 @@
+"""Stands for libguestfs, which lava-dispatcher imports to change disk images. A job without one never comes here."""
+
+
+class GuestFS:
+    def __init__(self, **_options):
+        raise RuntimeError("this job was to have no disk image")
