@@ -184,7 +184,7 @@ fn operations(sources: &[Source<'_>]) -> Option<Chart> {
         title: "Invalidations counted in one exec fault against block size".into(),
         description: format!("Logarithmic on both axes. {}.", told.join("; ")),
         height: 420.0,
-        margin: 0.0,
+        margin: 24.0,
         x: Axis {
             label: "size of the block that KVM maps at once".into(),
             scale: Scale::Log,
