@@ -108,6 +108,7 @@ fn bench() {
     by_hand(&mut bench, directory.path(), large, "1G");
 
     litmus(&mut bench, &at("litmus"));
+    random(&mut bench, &at("random"));
 
     let start = Instant::now();
     let (output, _) = reproduce(&at("reproduce"), &[]);
@@ -127,6 +128,14 @@ fn litmus(bench: &mut Bench, results: &Path) {
         let us = 1_000_000 / number(&case["litmus"]["per_second"]).max(1);
         bench.limit(&format!("litmus {name}, one race"), us, 1_000, "µs");
     }
+}
+
+/// Random programs of at most 20 steps in one VM, events included, in real time as well.
+fn random(bench: &mut Bench, results: &Path) {
+    let (output, found) = lab(results, &[], &["run", "random", "--programs", "500"]);
+    let result = found.first().unwrap_or_else(|| panic!("no result: {}{}", stdout(&output), stderr(&output)));
+    let random = &result["cases"][0]["random"];
+    bench.limit("random, one program", 1_000 * number(&random["elapsed_ms"]) / 500, 20_000, "µs");
 }
 
 /// A fetch that does not fault, in the built-in plan on one CPU: no host kernel in between.
