@@ -169,6 +169,8 @@ pub fn check(vcpus: u64) -> Result<(), Error> {
 ///
 /// Names the step of the set-up that failed; whatever the guest itself does is in [`GuestRun`].
 pub fn run(spec: &GuestSpec, image: &[u8], limit: Duration, watch: &mut dyn Watch) -> Result<GuestRun, Error> {
+    // What is too much for any guest is told as that, not as memory that there is too little of.
+    ipa_bits(&open_kvm()?, spec)?;
     let memory = |region: &RegionSpec| HostMemory::new(region).map_err(|error| Error::Memory(*region, error));
     let regions = spec.regions.iter().map(memory).collect::<Result<Vec<_>, _>>()?;
     for contents in &spec.contents {
@@ -305,7 +307,8 @@ const DEFAULT_IPA_BITS: u32 = 40;
 /// The most asked for: larger sizes need LPA or LPA2, and hung on kernels with 16K and 64K pages.
 const MAX_IPA_BITS: u32 = 48;
 
-fn create_vm(kvm: &Kvm, spec: &GuestSpec) -> Result<VmFd, Error> {
+/// Returns the IPA size that the regions need.
+fn ipa_bits(kvm: &Kvm, spec: &GuestSpec) -> Result<u32, Error> {
     let end = spec.regions.iter().map(|region| region.ipa.saturating_add(region.bytes)).max().unwrap_or(0);
     let needed = u64::BITS - end.saturating_sub(1).leading_zeros();
     let limit = match kvm.get_host_ipa_limit() {
@@ -315,7 +318,11 @@ fn create_vm(kvm: &Kvm, spec: &GuestSpec) -> Result<VmFd, Error> {
     if needed > limit.min(MAX_IPA_BITS) {
         return Err(Error::TooHigh(end, limit.min(MAX_IPA_BITS)));
     }
-    let bits = needed.max(DEFAULT_IPA_BITS).min(limit);
+    Ok(needed.max(DEFAULT_IPA_BITS).min(limit))
+}
+
+fn create_vm(kvm: &Kvm, spec: &GuestSpec) -> Result<VmFd, Error> {
+    let bits = ipa_bits(kvm, spec)?;
     // Type 0 means 40 bits. The crate's own default asks for the limit, and with 52 bits and 16K or 64K pages
     // KVM_CREATE_VM does not come back under QEMU.
     let vm = if bits == DEFAULT_IPA_BITS { kvm.create_vm_with_type(0) } else { kvm.create_vm_with_ipa_size(bits) };
