@@ -77,7 +77,7 @@ impl Plan {
     fn argv(self) -> Vec<OsString> {
         let plan = match self {
             Self::SharedBlock => "storm --blocks 1G --racers 1,2,4",
-            Self::SmallBlocks => "relax --blocks 2M --region 1G --vcpus 16 --sharing distinct",
+            Self::SmallBlocks => "relax --blocks 2M --region 1G --vcpus 16 --sharing distinct --rounds 6",
         };
         format!("run {plan} --quiet --watchdog-thresh 1 --hugepages").split(' ').map(OsString::from).collect()
     }
