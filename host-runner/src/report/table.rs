@@ -56,14 +56,7 @@ pub fn columns<const N: usize>(out: &mut impl Write, rows: &[[String; N]]) -> io
 ///
 /// Of the writer.
 pub fn columns_left_of(out: &mut impl Write, rows: &[Vec<String>]) -> io::Result<()> {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
-    let widths: Vec<_> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
-    for row in rows {
-        let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        writeln!(out, "{}", cells.join("  ").trim_end())?;
-    }
-    Ok(())
+    aligned(out, rows, usize::MAX)
 }
 
 /// Prints rows of words, all to the left.
@@ -75,11 +68,12 @@ pub fn columns_left<const N: usize>(out: &mut impl Write, rows: &[[String; N]]) 
     aligned(out, rows, N)
 }
 
-fn aligned<const N: usize>(out: &mut impl Write, rows: &[[String; N]], left: usize) -> io::Result<()> {
-    let widths: Vec<_> =
-        (0..N).map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
+fn aligned<R: AsRef<[String]>>(out: &mut impl Write, rows: &[R], left: usize) -> io::Result<()> {
+    let columns = rows.iter().map(|row| row.as_ref().len()).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().filter_map(|row| Some(row.as_ref().get(column)?.chars().count())).max();
+    let widths: Vec<_> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
     for row in rows {
-        let cells = row.iter().zip(&widths).enumerate();
+        let cells = row.as_ref().iter().zip(&widths).enumerate();
         let line: Vec<_> = cells
             .map(|(n, (cell, width))| if n < left { format!("{cell:<width$}") } else { format!("{cell:>width$}") })
             .collect();
