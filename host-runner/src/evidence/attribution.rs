@@ -72,7 +72,8 @@ pub enum Path {
 pub struct Attribution {
     /// What kept the CPU busy.
     pub side: Side,
-    /// The frame that decided, as printed; for `other` the innermost frame known, empty if there is none.
+    /// The frame that decided, as printed; for `other` the innermost frame known that is not of the report itself, empty
+    /// if there is none.
     pub frame: String,
     /// The stage-2 path in the trace.
     pub path: Path,
@@ -97,6 +98,7 @@ pub fn attribute_all(event: &Event) -> Vec<Attribution> {
 fn decide(pc: Option<&String>, call_trace: &[String]) -> Attribution {
     let names: Vec<&str> = call_trace.iter().map(|frame| function(frame)).collect();
     let path = path(&names);
+    let call_trace = &call_trace[names.iter().take_while(|name| is_of_the_report(name)).count()..];
     for frame in pc.into_iter().chain(call_trace.iter().take(CONTEXT_FRAMES)) {
         if let Some(side) = side(function(frame), path, &names) {
             return Attribution { side, frame: frame.clone(), path };
@@ -112,6 +114,13 @@ fn function(frame: &str) -> &str {
     let name = name.split('.').next().unwrap_or(name);
     let name = name.strip_prefix("__kvm_nvhe_").unwrap_or(name);
     name.strip_prefix("__pi_").unwrap_or(name)
+}
+
+/// Says whether the function only prints the trace, panics, or has put the task aside: what it happened to is further out.
+fn is_of_the_report(name: &str) -> bool {
+    const PRINTS: [&str; 5] = ["dump_backtrace", "show_stack", "dump_stack", "dump_stack_lvl", "panic"];
+    const PUTS_ASIDE: [&str; 3] = ["__switch_to", "__schedule", "schedule"];
+    PRINTS.contains(&name) || PUTS_ASIDE.contains(&name)
 }
 
 fn path(names: &[&str]) -> Path {

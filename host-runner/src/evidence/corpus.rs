@@ -1,6 +1,7 @@
 //! Reads every log of `tests/logs` and compares with what is expected of it in `tests/logs/expected.txt`.
 //!
-//! `real-*` were printed by Debian's kernels in the emulated chain, `written-*` after the kernel's format strings.
+//! `real-*` were printed by kernels in the emulated lab, `written-*` after the kernel's format strings; README.md there
+//! says how.
 
 use std::fmt::Write;
 use std::fs::{self, File};

@@ -1,11 +1,15 @@
 //! Accidents on demand, for tests of what survives them: a signal or a power cut in the middle of a case, a small or
-//! read-only place for results, and a command that runs afterwards on the same boot.
+//! read-only place for results, a kernel in trouble, and a command that runs afterwards on the same boot.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::{fs, io};
+use std::thread;
+use std::time::Duration;
 
 use rustix::mount::MountFlags;
 use rustix::process::{Pid, Signal, kill_process};
@@ -14,6 +18,11 @@ use super::barrier::ASK;
 use super::{Manifest, RESULTS, RUN_NAME, semihost};
 use crate::evidence::machine::LAB_VARIABLE;
 use crate::journal::Journal;
+
+/// Where LKDTM takes the name of what is to go wrong at once.
+const LKDTM: &str = "/sys/kernel/debug/provoke-crash/DIRECT";
+/// So that one step has happened before the next.
+const BETWEEN_STEPS: Duration = Duration::from_millis(200);
 
 /// The accidents that the manifest asks for.
 pub struct Hooks {
@@ -39,6 +48,27 @@ impl Hooks {
     /// Returns the user to run as, `uid=1000`, in place of root.
     pub fn uid(&self) -> Option<u32> {
         self.wanted.get("uid")?.parse().ok()
+    }
+
+    /// Brings the kernel into trouble before the runner starts, as `provoke=…` says: steps with semicolons between them,
+    /// each `PATH=VALUE` to write, the name of a crash type of LKDTM (Documentation/fault-injection/provoke-crashes.rst)
+    /// or a number of seconds to wait.
+    pub fn provoke(&self) {
+        for step in self.wanted.get("provoke").into_iter().flat_map(|steps| steps.split(';')) {
+            if let Ok(seconds) = step.parse() {
+                thread::sleep(Duration::from_secs(seconds));
+                continue;
+            }
+            let (path, value) = step.split_once('=').unwrap_or((LKDTM, step));
+            let (path, value) = (path.to_owned(), value.to_owned());
+            // From a thread of its own, as it may never return, on whatever CPU that is.
+            thread::spawn(move || {
+                if let Err(error) = fs::write(&path, value) {
+                    super::init::say(&format!("provoke: {path}: {error}"));
+                }
+            });
+            thread::sleep(BETWEEN_STEPS);
+        }
     }
 
     /// Strikes when the journal says that a case is under way: `case=9` sends that signal, `case=cut` ends the
@@ -79,15 +109,25 @@ impl Hooks {
             said.extend(format!("then: {}\n", output.status).bytes());
         }
         for path in self.wanted.get("show").into_iter().flat_map(|paths| paths.split(',')) {
-            let value = fs::read_to_string(path).unwrap_or_else(|error| error.to_string());
+            let value = read_all(path).unwrap_or_else(|error| error.to_string());
             said.extend(format!("{path} = {}\n", value.trim()).bytes());
         }
         Ok(said)
     }
 }
 
+/// Returns what can be read of a file without waiting for more: /dev/kmsg never ends, and gives a record at a time.
+fn read_all(path: &str) -> io::Result<String> {
+    let mut file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let (mut all, mut record) = (Vec::new(), [0; 8192]);
+    while let Ok(bytes @ 1..) = file.read(&mut record) {
+        all.extend(&record[..bytes]);
+    }
+    Ok(String::from_utf8_lossy(&all).into_owned())
+}
+
 /// Writes until there is no room.
 fn fill() {
-    let Ok(mut file) = fs::File::create(Path::new(RESULTS).join("filler")) else { return };
-    while io::Write::write_all(&mut file, &[0; 64 * 1024]).is_ok() {}
+    let Ok(mut file) = File::create(Path::new(RESULTS).join("filler")) else { return };
+    while file.write_all(&[0; 64 * 1024]).is_ok() {}
 }

@@ -56,7 +56,7 @@ pub fn run() -> ! {
 }
 
 /// Writes one line to the serial console; before /dev is mounted there is the node from the initramfs.
-fn say(text: &str) {
+pub(super) fn say(text: &str) {
     if let Ok(mut console) = OpenOptions::new().write(true).open("/dev/console") {
         let _ = writeln!(console, "faultline-lab: {text}");
     }
@@ -74,6 +74,7 @@ fn serve() -> io::Result<()> {
     let mut hooks = Hooks::new(&manifest);
     let (flags, data) = hooks.mount();
     mount("tmpfs", RESULTS, "tmpfs", flags, data.as_deref())?;
+    hooks.provoke();
     let desk = Desk::open()?;
     let (mut child, output) = spawn(&manifest, hooks.uid())?;
     let status = attend(&mut courier, &mut child, output, &desk, &mut hooks)?;
