@@ -297,7 +297,7 @@ pub struct CaseResult {
     /// What the TCG plugin counted in the traced round, in the emulated lab with `--count`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub counted: Option<Counted>,
-    /// What tracing itself cost, where a round was traced.
+    /// What tracing itself cost, where a round was traced and the kernel complained of nothing.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub tracing_cost: Option<TracingCost>,
     /// The kernel's complaints while this case ran.

@@ -125,6 +125,9 @@ pub struct Common {
     /// Do not print the result, which is in the run's directory
     #[arg(short, long)]
     pub quiet: bool,
+    /// Tell on the way which case begins, what is set and what the kernel says; times suffer a little
+    #[arg(short, long)]
+    pub verbose: bool,
     /// Exit as `git bisect run` wants it: 0 good, 1 bad, 125 for anything that shows neither
     #[arg(long)]
     pub bisect: bool,

@@ -191,6 +191,7 @@ impl Session {
     /// If it cannot be written.
     pub fn journal(&mut self, step: &Step) -> Result<(), Error> {
         if let Step::Case { block, .. } = step {
+            self.tell(&format!("case {block} begins"));
             self.mark(block);
         }
         self.dir.journal(step)?;
@@ -230,9 +231,18 @@ impl Session {
         if self.guard.is_none() {
             self.guard = Some(Guard::open(&guard::default_state_dir())?.0);
         }
-        match &mut self.guard {
-            Some(guard) => Ok(guard.set(setting, value)?),
+        let reads = match &mut self.guard {
+            Some(guard) => guard.set(setting, value)?,
             None => unreachable!("set just above"),
+        };
+        self.tell(&format!("{} = {reads}, until the end of the run", setting.path().display()));
+        Ok(reads)
+    }
+
+    /// Says on standard error what goes on, for those who asked for it (`--verbose`).
+    fn tell(&self, what: &str) {
+        if self.common.verbose {
+            eprintln!("{}", report::words::quiet(what));
         }
     }
 
@@ -262,12 +272,14 @@ impl Session {
     /// If the log cannot be read or copied any more.
     pub fn read_kmsg(&mut self, parser: &mut Parser) -> Result<(), Error> {
         let Some(kmsg) = &mut self.kmsg else { return Ok(()) };
-        for record in kmsg.drain(&mut self.raw)? {
+        let records = kmsg.drain(&mut self.raw)?;
+        self.evidence.kmsg_lost = kmsg.lost();
+        for record in records {
             for line in record.records() {
+                self.tell(&format!("kernel: {}", line.text));
                 parser.push(&line);
             }
         }
-        self.evidence.kmsg_lost = kmsg.lost();
         Ok(())
     }
 
