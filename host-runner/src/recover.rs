@@ -86,8 +86,14 @@ pub fn dead_runs(path: &Path) -> io::Result<Vec<PathBuf>> {
 ///
 /// If it is no run, still alive, or cannot be written.
 pub fn close(run: &Path, witness: &Witness) -> Result<RunResult, Error> {
-    if store::is_alive(run) {
-        return Err(Error::Alive(run.into()));
+    let journal = run.join(crate::journal::FILE);
+    if !journal.exists() {
+        return Err(Error::NoRun(run.into()));
+    }
+    let Some(_held) = store::hold(run) else { return Err(Error::Alive(run.into())) };
+    // It may have come to its end by itself since somebody saw that it had no result.
+    if run.join(store::RESULT).exists() {
+        return Ok(store::read(run)?);
     }
     let journal = Journal::read(run).map_err(|_| Error::NoRun(run.into()))?;
     let result = reconstruct(run, &journal, witness);
@@ -138,7 +144,8 @@ fn reconstruct(run: &Path, journal: &Journal, witness: &Witness) -> RunResult {
     }
     let mut cases: Vec<CaseResult> = journal.done().cloned().collect();
     let under_way = journal.under_way();
-    let mut log = KernelLog::gather(run, &machine, under_way.map(|(name, _)| name), &cases);
+    let same_boot = !begin.boot_id.is_empty() && procfs::boot_id().is_some_and(|here| here == begin.boot_id);
+    let mut log = KernelLog::gather(run, &machine, same_boot, under_way.map(|(name, _)| name), &cases);
     evidence.absent.append(&mut log.absent);
     evidence.notes.append(&mut log.notes);
     evidence.kmsg_lost = log.lost;

@@ -54,6 +54,8 @@ pub enum Error {
 pub struct RunDir {
     path: PathBuf,
     journal: File,
+    /// The last entry may have been written in part.
+    torn: bool,
 }
 
 impl RunDir {
@@ -77,12 +79,12 @@ impl RunDir {
             OpenOptions::new().create_new(true).append(true).open(path.join(journal::FILE)).map_err(failed)?;
         // The lock goes when this process does: it tells a run that lives from one that died. A file system without
         // locks cannot tell, and is no reason not to run.
-        let _ = flock(&journal, FlockOperation::NonBlockingLockExclusive);
+        let _ = flock(&journal, FlockOperation::LockExclusive);
         // Kept by no more than trying: some file systems cannot allocate ahead.
         if let Ok(reserve) = File::create(path.join(RESERVE)) {
             let _ = rustix::fs::fallocate(&reserve, rustix::fs::FallocateFlags::empty(), 0, RESERVE_BYTES);
         }
-        Ok(Self { path, journal })
+        Ok(Self { path, journal, torn: false })
     }
 
     /// Returns its path.
@@ -99,7 +101,12 @@ impl RunDir {
         let failed = |error| Error::Write(self.path.join(journal::FILE), error);
         let mut line = serde_json::to_vec(entry).map_err(io::Error::from).map_err(failed)?;
         line.push(b'\n');
+        if self.torn {
+            line.insert(0, b'\n');
+        }
+        self.torn = true;
         self.journal.write_all(&line).map_err(failed)?;
+        self.torn = false;
         self.journal.sync_data().map_err(failed)
     }
 
@@ -137,9 +144,15 @@ pub fn give_up_reserve(run: &Path) {
 
 /// Says whether a run directory belongs to a runner that is still alive.
 pub fn is_alive(run: &Path) -> bool {
-    let Ok(journal) = File::open(run.join(journal::FILE)) else { return false };
-    // Taken and dropped at once where nobody holds it.
-    flock(&journal, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK)
+    run.join(journal::FILE).exists() && hold(run).is_none()
+}
+
+/// Returns what keeps others from taking a dead run for one that is alive or theirs to close; none if it is alive, or has
+/// no journal that can be read. A shared lock, as NFS gives no other to who only reads.
+pub fn hold(run: &Path) -> Option<File> {
+    let journal = File::open(run.join(journal::FILE)).ok()?;
+    let locked = flock(&journal, FlockOperation::NonBlockingLockShared);
+    (locked != Err(Errno::WOULDBLOCK)).then_some(journal)
 }
 
 /// Replaces a file by rename, so that it is never there in part.

@@ -36,16 +36,49 @@ fn lockups(case: &CaseResult) -> impl Iterator<Item = &Complaint> {
     case.complaints.iter().filter(|c| c.event.kind == Kind::SoftLockup && of_vcpu(c))
 }
 
+/// Says whether a thread that runs a vCPU complained, of the guest or of the second one that shares its memory.
 fn of_vcpu(complaint: &Complaint) -> bool {
-    complaint.event.comm.as_deref().is_some_and(|comm| comm.starts_with("vcpu-"))
+    let comm = complaint.event.comm.as_deref().unwrap_or_default();
+    comm.starts_with("vcpu-") || comm.starts_with("second-")
+}
+
+/// Returns a complaint that no case may pass with, whatever it is about: a vCPU's lockup, or anything but a soft lockup
+/// of others or a warning.
+fn fatal(case: &CaseResult) -> Option<&Complaint> {
+    let others = || case.complaints.iter().find(|c| !matches!(c.event.kind, Kind::SoftLockup | Kind::Warn));
+    lockups(case).next().or_else(others)
+}
+
+/// Takes back verdicts of cases that went well by themselves while the kernel log says otherwise, or could not: `lost`
+/// of its records, or `unwatched`, why a lockup would have gone unseen.
+pub fn with_kernel_log(cases: &mut [CaseResult], lost: u64, unwatched: Option<&str>) {
+    for case in cases.iter_mut().filter(|case| case.verdict.status <= Status::Skip) {
+        if let Some(complaint) = fatal(case) {
+            case.verdict = Verdict::new(Status::Fail, describe(complaint));
+        } else if case.verdict.status == Status::Pass && lost > 0 {
+            case.verdict = records_lost(lost);
+        } else if let (Status::Pass, Some(why)) = (case.verdict.status, unwatched) {
+            case.verdict = Verdict::new(Status::Skip, format!("no soft lockup detector: {why}"));
+        }
+    }
+}
+
+fn records_lost(lost: u64) -> Verdict {
+    Verdict::new(Status::Error, format!("{lost} kernel log records were lost"))
 }
 
 /// Returns the lockup of the report and what shows it, if it is there: I side, while relaxing a permission.
 pub fn relax_lockup(case: &CaseResult) -> Option<(&Complaint, &Attribution)> {
     lockups(case).find_map(|c| {
-        let shows = |a: &&Attribution| a.side == Side::ISide && a.path == Path::RelaxPerms;
+        // Where the kernel did that before it touched the tables, the traced faults say which kind they were.
+        let relaxing = |path| path == Path::RelaxPerms || (path == Path::Fault && has_fetch_permission_faults(case));
+        let shows = |a: &&Attribution| a.side == Side::ISide && relaxing(a.path);
         Some((c, c.attributions.iter().find(shows)?))
     })
+}
+
+fn has_fetch_permission_faults(case: &CaseResult) -> bool {
+    case.host.iter().flat_map(|host| &host.faults).any(|f| f.access == "fetch" && f.kind == "permission")
 }
 
 /// Returns a lockup on the I side and what shows it, whatever path led there.
@@ -99,14 +132,10 @@ fn broken(case: &CaseResult, context: &Context) -> Option<Verdict> {
     if let Some((lockup, shown)) = relax_lockup(case) {
         return fail(format!("{} while relaxing a permission", describe_as(lockup, shown)));
     }
-    if let Some(lockup) = lockups(case).next() {
-        return fail(describe(lockup));
+    if let Some(complaint) = fatal(case) {
+        return fail(describe(complaint));
     }
-    if let Some(fatal) = case.complaints.iter().find(|c| !matches!(c.event.kind, Kind::SoftLockup | Kind::Warn)) {
-        return fail(describe(fatal));
-    }
-    (context.kmsg_lost > 0)
-        .then(|| Verdict::new(Status::Error, format!("{} kernel log records were lost", context.kmsg_lost)))
+    (context.kmsg_lost > 0).then(|| records_lost(context.kmsg_lost))
 }
 
 /// Returns the verdict of a case in which nothing could have been seen.

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::{Failure, Outcome, emit, emit_json};
 use crate::evidence::guard::{self, Recovery};
+use crate::evidence::trace;
 
 /// How to print.
 #[derive(clap::Args)]
@@ -29,6 +30,7 @@ struct Setting {
 ///
 /// If a run is still alive, or a setting cannot be put back.
 pub fn run(args: &Args) -> Outcome {
+    trace::clean_up();
     let state = guard::default_state_dir();
     let (paths, nothing) = match guard::recover(&state).map_err(Failure::harness)? {
         Recovery::Nothing => (Vec::new(), "no run has left settings changed"),
@@ -57,6 +59,7 @@ fn describe(path: &Path) -> String {
 
 /// Does the same before any other command, where a dead run left something and this user may. Says so on stderr.
 pub fn quietly() {
+    trace::clean_up();
     match guard::recover(&guard::default_state_dir()) {
         Ok(Recovery::Restored(paths)) => {
             for path in paths {

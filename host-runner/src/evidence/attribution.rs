@@ -61,6 +61,8 @@ pub enum Path {
     RelaxPerms,
     /// `kvm_pgtable_stage2_map`: a translation fault, or a change of block size.
     Map,
+    /// A fault, outside any change of the tables: up to v5.13 `user_mem_abort` itself did the I side.
+    Fault,
     /// Unmapping: MMU notifier, memslot change, end of the VM.
     Unmap,
     /// None of these is in the trace.
@@ -131,6 +133,8 @@ fn path(names: &[&str]) -> Path {
         Path::Map
     } else if has("kvm_pgtable_stage2_unmap") || has("kvm_unmap_gfn_range") || has("kvm_pgtable_stage2_destroy") {
         Path::Unmap
+    } else if has("user_mem_abort") || has("kvm_handle_guest_abort") {
+        Path::Fault
     } else {
         Path::Unknown
     }

@@ -232,6 +232,8 @@ impl Guard {
                 Ok(()) => {}
                 // A module that went away took its setting with it.
                 Err(GuardError::Write { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+                // What could not be changed either (no permission, /proc/sys read-only) is as it was.
+                Err(_) if self.read(&path).is_ok_and(|now| now == value) => {}
                 Err(error) => {
                     failed.push(format!("{} = {value} ({error})", path.display()));
                     self.changed.push((path, value));
@@ -445,6 +447,20 @@ mod tests {
         let absent = Setting::Hugepages { bytes: 2 << 20 };
         assert!(matches!(guard.set(&absent, "4"), Err(GuardError::Read { .. })));
         assert!(!procfs::under(machine.0.path(), absent.path()).exists());
+    }
+
+    /// As for a user without the permission, or with /proc/sys read-only.
+    #[test]
+    fn what_could_not_be_changed_needs_no_restoring() {
+        let machine = Machine::new();
+        let (mut guard, _) = machine.open().expect("guard");
+        let path = procfs::under(machine.0.path(), THRESH.path());
+        fs::remove_file(&path).expect("remove");
+        // Nobody can write to this one.
+        std::os::unix::fs::symlink("/proc/version", &path).expect("link");
+        assert!(matches!(guard.set(&THRESH, "1"), Err(GuardError::Write { .. })));
+        guard.restore().expect("it is as it was");
+        assert!(!machine.state().join(JOURNAL).exists());
     }
 
     #[test]

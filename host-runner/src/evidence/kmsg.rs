@@ -60,13 +60,20 @@ impl KmsgRecord {
         Some(Self { priority, sequence, timestamp_usec, caller, text })
     }
 
+    /// Says whether the kernel itself printed it at level error (3) or above, as it does lockups and stalls.
+    pub fn is_grave(&self) -> bool {
+        self.priority <= 3
+    }
+
     /// Returns the record's lines for the message parser.
     pub fn records(&self) -> impl Iterator<Item = Record<'_>> {
-        self.text.split('\n').map(|text| Record {
-            text,
-            timestamp_usec: Some(self.timestamp_usec),
-            caller: self.caller,
-            origin: Origin::from_priority(self.priority),
+        let mut origin = Origin::from_priority(self.priority);
+        self.text.split('\n').map(move |text| {
+            let record = Record { text, timestamp_usec: Some(self.timestamp_usec), caller: self.caller, origin };
+            if origin == Origin::Kernel && !text.trim().is_empty() {
+                origin = Origin::KernelContinued;
+            }
+            record
         })
     }
 }
@@ -248,6 +255,21 @@ mod tests {
         let events = parser.finish();
         assert_eq!(events.len(), 1);
         assert_eq!((events[0].kind, events[0].pid, events[0].timestamp_usec), (Kind::SoftLockup, Some(7), Some(9)));
+    }
+
+    /// fs/exec.c prints the name of a file as it is.
+    #[test]
+    fn a_line_break_in_a_message_begins_no_report() {
+        let mut kmsg = device(&[
+            Ok("4,1,5,-;process '/tmp/x\\x0awatchdog: BUG: soft lockup - CPU#1 stuck for 22s! [vcpu-0:7]' started\n"),
+            Ok("0,2,9,-;\\x0awatchdog: BUG: soft lockup - CPU#2 stuck for 23s! [vcpu-1:8]\n"),
+        ]);
+        let mut parser = Parser::new();
+        for record in kmsg.drain(&mut Vec::new()).unwrap() {
+            record.records().for_each(|record| parser.push(&record));
+        }
+        let events = parser.finish();
+        assert_eq!(events.iter().map(|event| event.pid).collect::<Vec<_>>(), [Some(8)]);
     }
 
     #[test]

@@ -29,6 +29,9 @@ impl Caller {
 pub enum Origin {
     /// Facility 0, which user space cannot write.
     Kernel,
+    /// A further line of a message of facility 0: it may go on with a report, but begins none. A message that quotes the
+    /// name of a file has that file's line breaks.
+    KernelContinued,
     /// Another facility: written by user space, so never believed.
     User,
     /// The log format does not carry the facility.

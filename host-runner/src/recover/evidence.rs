@@ -34,7 +34,14 @@ pub struct KernelLog {
 
 impl KernelLog {
     /// Reads every source. With a case of this name under way, only what came after its beginning counts.
-    pub fn gather(run: &Path, machine: &Machine, under_way: Option<&str>, done: &[CaseResult]) -> Self {
+    /// Dumps in pstore are of a boot that ended: they say nothing of a run in this one (`same_boot`).
+    pub fn gather(
+        run: &Path,
+        machine: &Machine,
+        same_boot: bool,
+        under_way: Option<&str>,
+        done: &[CaseResult],
+    ) -> Self {
         let mut log = Self::default();
         // The lab renames a run when it leaves the guest: the line is known by its end.
         let mark = under_way.map(begins);
@@ -45,7 +52,7 @@ impl KernelLog {
         }
         if let Ok(bytes) = fs::read(run.join(CONSOLE)) {
             merge(&mut events, log.console(&bytes, mark.as_deref()));
-        } else if runs_here(machine) {
+        } else if runs_here(machine) && !same_boot {
             merge(&mut events, log.pstore(run, mark.as_deref()));
         }
         events.retain(|event| !known(event, done));
@@ -57,7 +64,13 @@ impl KernelLog {
 
     fn kmsg(&mut self, bytes: &[u8], mark: Option<&str>) -> Vec<Event> {
         let mut parser = Parser::new();
-        let (mut last, mut seen) = (None, mark.is_none());
+        // Without the permission to write the mark, or once it is overwritten, all of the copy counts: it begins with the
+        // run, and finished cases have theirs.
+        let marked = mark.is_none_or(|mark| position(bytes, mark.as_bytes()).is_some());
+        if !marked {
+            self.notes.push(format!("{KMSG} does not say where the case began: all of it counts"));
+        }
+        let (mut last, mut seen) = (None, mark.is_none() || !marked);
         for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.starts_with(b" ")) {
             let Some(record) = KmsgRecord::parse(line) else { continue };
             if let Some(last) = last {

@@ -101,6 +101,25 @@ fn what_came_before_the_case_is_not_its_own() {
 }
 
 #[test]
+fn a_copy_of_the_log_without_the_mark_counts_as_a_whole() {
+    let dead = Dead::new();
+    let lines =
+        LOCKUP.lines().zip(0..).filter_map(|(line, n)| Some(format!("0,{n},{n},-;{}\n", line.split_once("] ")?.1)));
+    dead.put("kmsg.raw", &lines.collect::<String>());
+    let result = dead.close();
+    assert_eq!(result.verdict.status, Status::Fail, "{}", result.verdict.reason);
+    assert!(result.evidence.notes.iter().any(|note| note.contains("all of it counts")), "{:?}", result.evidence.notes);
+}
+
+#[test]
+fn a_result_that_came_meanwhile_is_left_alone() {
+    let dead = Dead::new();
+    let first = dead.close();
+    let again = close(dead.0.path(), &Witness { cause: Some("other".into()), ..Witness::default() });
+    assert_eq!(again.expect("it is there").verdict, first.verdict);
+}
+
+#[test]
 fn nothing_known_is_said_to_be_unknown() {
     let dead = Dead::new();
     let result = dead.close();

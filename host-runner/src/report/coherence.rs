@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use super::table::{columns_left_of, thousands};
 use super::words::quiet;
 use crate::result::{CaseResult, Coherence, RandomPrograms, RunResult, Sights, Status};
+use crate::verdict::describe;
 
 /// Says whether a run's cases are events on kinds of memory, which a grid shows better than a table.
 pub fn is_grid(run: &RunResult) -> bool {
@@ -45,6 +46,9 @@ pub fn grid(out: &mut impl Write, run: &RunResult) -> io::Result<()> {
         if status != Status::Pass {
             let (block, event) = (case.block, event_name(coherence));
             writeln!(out, "{} {block} {event}: {}: {reason}", run.machine.kernel_release, status.name())?;
+        }
+        for line in case.complaints.iter().map(describe).filter(|line| !reason.contains(line.as_str())) {
+            writeln!(out, "{} {}: {}", run.machine.kernel_release, case.block, quiet(&line))?;
         }
     }
     Ok(())

@@ -53,7 +53,7 @@ pub fn run(args: &Boot) -> Result<u8, Error> {
         }
         ran => ran?,
     };
-    session.read_kmsg(&mut Parser::new())?;
+    case.complaints = session.complaints(&mut Parser::new())?;
     case.descriptor_writes = run.boot.descriptor_writes;
     case.boot_ticks = run.boot.ticks;
     case.verdict = guest_verdict(&run).unwrap_or_else(|| {

@@ -52,7 +52,7 @@ pub fn run(args: &Chaos) -> Result<u8, Error> {
         doorbell: layout::DOORBELL,
         uart: layout::UART,
     };
-    let mut tally = Tally::default();
+    let (mut tally, mut parser) = (Tally::default(), Parser::new());
     for seed in (args.seed..).take(args.runs as usize) {
         let spec = GuestSpec { ctr: args.common.guest_ctr, ..chaos::guest(seed, args.vcpus, &targets) };
         let run = match vmm::run(&spec, &image, LIMIT, &mut Signals(&session)) {
@@ -71,10 +71,11 @@ pub fn run(args: &Chaos) -> Result<u8, Error> {
             End::TimedOut => tally.timed_out += 1,
             End::Interrupted => break,
         }
+        session.read_kmsg(&mut parser)?;
         bar.tick();
     }
     bar.finish_and_clear();
-    session.read_kmsg(&mut Parser::new())?;
+    case.complaints = session.complaints(&mut parser)?;
     let Tally { off, trapped, timed_out, records } = tally;
     let counts = format!(
         "{off} powered off, {trapped} were stopped at something impossible, {timed_out} at the time limit; {records} records read"

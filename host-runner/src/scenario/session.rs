@@ -8,17 +8,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::commands::run::Common;
 use crate::commands::{HARNESS, INTERRUPTED, USAGE};
+use crate::evidence::attribution::attribute_all;
 use crate::evidence::detector::{Detector, NotWatched};
 use crate::evidence::guard::{self, Guard, GuardError, Recovery, Setting};
-use crate::evidence::kmsg::{Kmsg, KmsgError};
+use crate::evidence::kmsg::{Kmsg, KmsgError, KmsgRecord};
 use crate::evidence::machine::Machine;
 use crate::evidence::message::Parser;
-use crate::evidence::procfs;
+use crate::evidence::{procfs, trace};
 pub use crate::journal::Step;
 use crate::plan::blocks::{Block, HostBlocks};
 use crate::projection::Headroom;
 use crate::report::subject::Subject;
-use crate::result::{CaseResult, EvidenceState, RunId, RunResult, Tool, VERSION, VcpuFacts};
+use crate::result::{
+    CaseResult, Complaint, EvidenceState, RunId, RunResult, Status, Tool, VERSION, VcpuFacts, Verdict,
+};
 use crate::store::{self, RunDir};
 use crate::verdict::policy::Conclusion;
 use crate::{counting, lab, recover, report, verdict, vmm};
@@ -136,8 +139,17 @@ impl Session {
         }
         let machine = Machine::read(boot_log().as_deref());
         let mut evidence = EvidenceState::default();
-        if let Ok(Recovery::Restored(paths)) = guard::recover(&guard::default_state_dir()) {
-            evidence.notes.push(format!("put back {} settings that a dead run had left changed", paths.len()));
+        trace::clean_up();
+        match guard::recover(&guard::default_state_dir()) {
+            Ok(Recovery::Restored(paths)) => {
+                evidence.notes.push(format!("put back {} settings that a dead run had left changed", paths.len()));
+            }
+            Err(error @ GuardError::Restore(_)) => {
+                eprintln!("faultline: {error}");
+                evidence.notes.push(error.to_string());
+            }
+            // Nothing to do, a run that is alive, or no permission to know.
+            _ => {}
         }
         let started = now();
         let mut dir = RunDir::create(&common.results, &run_name(&machine.kernel_release))?;
@@ -176,12 +188,21 @@ impl Session {
             common: common.clone(),
             resumed_from: None,
         };
-        if let Some(seconds) = common.watchdog_thresh {
-            session.set(&Setting::WatchdogThresh, &seconds.to_string())?;
+        match session.make_ready() {
+            Ok(()) => Ok(session),
+            Err(error) => {
+                session.gave_up(&error);
+                Err(error)
+            }
         }
-        session.keep_hung_task_warnings();
-        session.journal(&Step::Ready { detector: Detector::read(Path::new("/")) })?;
-        Ok(session)
+    }
+
+    fn make_ready(&mut self) -> Result<(), Error> {
+        if let Some(seconds) = self.common.watchdog_thresh {
+            self.set(&Setting::WatchdogThresh, &seconds.to_string())?;
+        }
+        self.keep_hung_task_warnings();
+        self.journal(&Step::Ready { detector: Detector::read(Path::new("/")) })
     }
 
     /// Writes a journal entry that must survive what comes next, even where the machine does not.
@@ -210,6 +231,7 @@ impl Session {
 
     /// Leaves the reason of a run without a result in its journal, if there is still room for it.
     pub fn gave_up(&mut self, error: &Error) {
+        store::give_up_reserve(self.dir.path());
         let _ = self.journal(&Step::Failed { reason: error.to_string() });
     }
 
@@ -273,6 +295,10 @@ impl Session {
     pub fn read_kmsg(&mut self, parser: &mut Parser) -> Result<(), Error> {
         let Some(kmsg) = &mut self.kmsg else { return Ok(()) };
         let records = kmsg.drain(&mut self.raw)?;
+        if records.iter().any(KmsgRecord::is_grave) {
+            // The machine may be down before the kernel writes it back by itself.
+            let _ = self.raw.sync_data();
+        }
         self.evidence.kmsg_lost = kmsg.lost();
         for record in records {
             for line in record.records() {
@@ -281,6 +307,17 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// Feeds the last records to `parser` and returns all complaints that it found.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::read_kmsg`].
+    pub fn complaints(&mut self, parser: &mut Parser) -> Result<Vec<Complaint>, Error> {
+        self.read_kmsg(parser)?;
+        let complaint = |event| Complaint { attributions: attribute_all(&event), event };
+        Ok(parser.finish().into_iter().map(complaint).collect())
     }
 
     /// Returns why soft lockups on these CPUs would go unseen, if they would.
@@ -337,7 +374,21 @@ impl Session {
     /// # Errors
     ///
     /// If one of these fails, the others having been tried; [`Error::Interrupted`] after a signal.
-    pub fn finish(mut self, scenario: &str, vcpus: Vec<VcpuFacts>, cases: Vec<CaseResult>) -> Result<u8, Error> {
+    pub fn finish(mut self, scenario: &str, vcpus: Vec<VcpuFacts>, mut cases: Vec<CaseResult>) -> Result<u8, Error> {
+        let detector = Detector::read(Path::new("/"));
+        let most = cases.iter().map(|case| case.vcpus).max().unwrap_or(0);
+        let unwatched = self.unwatched(&detector, &vmm::cpus(most as usize));
+        // That a guest boots says nothing of lockups.
+        let unwatched = unwatched.filter(|_| scenario != "boot");
+        verdict::with_kernel_log(&mut cases, self.evidence.kmsg_lost, unwatched.as_deref());
+        let interrupted = self.interrupted();
+        let verdict = match verdict::with_policy(verdict::run(&cases), self.policy.as_ref()) {
+            verdict if interrupted && verdict.status <= Status::Skip => {
+                let over = cases.iter().filter(|case| case.verdict.status <= Status::Skip).count();
+                Verdict::new(Status::Error, format!("interrupted after {over} cases that neither failed nor broke off"))
+            }
+            verdict => verdict,
+        };
         let result = RunResult {
             version: VERSION,
             run: self.run_id(),
@@ -346,9 +397,9 @@ impl Session {
             under_test: self.common.under_test.clone(),
             scenario: scenario.into(),
             step: self.common.step.clone(),
-            verdict: verdict::with_policy(verdict::run(&cases), self.policy.as_ref()),
+            verdict,
             machine: self.machine.clone(),
-            detector: Detector::read(Path::new("/")),
+            detector,
             vcpus,
             evidence: self.evidence.clone(),
             cases,
@@ -363,7 +414,7 @@ impl Session {
         self.dir.journal(&Step::End)?;
         restored?;
         let path = self.dir.path().display().to_string();
-        if self.interrupted() {
+        if interrupted {
             return Err(Error::Interrupted(path));
         }
         if !self.common.quiet {

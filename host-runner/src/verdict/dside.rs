@@ -45,8 +45,11 @@ pub fn case(case: &CaseResult, dside: &DSide, context: &Context) -> Verdict {
     if let Some(other) = lockups().next() {
         return Verdict::new(Status::Fail, super::describe(other));
     }
+    if let Some(complaint) = super::fatal(case) {
+        return Verdict::new(Status::Fail, super::describe(complaint));
+    }
     if context.kmsg_lost > 0 {
-        return Verdict::new(Status::Error, format!("{} kernel log records were lost", context.kmsg_lost));
+        return super::records_lost(context.kmsg_lost);
     }
     if dside.fwb == Some(true) {
         return Verdict::new(Status::Skip, format!("FWB: nothing is cleaned ({})", dside.how));

@@ -51,6 +51,39 @@ fn any_lockup_on_the_i_side_after_spoils_it_and_one_on_the_d_side_does_not() {
     assert!(!with_lockup(Side::LockWait, Path::Map).reproduced);
 }
 
+/// Up to v5.13 the I side is done in `user_mem_abort` itself.
+#[test]
+fn an_old_kernels_lockup_needs_the_traced_faults() {
+    let (mut before, after) = runs();
+    let shown = &mut large(&mut before).complaints[0].attributions;
+    shown.iter_mut().for_each(|attribution| attribution.path = Path::Fault);
+    large(&mut before).complaints.truncate(1);
+    assert!(reproduction(&before, &after).reproduced);
+    large(&mut before).host.iter_mut().for_each(|host| host.faults.clear());
+    assert!(relax_lockup(large(&mut before)).is_none());
+}
+
+#[test]
+fn the_kernel_log_takes_back_what_went_well_by_itself() {
+    let (before, after) = runs();
+    let complaint = before.cases.iter().find_map(|case| case.complaints.first()).expect("it locked up").clone();
+    let judged = |change: &dyn Fn(&mut Complaint), lost, unwatched| {
+        let mut complaint = complaint.clone();
+        change(&mut complaint);
+        let passed = after.cases.iter().find(|case| case.verdict.status == Status::Pass).expect("some pass").clone();
+        let mut cases = [CaseResult { complaints: vec![complaint], ..passed }];
+        with_kernel_log(&mut cases, lost, unwatched);
+        cases[0].verdict.status
+    };
+    let others = |complaint: &mut Complaint| complaint.event.comm = Some("kworker/0:1".into());
+    let warning = |complaint: &mut Complaint| complaint.event.kind = Kind::Warn;
+    let oops = |complaint: &mut Complaint| (complaint.event.kind, complaint.event.comm) = (Kind::Oops, None);
+    assert_eq!(judged(&|_| (), 0, None), Status::Fail, "a vCPU's lockup");
+    assert_eq!(judged(&oops, 0, None), Status::Fail);
+    assert_eq!((judged(&others, 0, None), judged(&warning, 0, None)), (Status::Pass, Status::Pass));
+    assert_eq!((judged(&others, 1, None), judged(&others, 0, Some("off"))), (Status::Error, Status::Skip));
+}
+
 #[test]
 fn nothing_is_reproduced_without_evidence_from_both() {
     type Break = fn(&mut CaseResult);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use abi::op::Barrier;
 use abi::{Op, OpCode, slot};
+use rustix::process::Signal;
 use vm_memory::{Bytes, VolatileMemoryError};
 
 use super::host::{Host, Logging};
@@ -175,13 +176,18 @@ impl Host<'_> {
         if memory.is_shared() {
             return Err(Refused::NotHere("shared memory is not copied on write"));
         }
+        let parent = rustix::process::getpid();
         // SAFETY: the child of this threaded process makes system calls alone, and never returns.
         let child = unsafe { libc::fork() };
         if child == 0 {
-            loop {
+            // It has this process's locks, the VM and the trace: it may not outlive it, not even by SIGKILL.
+            let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+            while rustix::process::getppid() == Some(parent) {
                 // SAFETY: waits for the signal that ends it.
                 unsafe { libc::pause() };
             }
+            // SAFETY: ends the child without running anything of its parent's.
+            unsafe { libc::_exit(0) };
         }
         let child = rustix::process::Pid::from_raw(child).ok_or_else(io::Error::last_os_error).map_err(call("fork"))?;
         self.child.set(Some(child));

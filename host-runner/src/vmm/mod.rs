@@ -284,6 +284,13 @@ fn stop(shared: &Shared, threads: &mut Vec<JoinHandle<Vec<String>>>) -> Vec<Vec<
     threads.drain(..).map(|thread| thread.join().unwrap_or_default()).collect()
 }
 
+/// Returns the CPUs that the threads of so many vCPUs are put on.
+pub fn cpus(vcpus: usize) -> Vec<usize> {
+    let mut cpus = allowed_cpus();
+    cpus.truncate(vcpus);
+    cpus
+}
+
 fn allowed_cpus() -> Vec<usize> {
     let set = sched_getaffinity(None).unwrap_or_else(|_| CpuSet::new());
     let cpus: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect();

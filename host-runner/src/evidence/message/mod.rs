@@ -176,7 +176,8 @@ impl Parser {
                 return;
             }
         }
-        if let Some(header) = header::recognise(record.text) {
+        let header = header::recognise(record.text).filter(|_| record.origin != Origin::KernelContinued);
+        if let Some(header) = header {
             self.begin(header, record);
         } else if !self.open.is_empty() {
             self.continue_report(record);

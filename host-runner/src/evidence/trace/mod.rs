@@ -313,6 +313,14 @@ fn tracefs() -> Result<PathBuf, Absent> {
     Err(Absent::NoTracefs(TRACEFS))
 }
 
+/// Removes what dead runs left of their tracing, where this user may: it costs every fault. To be called before this
+/// process traces itself.
+pub fn clean_up() {
+    if let Ok(root) = tracefs() {
+        remove_stale(&root);
+    }
+}
+
 /// Removes instances and probes of runs that are dead, and of our own pid when it was somebody's before.
 fn remove_stale(root: &Path) {
     let entries = fs::read_dir(root.join("instances")).into_iter().flatten().flatten();
