@@ -163,6 +163,18 @@ fn lockups_in_some_of_many_runs_are_weighed() {
     assert_eq!(told(10, 10).0.change, Change::Same);
 }
 
+/// Held against dozens of measurements, Fisher's p of four or five runs would never be small enough.
+#[test]
+fn lockups_in_all_runs_after_and_none_before_are_worse_however_many_runs() {
+    for runs in 1..=6 {
+        let (clean, stuck) = (&with_lockups(0)[..runs], &with_lockups(10)[..runs]);
+        let worse = compare(clean, stuck, DEFAULTS).expect("both are hardware");
+        assert_eq!(worse.change, Change::Worse, "{runs} runs: {}", worse.reason);
+        let better = compare(stuck, clean, DEFAULTS).expect("both are hardware");
+        assert_eq!(better.change, Change::Better, "{runs} runs: {}", better.reason);
+    }
+}
+
 #[test]
 fn a_stale_fetch_is_never_chance() {
     let before = with_lockups(0);
