@@ -127,6 +127,25 @@ fn errors_say_what_to_do_next() {
     }
 }
 
+/// To `git bisect run` any other code is a verdict of the commit, or the end.
+#[test]
+fn wrong_usage_tells_a_bisection_nothing() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let lab = ["lab", "--kernel", "debian:6.12", "--results", "out"];
+    for (arguments, code) in [
+        (vec!["run", "relax", "--bisect", "--ruonds", "3"], 125),
+        (vec!["run", "nightli", "--bisect"], 125),
+        (vec!["run", "nightly", "--bisect", "--lable", "x"], 125),
+        ([&lab[..], &["--bisect", "--", "run", "nightly", "--lable", "x"]].concat(), 125),
+        ([&lab[..], &["--cpus", "max", "--", "run", "relax", "--bisect"]].concat(), 125),
+        (vec!["run", "relax", "--bisect", "--help"], 0),
+        (vec!["run", "nightly", "--bisect", "--help"], 0),
+    ] {
+        let output = run(directory.path(), &arguments);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", stderr(&output));
+    }
+}
+
 /// Returns the examples that cost nothing: the lines of code blocks that read what is stored, or look at this machine.
 fn examples() -> Vec<Vec<String>> {
     let cheap = ["compare", "report", "show", "list", "dmesg", "doctor", "project", "prune", "baseline"];
