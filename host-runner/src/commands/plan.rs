@@ -85,16 +85,19 @@ impl Request {
         let mut line: Vec<OsString> = vec!["run".into()];
         line.extend(step.words.iter().map(OsString::from));
         line.push("--quiet".into());
-        for (flag, said) in [("--hugepages", common.hugepages), ("--no-trace", common.no_trace)] {
+        for (flag, said) in
+            [("--verbose", common.verbose), ("--hugepages", common.hugepages), ("--no-trace", common.no_trace)]
+        {
             line.extend(said.then(|| flag.into()));
         }
         let own_name = (step.words.first() != Some(&step.name)).then(|| step.name.clone());
         let (known, time_limit) = (&common.under_test, common.time_limit);
-        let values: [(&str, Option<OsString>); 8] = [
+        let values: [(&str, Option<OsString>); 9] = [
             ("--step", own_name.map(Into::into)),
             ("--results", results.map(Into::into)),
             ("--time-limit", (time_limit != TIME_LIMIT_S).then(|| time_limit.to_string().into())),
             ("--watchdog-thresh", common.watchdog_thresh.map(|seconds| seconds.to_string().into())),
+            ("--guest-ctr", common.guest_ctr.map(|shown| shown.to_string().into())),
             ("--label", known.label.clone().map(Into::into)),
             ("--git-commit-hash", known.git_commit_hash.clone().map(Into::into)),
             ("--patchset-hash", known.patchset_hash.clone().map(Into::into)),
@@ -352,7 +355,9 @@ mod tests {
         let line = request.command_line(&step("relax", &["relax", "--rounds", "2"]), None);
         let wanted = ["run", "relax", "--rounds", "2", "--quiet", "--hugepages", "--time-limit=60", "--label=x"];
         assert_eq!(line, wanted);
+        let request = of(&["nightly", "-v", "--guest-ctr", "dic=0,imin=16"]).expect("a plan");
         let line = request.command_line(&step("again", &["relax"]), Some(Path::new("dir")));
+        assert!(line.contains(&"--verbose".into()) && line.contains(&"--guest-ctr=imin=16,dic=0".into()), "{line:?}");
         assert!(line.contains(&"--step=again".into()) && line.contains(&"--results=dir".into()), "{line:?}");
     }
 
