@@ -146,6 +146,31 @@ fn wrong_usage_tells_a_bisection_nothing() {
     }
 }
 
+/// Runs the steps of LAVA's test definition as its shell does, where the fetched program is `program`, or there is none;
+/// returns the test cases beside those of the program.
+fn lava_job(program: Option<&str>) -> String {
+    let definition = std::fs::read_to_string(root().join("lab/lava/faultline.yaml")).expect("it is there");
+    let steps: Vec<_> = definition.lines().filter_map(|line| line.strip_prefix("    - ")).collect();
+    let wget = program.map_or("return 4".to_owned(), |program| format!("echo '{program}' > faultline"));
+    let helpers = format!("wget() {{ {wget}; }}\nlava-test-case() {{ echo \"$*\"; }}\n");
+    let script = format!("set -e\n{helpers}RUNNER_URL=x SCENARIO=relax OPTIONS=\n{}\n", steps.join("\n"));
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut shell = Command::new("bash");
+    let output = shell.args(["-c", &script]).current_dir(directory.path()).output().expect("bash is there");
+    assert_eq!(output.status.success(), program.is_some(), "{}", stderr(&output));
+    stdout(&output)
+}
+
+#[test]
+fn a_lava_job_fails_where_the_program_did_not_run() {
+    let failed = "faultline --result fail\n";
+    assert_eq!(lava_job(None), failed);
+    assert_eq!(lava_job(Some("#!/nowhere/sh")), failed);
+    assert_eq!(lava_job(Some("#!/bin/sh\nexit 70")), failed);
+    assert_eq!(lava_job(Some("#!/bin/sh\nexit 1")), "");
+    assert_eq!(lava_job(Some("#!/bin/sh\necho \"$@\"")), "run relax --label lava-job --format lava\n");
+}
+
 /// Returns the examples that cost nothing: the lines of code blocks that read what is stored, or look at this machine.
 fn examples() -> Vec<Vec<String>> {
     let cheap = ["compare", "report", "show", "list", "dmesg", "doctor", "project", "prune", "baseline"];
