@@ -15,6 +15,7 @@ pub fn relative(change: f64) -> String {
         c if c.is_infinite() => "new".into(),
         0.0 => "0".into(),
         c if c >= 9.0 => format!("x{:.0}", c + 1.0),
+        -1.0 => "-100 %".into(),
         c if c <= -0.999 => format!("/{:.0}", 1.0 / (c + 1.0)),
         c => format!("{:+.1} %", c * 100.0),
     }

@@ -203,6 +203,36 @@ fn only_what_got_slower_is_worse() {
     assert!(told.metrics.iter().filter(|m| m.change == Change::Better).count() == 0);
 }
 
+/// A counter too coarse for a fault says 0: the relative change from there is infinite, the difference is not.
+#[test]
+fn a_median_of_nothing_is_compared_by_its_difference() {
+    let measured = |ns: u64| {
+        let mut runs = noisy(&stored("debian-6.12"), 10, &mut Noise(8, QUIET_HOST));
+        for run in &mut runs {
+            run.cases[1].exec.as_mut().expect("it was timed").ns.p50 = ns;
+        }
+        runs
+    };
+    let resolution_ns = resolution_ns(&measured(0)) as u64;
+    assert!(resolution_ns > 0);
+    let told = |before, after| {
+        let told = compare(&measured(before), &measured(after), DEFAULTS).expect("both are hardware");
+        let is_it =
+            |metric: &&Metric| (metric.case.as_str(), metric.measure.to_string().as_str()) == ("thp", "exec_p50");
+        told.metrics.iter().find(is_it).cloned().expect("it was measured")
+    };
+    let small = told(0, resolution_ns);
+    assert_eq!((small.change, small.difference_ns), (Change::Same, resolution_ns as f64));
+    let large = told(0, 100 * resolution_ns);
+    let both = large.difference_ns;
+    assert_eq!((large.change, large.difference_interval_ns), (Change::Worse, Some((both, both))));
+    let gone = told(100 * resolution_ns, 0);
+    assert_eq!((gone.change, print::relative(gone.relative).as_str()), (Change::Better, "-100 %"));
+    let json = serde_json::to_value(&gone).expect("plain data");
+    assert_eq!((&json["relative"], &json["interval"][0]), (&(-1.0).into(), &(-1.0).into()));
+    assert_eq!(told(0, 0).change, Change::Same);
+}
+
 #[test]
 fn a_mail_has_72_columns() {
     let mut noise = Noise(5, QUIET_HOST);
