@@ -248,6 +248,22 @@ fn a_mail_has_72_columns() {
 }
 
 #[test]
+fn labels_and_command_lines_trip_no_scanner() {
+    let before = stored("debian-6.1");
+    let mut after = before.clone();
+    after.under_test.label = Some("BUG: WARNING: of the Oops before the Kernel panic".into());
+    after.machine.command_line = Some("panic=WARNING: oops=Oops".into());
+    let told = compare(&[before], &[after], DEFAULTS).expect("both are emulated");
+    let mail = print::markdown(&told);
+    assert!(mail.lines().all(|line| line.chars().count() <= 72), "{mail}");
+    for text in [print::text(&told), mail] {
+        for word in ["BUG:", "WARNING:", "Oops", "Kernel panic"] {
+            assert!(!text.contains(word), "{word} in {text}");
+        }
+    }
+}
+
+#[test]
 fn nothing_shared_is_said() {
     let run = stored("debian-6.1");
     let mut other = run.clone();
