@@ -102,10 +102,10 @@ fn errors_say_what_to_do_next() {
     let directory = with_runs();
     let lab = ["lab", "--results", "out", "--kernel"];
     let inside = ["--", "run", "boot"];
-    let cases: [(Vec<&str>, i32, &str); 14] = [
+    let cases: [(Vec<&str>, i32, &str); 15] = [
         (vec!["recovr"], 64, "recover"),
         (vec!["list", "nowhere"], 64, "name the directory of your runs"),
-        (vec!["recover", "nowhere"], 70, "name the directory of your runs"),
+        (vec!["recover", "nowhere"], 64, "name the directory of your runs"),
         (vec!["show", "nowhere"], 64, "name a run directory"),
         (vec!["report", "nowhere"], 64, "name a run directory"),
         (vec!["report", "--fleet", "nowhere"], 64, "nowhere"),
@@ -113,6 +113,7 @@ fn errors_say_what_to_do_next() {
         (vec!["compare", "before", "nowhere"], 64, "name a run directory"),
         (vec!["dmesg", "nowhere"], 64, "name a saved kernel log"),
         (vec!["prune"], 64, "--keep"),
+        (vec!["prune", "--keep", "3", "--results", "nowhere"], 64, "name the directory of your runs"),
         (vec!["baseline", "set", "nowhere"], 64, "name a run directory"),
         (vec!["run", "nonsense"], 64, "name one of relax"),
         ([&lab[..], &["debian:nonsense"], &inside].concat(), 70, "give debian:6.1"),

@@ -126,7 +126,7 @@ impl Request {
         let command = std::env::args().skip(1).collect();
         let common = &self.options.common;
         let summary = Summary::begin(&id, started, &self.plan, command, common.under_test.clone());
-        let done = runner::run(summary, results, self.options.baseline.as_deref(), steps).map_err(Failure::harness)?;
+        let done = runner::run(summary, results, self.options.baseline.as_deref(), steps).map_err(failure)?;
         if !common.quiet {
             // A closed pipe is the reader's choice; the summary is on disk.
             let _ = report::formats::print(&mut std::io::stdout(), common.format(), &done.stored.subject());
@@ -136,6 +136,13 @@ impl Request {
             }
         }
         exit_code(&done)
+    }
+}
+
+fn failure(error: runner::Error) -> Failure {
+    match error {
+        runner::Error::Baseline(error) => Failure::new(USAGE, error),
+        runner::Error::Store(error) => Failure::harness(error),
     }
 }
 
@@ -359,6 +366,26 @@ mod tests {
         let line = request.command_line(&step("again", &["relax"]), Some(Path::new("dir")));
         assert!(line.contains(&"--verbose".into()) && line.contains(&"--guest-ctr=imin=16,dic=0".into()), "{line:?}");
         assert!(line.contains(&"--step=again".into()) && line.contains(&"--results=dir".into()), "{line:?}");
+    }
+
+    #[test]
+    fn a_baseline_that_is_not_there_is_wrong_usage() {
+        struct Never;
+        impl Steps for Never {
+            fn directory(&mut self, _: &Step) -> Option<String> {
+                unreachable!("the plan does not begin")
+            }
+
+            fn run(&mut self, _: &Path, _: &Step) -> Ended {
+                unreachable!("the plan does not begin")
+            }
+        }
+        let results = tempfile::tempdir().expect("a temporary directory");
+        let nowhere = results.path().join("nowhere.json");
+        let request = of(&["quick", "--baseline", &nowhere.to_string_lossy()]).expect("a plan");
+        let failure = request.execute(results.path(), "6.12", &mut Never).expect_err("no baseline");
+        assert_eq!(failure.code, USAGE, "{}", failure.message);
+        assert!(failure.message.contains("nowhere.json"), "{}", failure.message);
     }
 
     #[test]
