@@ -96,6 +96,17 @@ fn one_noisy_run_a_side_tells_nothing_about_times() {
 }
 
 #[test]
+fn every_kind_of_cpu_counts() {
+    let mut before = stored("debian-6.12");
+    before.machine.midr = [(0, 0x410f_d050), (1, 0x410f_d050), (2, 0x410f_d0b0)].into();
+    let mut after = before.clone();
+    after.machine.midr.insert(2, 0x410f_d0c0);
+    let told = compare(&[before], &[after], DEFAULTS).expect("both are emulated");
+    let [Difference { what: "CPUs", before, after }] = &told.differences[..] else { panic!("{:?}", told.differences) };
+    assert_eq!((before.as_str(), after.as_str()), ("0x410fd050, 0x410fd0b0", "0x410fd050, 0x410fd0c0"));
+}
+
+#[test]
 fn emulated_and_real_do_not_mix() {
     let emulated = stored("debian-6.1");
     let real = noisy(&emulated, 1, &mut Noise(2, QUIET_HOST));
