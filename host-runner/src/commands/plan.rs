@@ -17,7 +17,7 @@ use crate::report;
 use crate::suite::runner::{self, Done, Ended, Steps};
 use crate::suite::{Step, Summary};
 
-/// Run several scenarios under one name: quick, storms, nightly, or a file with [[step]] tables.
+/// Run several scenarios under one name: quick, storms, nightly, litmus-all, or a file with [[step]] tables.
 ///
 /// Every step is a run of its own in the plan's directory; the files for labs beside them cover all of it. Where the
 /// results hold a baseline.json, or with --baseline, the exit code is also 1 where something got worse.
@@ -347,6 +347,15 @@ mod tests {
     fn every_step_of_the_built_in_plans_is_a_command() {
         for (name, _) in file::BUILT_IN {
             assert!(of(&[name]).is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn every_built_in_plan_is_named_where_plans_are_explained() {
+        let help = <Options as clap::CommandFactory>::command().render_long_help().to_string();
+        let page = include_str!("../../../docs/adding-a-scenario.md");
+        for (name, _) in file::BUILT_IN {
+            assert!(help.contains(name) && page.contains(&format!("`{name}`")), "{name}");
         }
     }
 
