@@ -102,10 +102,10 @@ fn errors_say_what_to_do_next() {
     let directory = with_runs();
     let lab = ["lab", "--results", "out", "--kernel"];
     let inside = ["--", "run", "boot"];
-    let cases: [(Vec<&str>, i32, &str); 14] = [
+    let cases: [(Vec<&str>, i32, &str); 15] = [
         (vec!["recovr"], 64, "recover"),
         (vec!["list", "nowhere"], 64, "name the directory of your runs"),
-        (vec!["recover", "nowhere"], 70, "name the directory of your runs"),
+        (vec!["recover", "nowhere"], 64, "name the directory of your runs"),
         (vec!["show", "nowhere"], 64, "name a run directory"),
         (vec!["report", "nowhere"], 64, "name a run directory"),
         (vec!["report", "--fleet", "nowhere"], 64, "nowhere"),
@@ -113,6 +113,7 @@ fn errors_say_what_to_do_next() {
         (vec!["compare", "before", "nowhere"], 64, "name a run directory"),
         (vec!["dmesg", "nowhere"], 64, "name a saved kernel log"),
         (vec!["prune"], 64, "--keep"),
+        (vec!["prune", "--keep", "3", "--results", "nowhere"], 64, "name the directory of your runs"),
         (vec!["baseline", "set", "nowhere"], 64, "name a run directory"),
         (vec!["run", "nonsense"], 64, "name one of relax"),
         ([&lab[..], &["debian:nonsense"], &inside].concat(), 70, "give debian:6.1"),
@@ -125,6 +126,50 @@ fn errors_say_what_to_do_next() {
         assert!(said.contains(hint) && !said.contains("panicked"), "{arguments:?}: no '{hint}' in: {said}");
         assert!(output.stdout.is_empty(), "{arguments:?}: errors go to standard error");
     }
+}
+
+/// To `git bisect run` any other code is a verdict of the commit, or the end.
+#[test]
+fn wrong_usage_tells_a_bisection_nothing() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let lab = ["lab", "--kernel", "debian:6.12", "--results", "out"];
+    for (arguments, code) in [
+        (vec!["run", "relax", "--bisect", "--ruonds", "3"], 125),
+        (vec!["run", "nightli", "--bisect"], 125),
+        (vec!["run", "nightly", "--bisect", "--lable", "x"], 125),
+        ([&lab[..], &["--bisect", "--", "run", "nightly", "--lable", "x"]].concat(), 125),
+        ([&lab[..], &["--cpus", "max", "--", "run", "relax", "--bisect"]].concat(), 125),
+        (vec!["run", "relax", "--bisect", "--help"], 0),
+        (vec!["run", "nightly", "--bisect", "--help"], 0),
+    ] {
+        let output = run(directory.path(), &arguments);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", stderr(&output));
+    }
+}
+
+/// Runs the steps of LAVA's test definition as its shell does, where the fetched program is `program`, or there is none;
+/// returns the test cases beside those of the program.
+fn lava_job(program: Option<&str>) -> String {
+    let definition = std::fs::read_to_string(root().join("lab/lava/faultline.yaml")).expect("it is there");
+    let steps: Vec<_> = definition.lines().filter_map(|line| line.strip_prefix("    - ")).collect();
+    let wget = program.map_or("return 4".to_owned(), |program| format!("echo '{program}' > faultline"));
+    let helpers = format!("wget() {{ {wget}; }}\nlava-test-case() {{ echo \"$*\"; }}\n");
+    let script = format!("set -e\n{helpers}RUNNER_URL=x SCENARIO=relax OPTIONS=\n{}\n", steps.join("\n"));
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut shell = Command::new("bash");
+    let output = shell.args(["-c", &script]).current_dir(directory.path()).output().expect("bash is there");
+    assert_eq!(output.status.success(), program.is_some(), "{}", stderr(&output));
+    stdout(&output)
+}
+
+#[test]
+fn a_lava_job_fails_where_the_program_did_not_run() {
+    let failed = "faultline --result fail\n";
+    assert_eq!(lava_job(None), failed);
+    assert_eq!(lava_job(Some("#!/nowhere/sh")), failed);
+    assert_eq!(lava_job(Some("#!/bin/sh\nexit 70")), failed);
+    assert_eq!(lava_job(Some("#!/bin/sh\nexit 1")), "");
+    assert_eq!(lava_job(Some("#!/bin/sh\necho \"$@\"")), "run relax --label lava-job --format lava\n");
 }
 
 /// Returns the examples that cost nothing: the lines of code blocks that read what is stored, or look at this machine.

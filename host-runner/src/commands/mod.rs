@@ -22,6 +22,7 @@ pub mod restore;
 pub mod run;
 pub mod show;
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -150,7 +151,10 @@ pub fn emit_json(answer: &impl serde::Serialize) -> Result<(), Failure> {
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return ExitCode::from(Failure::clap(&error).code),
+        Err(error) => {
+            let code = Failure::clap(&error).code;
+            return ExitCode::from(if asks_to_bisect(std::env::args_os()) { for_bisect(code) } else { code });
+        }
     };
     let bisect = match &cli.command {
         Command::Run(args) => args.bisect(),
@@ -192,13 +196,17 @@ pub fn main() -> ExitCode {
     ExitCode::from(if bisect { for_bisect(code) } else { code })
 }
 
-/// Returns the exit code that `git bisect run` takes for the same: good, bad, untestable. What no other commit would
-/// cure, wrong usage and a wish to stop, ends the bisection: it does so from 128 on.
+/// Says whether a command line that cannot be parsed is one for `git bisect run`.
+fn asks_to_bisect(mut words: impl Iterator<Item = OsString>) -> bool {
+    words.any(|word| word == "--bisect")
+}
+
+/// Returns the exit code that `git bisect run` takes for the same: good, bad, untestable. Only a wish to stop ends the
+/// bisection, which it does from 128 on.
 fn for_bisect(code: u8) -> u8 {
     const UNTESTABLE: u8 = 125;
     match code {
         0 | 1 | INTERRUPTED => code,
-        USAGE => 128 + USAGE,
         _ => UNTESTABLE,
     }
 }
@@ -231,6 +239,6 @@ mod tests {
     #[test]
     fn only_verdicts_say_good_or_bad() {
         let codes = [0, 1, 4, HARNESS, 124, USAGE, INTERRUPTED].map(for_bisect);
-        assert_eq!(codes, [0, 1, 125, 125, 125, 192, 130]);
+        assert_eq!(codes, [0, 1, 125, 125, 125, 125, 130]);
     }
 }

@@ -17,7 +17,7 @@ use crate::report;
 use crate::suite::runner::{self, Done, Ended, Steps};
 use crate::suite::{Step, Summary};
 
-/// Run several scenarios under one name: quick, storms, nightly, or a file with [[step]] tables.
+/// Run several scenarios under one name: quick, storms, nightly, litmus-all, or a file with [[step]] tables.
 ///
 /// Every step is a run of its own in the plan's directory; the files for labs beside them cover all of it. Where the
 /// results hold a baseline.json, or with --baseline, the exit code is also 1 where something got worse.
@@ -85,16 +85,19 @@ impl Request {
         let mut line: Vec<OsString> = vec!["run".into()];
         line.extend(step.words.iter().map(OsString::from));
         line.push("--quiet".into());
-        for (flag, said) in [("--hugepages", common.hugepages), ("--no-trace", common.no_trace)] {
+        for (flag, said) in
+            [("--verbose", common.verbose), ("--hugepages", common.hugepages), ("--no-trace", common.no_trace)]
+        {
             line.extend(said.then(|| flag.into()));
         }
         let own_name = (step.words.first() != Some(&step.name)).then(|| step.name.clone());
         let (known, time_limit) = (&common.under_test, common.time_limit);
-        let values: [(&str, Option<OsString>); 8] = [
+        let values: [(&str, Option<OsString>); 9] = [
             ("--step", own_name.map(Into::into)),
             ("--results", results.map(Into::into)),
             ("--time-limit", (time_limit != TIME_LIMIT_S).then(|| time_limit.to_string().into())),
             ("--watchdog-thresh", common.watchdog_thresh.map(|seconds| seconds.to_string().into())),
+            ("--guest-ctr", common.guest_ctr.map(|shown| shown.to_string().into())),
             ("--label", known.label.clone().map(Into::into)),
             ("--git-commit-hash", known.git_commit_hash.clone().map(Into::into)),
             ("--patchset-hash", known.patchset_hash.clone().map(Into::into)),
@@ -123,7 +126,7 @@ impl Request {
         let command = std::env::args().skip(1).collect();
         let common = &self.options.common;
         let summary = Summary::begin(&id, started, &self.plan, command, common.under_test.clone());
-        let done = runner::run(summary, results, self.options.baseline.as_deref(), steps).map_err(Failure::harness)?;
+        let done = runner::run(summary, results, self.options.baseline.as_deref(), steps).map_err(failure)?;
         if !common.quiet {
             // A closed pipe is the reader's choice; the summary is on disk.
             let _ = report::formats::print(&mut std::io::stdout(), common.format(), &done.stored.subject());
@@ -133,6 +136,13 @@ impl Request {
             }
         }
         exit_code(&done)
+    }
+}
+
+fn failure(error: runner::Error) -> Failure {
+    match error {
+        runner::Error::Baseline(error) => Failure::new(USAGE, error),
+        runner::Error::Store(error) => Failure::harness(error),
     }
 }
 
@@ -341,6 +351,15 @@ mod tests {
     }
 
     #[test]
+    fn every_built_in_plan_is_named_where_plans_are_explained() {
+        let help = <Options as clap::CommandFactory>::command().render_long_help().to_string();
+        let page = include_str!("../../../docs/adding-a-scenario.md");
+        for (name, _) in file::BUILT_IN {
+            assert!(help.contains(name) && page.contains(&format!("`{name}`")), "{name}");
+        }
+    }
+
+    #[test]
     fn the_plans_options_come_after_the_steps_own() {
         let request = of(&["nightly", "--label", "x", "--time-limit", "60", "--hugepages"]).expect("a plan");
         let step = |name: &str, words: &[&str]| Step {
@@ -352,8 +371,30 @@ mod tests {
         let line = request.command_line(&step("relax", &["relax", "--rounds", "2"]), None);
         let wanted = ["run", "relax", "--rounds", "2", "--quiet", "--hugepages", "--time-limit=60", "--label=x"];
         assert_eq!(line, wanted);
+        let request = of(&["nightly", "-v", "--guest-ctr", "dic=0,imin=16"]).expect("a plan");
         let line = request.command_line(&step("again", &["relax"]), Some(Path::new("dir")));
+        assert!(line.contains(&"--verbose".into()) && line.contains(&"--guest-ctr=imin=16,dic=0".into()), "{line:?}");
         assert!(line.contains(&"--step=again".into()) && line.contains(&"--results=dir".into()), "{line:?}");
+    }
+
+    #[test]
+    fn a_baseline_that_is_not_there_is_wrong_usage() {
+        struct Never;
+        impl Steps for Never {
+            fn directory(&mut self, _: &Step) -> Option<String> {
+                unreachable!("the plan does not begin")
+            }
+
+            fn run(&mut self, _: &Path, _: &Step) -> Ended {
+                unreachable!("the plan does not begin")
+            }
+        }
+        let results = tempfile::tempdir().expect("a temporary directory");
+        let nowhere = results.path().join("nowhere.json");
+        let request = of(&["quick", "--baseline", &nowhere.to_string_lossy()]).expect("a plan");
+        let failure = request.execute(results.path(), "6.12", &mut Never).expect_err("no baseline");
+        assert_eq!(failure.code, USAGE, "{}", failure.message);
+        assert!(failure.message.contains("nowhere.json"), "{}", failure.message);
     }
 
     #[test]

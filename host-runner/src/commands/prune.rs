@@ -1,11 +1,12 @@
 //! `faultline prune --keep N`: old run directories go, dead ones stay.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::{Failure, Outcome, emit, emit_json};
+use super::{Failure, Outcome, USAGE, emit, emit_json};
 use crate::report::runs::entries;
-use crate::{store, suite};
+use crate::store::{self, Error};
+use crate::suite::{SUMMARY, Summary};
 
 /// How many to keep, and where.
 #[derive(clap::Args)]
@@ -28,11 +29,13 @@ pub struct Args {
 ///
 /// # Errors
 ///
-/// If one cannot be removed.
+/// If the directory cannot be read, or a run not be removed.
 pub fn run(args: &Args) -> Outcome {
-    let ended = |path: &PathBuf| path.join(store::RESULT).is_file() || path.join(suite::SUMMARY).is_file();
-    let finished = |path: &PathBuf| ended(path) && !path.is_symlink();
-    let runs: Vec<_> = entries(&args.results).into_iter().filter(finished).collect();
+    if let Err(error) = fs::read_dir(&args.results) {
+        let results = args.results.display();
+        return Err(Failure::new(USAGE, format!("cannot read {results}: {error}: name the directory of your runs")));
+    }
+    let runs: Vec<_> = entries(&args.results).into_iter().filter(|path| is_finished(path)).collect();
     let old = &runs[..runs.len().saturating_sub(args.keep)];
     for path in old.iter().filter(|_| !args.dry_run) {
         fs::remove_dir_all(path)
@@ -46,19 +49,40 @@ pub fn run(args: &Args) -> Outcome {
     Ok(0)
 }
 
+/// Says whether this is a run or a plan of ours, of any version, that ended and that nobody is at work in. Other programs
+/// call their files `result.json` too.
+fn is_finished(path: &Path) -> bool {
+    let is_ours = |read: Result<(), Error>| matches!(read, Ok(()) | Err(Error::Version(..)));
+    let summary = || store::read_versioned::<Summary>(&path.join(SUMMARY));
+    let ended = is_ours(store::read(path).map(drop)) || is_ours(summary().map(drop));
+    ended && !path.is_symlink() && !store::is_alive(path)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_newest_and_the_dead_stay() {
+    fn the_newest_the_dead_and_what_is_not_ours_stay() {
+        const TESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/");
+        let stored = |name: &str| fs::read_to_string(TESTS.to_owned() + name).expect("it is stored");
+        let (result, summary) = (stored("runs/debian-6.12/result.json"), stored("endings/night/summary.json"));
         let results = tempfile::tempdir().expect("a temporary directory");
-        let runs = [("1", "result.json"), ("2", "journal.jsonl"), ("3", "summary.json"), ("4", "plan.json")];
-        for (name, file) in runs.into_iter().chain([("5", "summary.json")]) {
+        for (name, file, text) in [
+            ("0-mine", "result.json", "{}"),
+            ("0-other", "summary.json", "[1, 2]"),
+            ("1", "result.json", &result),
+            ("2", "journal.jsonl", ""),
+            ("3", "summary.json", &summary),
+            ("3-later", "result.json", "{ \"version\": 1000000 }"),
+            ("4", "plan.json", &summary),
+            ("5", "summary.json", &summary),
+        ] {
             fs::create_dir(results.path().join(name)).expect("fresh");
-            fs::write(results.path().join(name).join(file), "{}").expect("writable");
+            fs::write(results.path().join(name).join(file), text).expect("writable");
         }
-        fs::create_dir(results.path().join("0-mine")).expect("fresh");
+        let alive = store::RunDir::create(results.path(), "0-alive").expect("writable");
+        fs::write(alive.path().join(store::RESULT), &result).expect("writable");
         let args = |keep, dry_run| Args { keep, results: results.path().to_owned(), dry_run, json: false };
         let left = || {
             let mut names: Vec<_> = fs::read_dir(results.path())
@@ -70,8 +94,8 @@ mod tests {
             names
         };
         assert!(run(&args(0, true)).is_ok());
-        assert_eq!(left().len(), 6, "a dry run removes nothing");
+        assert_eq!(left().len(), 9, "a dry run removes nothing");
         assert!(run(&args(1, false)).is_ok());
-        assert_eq!(left(), ["0-mine", "2", "4", "5"]);
+        assert_eq!(left(), ["0-alive", "0-mine", "0-other", "2", "4", "5"]);
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{Failure, Outcome, emit, emit_json};
+use super::{Failure, Outcome, USAGE, emit, emit_json};
 use crate::recover::{self, Witness};
 use crate::report::{self, subject::Subject, words::quiet};
 use crate::result::{Status, Verdict};
@@ -46,7 +46,8 @@ impl Closed {
 /// If the directory cannot be read, or a run cannot be closed; the others are closed all the same.
 pub fn run(args: &Args) -> Outcome {
     let unreadable = |error| {
-        Failure::harness(format!("cannot read {}: {error}: name the directory of your runs", args.results.display()))
+        let results = args.results.display();
+        Failure::new(USAGE, format!("cannot read {results}: {error}: name the directory of your runs"))
     };
     let dead = recover::dead_runs(&args.results).map_err(unreadable)?;
     let plans = suite::dead(&args.results).map_err(unreadable)?;

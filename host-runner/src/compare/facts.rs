@@ -48,8 +48,10 @@ fn frequency(before: Share, after: Share) -> (Change, Option<f64>) {
         Ordering::Equal => Change::Same,
         Ordering::Greater => Change::Better,
     };
-    // With so few runs even all against none could be chance: then one occurrence is what there is to go by.
-    if fisher((0, before.of), (after.of, after.of)) >= ALPHA {
+    let all_against_none = (before.with, after.with) == (0, after.of) || (before.with, after.with) == (before.of, 0);
+    // With so few runs even all against none could be chance: then one occurrence is what there is to go by. With more,
+    // all against none is as clear, and no number of measurements beside it may take that back.
+    if all_against_none || fisher((0, before.of), (after.of, after.of)) >= ALPHA {
         return (presence(before.with, after.with), None);
     }
     let everywhere_or_nowhere = before.with + after.with == 0 || before.with + after.with == before.of + after.of;

@@ -42,7 +42,7 @@ const FACTS: [(&str, Read); 24] = [
     ("commit", |r| known(r.under_test.git_commit_hash.as_ref())),
     ("patchset", |r| known(r.under_test.patchset_hash.as_ref())),
     ("machine", |r| known(r.machine.model.as_ref())),
-    ("CPUs", |r| known(r.machine.midr.values().map(|midr| format!("{midr:#x}")).collect::<BTreeSet<_>>().first())),
+    ("CPUs", cpus),
     ("CPUs online", |r| r.machine.cpus_online.len().to_string()),
     ("page size", |r| r.machine.page_bytes.to_string()),
     ("KVM mode", |r| known(r.machine.kvm_mode.map(|mode| format!("{mode:?}").to_lowercase()).as_ref())),
@@ -65,4 +65,10 @@ const FACTS: [(&str, Read); 24] = [
 
 fn known(value: Option<&String>) -> String {
     value.map_or_else(|| "unknown".into(), Clone::clone)
+}
+
+/// Returns every kind of CPU: the cores of one machine may be several.
+fn cpus(run: &RunResult) -> String {
+    let kinds: BTreeSet<_> = run.machine.midr.values().map(|midr| format!("{midr:#x}")).collect();
+    known((!kinds.is_empty()).then(|| kinds.into_iter().collect::<Vec<_>>().join(", ")).as_ref())
 }

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use self::facts::{Told, case_facts, run_facts};
 use self::machines::{Difference, differences};
-use self::stats::{change, change_interval, holm, median, rank_test};
+use self::stats::{Interval, change, change_intervals, holm, median, rank_test};
 use crate::evidence::machine::Platform;
 use crate::report::measure::{Measure, Phase, Stat, case_label, measures};
 use crate::result::{CaseResult, RunResult};
@@ -120,10 +120,14 @@ pub struct Metric {
     pub before_ns: f64,
     /// Median over the runs after, in ns.
     pub after_ns: f64,
-    /// Relative change of the median: 0.1 is ten percent more.
+    /// Relative change of the median: 0.1 is ten percent more; infinite, which is null in JSON, from 0 to anything.
     pub relative: f64,
     /// 95 % interval of the relative change.
-    pub interval: Option<(f64, f64)>,
+    pub interval: Option<Interval>,
+    /// Difference of the medians in ns.
+    pub difference_ns: f64,
+    /// 95 % interval of the difference in ns.
+    pub difference_interval_ns: Option<Interval>,
     /// p value of the rank test, corrected for the number of measurements; absent where times are exact.
     pub p: Option<f64>,
     /// How these compare.
@@ -308,13 +312,16 @@ fn case_metrics(name: &str, before: &[&CaseResult], after: &[&CaseResult]) -> Ve
         .filter_map(|measure| {
             let (had, has) = (values(before, measure), values(after, measure));
             let (before_ns, after_ns) = (median(&had)?, median(&has)?);
+            let (interval, difference_interval_ns) = change_intervals(&had, &has).unzip();
             let metric = Metric {
                 case: name.to_owned(),
                 measure,
                 before_ns,
                 after_ns,
                 relative: change(before_ns, after_ns),
-                interval: change_interval(&had, &has),
+                interval,
+                difference_ns: after_ns - before_ns,
+                difference_interval_ns,
                 p: None,
                 change: Change::Inconclusive,
             };
@@ -356,31 +363,37 @@ struct Limits {
     alpha: f64,
 }
 
+impl Limits {
+    /// Says whether a change is none, or none that the guest's counter could show.
+    fn contain(self, relative: f64, difference_ns: f64) -> bool {
+        relative.abs() <= self.threshold || difference_ns.abs() <= self.resolution_ns
+    }
+}
+
 impl Sampled {
     fn direction(&self) -> Change {
         if self.metric.relative > 0.0 { Change::Worse } else { Change::Better }
     }
 
-    /// Says whether a relative change is none, or none that the guest's counter could show.
-    fn is_small(&self, relative: f64, limits: Limits) -> bool {
-        relative.abs() <= limits.threshold || (relative * self.metric.before_ns).abs() <= limits.resolution_ns
+    fn is_small(&self, limits: Limits) -> bool {
+        limits.contain(self.metric.relative, self.metric.difference_ns)
     }
 
     /// Decides where times repeat.
     fn judge_exact(&mut self, limits: Limits) {
-        let small = self.is_small(self.metric.relative, limits);
-        self.metric.change = if small { Change::Same } else { self.direction() };
+        self.metric.change = if self.is_small(limits) { Change::Same } else { self.direction() };
     }
 
     /// Decides where they do not: `p` is corrected for everything that is tested at once. A difference takes a change
     /// that matters, that the rank test does not leave to chance, and that the interval agrees with.
     fn judge(&mut self, p: Option<f64>, limits: Limits) {
         self.metric.p = p;
-        let (Some(p), Some((low, high))) = (p, self.metric.interval) else { return };
+        let intervals = self.metric.interval.zip(self.metric.difference_interval_ns);
+        let (Some(p), Some(((low, high), (least_ns, most_ns)))) = (p, intervals) else { return };
         let unlike_zero = low > 0.0 || high < 0.0;
-        self.metric.change = if p < limits.alpha && unlike_zero && !self.is_small(self.metric.relative, limits) {
+        self.metric.change = if p < limits.alpha && unlike_zero && !self.is_small(limits) {
             self.direction()
-        } else if self.runs > 2 && self.is_small(low, limits) && self.is_small(high, limits) {
+        } else if self.runs > 2 && limits.contain(low, least_ns) && limits.contain(high, most_ns) {
             Change::Same
         } else {
             Change::Inconclusive

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::{Change, Comparison, Fact, Metric, Side};
 use crate::report::measure::Phase;
 use crate::report::table::time;
+use crate::report::words::{quiet, quiet_lines};
 
 /// Widest line of the Markdown: what mailing lists ask for.
 const MAIL_COLUMNS: usize = 72;
@@ -15,6 +16,7 @@ pub fn relative(change: f64) -> String {
         c if c.is_infinite() => "new".into(),
         0.0 => "0".into(),
         c if c >= 9.0 => format!("x{:.0}", c + 1.0),
+        -1.0 => "-100 %".into(),
         c if c <= -0.999 => format!("/{:.0}", 1.0 / (c + 1.0)),
         c => format!("{:+.1} %", c * 100.0),
     }
@@ -77,7 +79,7 @@ fn cells(metric: &Metric) -> [String; 6] {
     ]
 }
 
-/// Returns the comparison as text.
+/// Returns the comparison as text. Labels and command lines may hold what log scanners fail on: not here.
 pub fn text(comparison: &Comparison) -> String {
     let mut out = String::new();
     let mut line = |text: String| {
@@ -117,7 +119,7 @@ pub fn text(comparison: &Comparison) -> String {
     }
     line(String::new());
     line(format!("{}: {}", comparison.change.name().to_uppercase(), comparison.reason));
-    out
+    quiet_lines(&out).into_owned()
 }
 
 /// Returns the comparison as Markdown no wider than a mail: paragraphs, lists and fixed-width tables.
@@ -137,7 +139,7 @@ pub fn markdown(comparison: &Comparison) -> String {
     let mut blocks: Vec<&str> = comparison.metrics.iter().map(|metric| metric.case.as_str()).collect();
     blocks.dedup();
     for block in blocks {
-        let _ = writeln!(out, "\n{block}:\n\n```");
+        let _ = writeln!(out, "\n{}:\n\n```", quiet(block));
         let row = |cells: [&str; 6]| {
             let [metric, before, after, change, interval, verdict] = cells;
             let row = format!("{metric:<12} {before:>8} {after:>8} {change:>8} {interval:>18}  {verdict}");
@@ -163,10 +165,10 @@ pub fn markdown(comparison: &Comparison) -> String {
     out
 }
 
-/// Breaks `text` into lines of [`MAIL_COLUMNS`]; a word that is longer is broken too. `indent` begins all but the first.
+/// Breaks `text`, without the words that log scanners fail on, into lines of [`MAIL_COLUMNS`]; a word that is longer is broken too. `indent` begins all but the first.
 fn wrap(text: &str, indent: &str) -> String {
     let mut lines = vec![String::new()];
-    for word in text.split_whitespace() {
+    for word in quiet(text).split_whitespace() {
         let mut letters: Vec<char> = word.chars().collect();
         while !letters.is_empty() {
             let used = lines.last().map_or(0, |line| line.chars().count());

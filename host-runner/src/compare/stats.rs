@@ -134,10 +134,14 @@ pub fn holm(p: &[f64]) -> Vec<f64> {
     adjusted
 }
 
-/// Returns the 95 % interval of the relative change of the median from `before` to `after`, by bootstrap.
+/// Between which values something is.
+pub type Interval = (f64, f64);
+
+/// Returns the 95 % intervals of the relative change and of the difference of the median from `before` to `after`, by
+/// bootstrap.
 ///
 /// `None` for fewer than two runs on a side: nothing to resample.
-pub fn change_interval(before: &[f64], after: &[f64]) -> Option<(f64, f64)> {
+pub fn change_intervals(before: &[f64], after: &[f64]) -> Option<(Interval, Interval)> {
     if before.len() < 2 || after.len() < 2 {
         return None;
     }
@@ -146,11 +150,14 @@ pub fn change_interval(before: &[f64], after: &[f64]) -> Option<(f64, f64)> {
         let drawn: Vec<f64> = values.iter().map(|_| values[random.below(values.len())]).collect();
         median(&drawn).unwrap_or(0.0)
     };
-    let mut changes: Vec<f64> =
-        (0..RESAMPLES).map(|_| change(resample(before), resample(after))).filter(|c| c.is_finite()).collect();
-    changes.sort_by(f64::total_cmp);
-    let at = |share: f64| changes.get((changes.len() as f64 * share) as usize).copied();
-    Some((at(0.025)?, at(0.975)?))
+    let drawn: Vec<(f64, f64)> = (0..RESAMPLES).map(|_| (resample(before), resample(after))).collect();
+    let interval = |of: fn(f64, f64) -> f64| {
+        let mut all: Vec<f64> = drawn.iter().map(|&(before, after)| of(before, after)).collect();
+        all.sort_by(f64::total_cmp);
+        let at = |share: f64| all[(all.len() as f64 * share) as usize];
+        (at(0.025), at(0.975))
+    };
+    Some((interval(change), interval(|before, after| after - before)))
 }
 
 /// Returns the relative change: 0.1 is ten percent more. From nothing to something is infinite.
@@ -226,10 +233,13 @@ mod tests {
     fn interval_holds_the_change_and_repeats() {
         let before: Vec<f64> = (0..10).map(|n| 100.0 + f64::from(n)).collect();
         let after: Vec<f64> = before.iter().map(|v| v * 1.5).collect();
-        let (low, high) = change_interval(&before, &after).expect("enough runs");
+        let ((low, high), (least, most)) = change_intervals(&before, &after).expect("enough runs");
         assert!(low < 0.5 && 0.5 < high && low > 0.4 && high < 0.6, "{low} {high}");
-        assert_eq!(change_interval(&before, &after), Some((low, high)));
-        assert_eq!(change_interval(&[1.0], &[2.0]), None);
+        assert!(least > 40.0 && most < 65.0 && least < most, "{least} {most}");
+        assert_eq!(change_intervals(&before, &after), Some(((low, high), (least, most))));
+        assert_eq!(change_intervals(&[1.0], &[2.0]), None);
+        let from_nothing = change_intervals(&[0.0; 5], &[100.0; 5]);
+        assert_eq!(from_nothing, Some(((f64::INFINITY, f64::INFINITY), (100.0, 100.0))));
     }
 
     #[test]

@@ -96,6 +96,17 @@ fn one_noisy_run_a_side_tells_nothing_about_times() {
 }
 
 #[test]
+fn every_kind_of_cpu_counts() {
+    let mut before = stored("debian-6.12");
+    before.machine.midr = [(0, 0x410f_d050), (1, 0x410f_d050), (2, 0x410f_d0b0)].into();
+    let mut after = before.clone();
+    after.machine.midr.insert(2, 0x410f_d0c0);
+    let told = compare(&[before], &[after], DEFAULTS).expect("both are emulated");
+    let [Difference { what: "CPUs", before, after }] = &told.differences[..] else { panic!("{:?}", told.differences) };
+    assert_eq!((before.as_str(), after.as_str()), ("0x410fd050, 0x410fd0b0", "0x410fd050, 0x410fd0c0"));
+}
+
+#[test]
 fn emulated_and_real_do_not_mix() {
     let emulated = stored("debian-6.1");
     let real = noisy(&emulated, 1, &mut Noise(2, QUIET_HOST));
@@ -163,6 +174,18 @@ fn lockups_in_some_of_many_runs_are_weighed() {
     assert_eq!(told(10, 10).0.change, Change::Same);
 }
 
+/// Held against dozens of measurements, Fisher's p of four or five runs would never be small enough.
+#[test]
+fn lockups_in_all_runs_after_and_none_before_are_worse_however_many_runs() {
+    for runs in 1..=6 {
+        let (clean, stuck) = (&with_lockups(0)[..runs], &with_lockups(10)[..runs]);
+        let worse = compare(clean, stuck, DEFAULTS).expect("both are hardware");
+        assert_eq!(worse.change, Change::Worse, "{runs} runs: {}", worse.reason);
+        let better = compare(stuck, clean, DEFAULTS).expect("both are hardware");
+        assert_eq!(better.change, Change::Better, "{runs} runs: {}", better.reason);
+    }
+}
+
 #[test]
 fn a_stale_fetch_is_never_chance() {
     let before = with_lockups(0);
@@ -191,6 +214,36 @@ fn only_what_got_slower_is_worse() {
     assert!(told.metrics.iter().filter(|m| m.change == Change::Better).count() == 0);
 }
 
+/// A counter too coarse for a fault says 0: the relative change from there is infinite, the difference is not.
+#[test]
+fn a_median_of_nothing_is_compared_by_its_difference() {
+    let measured = |ns: u64| {
+        let mut runs = noisy(&stored("debian-6.12"), 10, &mut Noise(8, QUIET_HOST));
+        for run in &mut runs {
+            run.cases[1].exec.as_mut().expect("it was timed").ns.p50 = ns;
+        }
+        runs
+    };
+    let resolution_ns = resolution_ns(&measured(0)) as u64;
+    assert!(resolution_ns > 0);
+    let told = |before, after| {
+        let told = compare(&measured(before), &measured(after), DEFAULTS).expect("both are hardware");
+        let is_it =
+            |metric: &&Metric| (metric.case.as_str(), metric.measure.to_string().as_str()) == ("thp", "exec_p50");
+        told.metrics.iter().find(is_it).cloned().expect("it was measured")
+    };
+    let small = told(0, resolution_ns);
+    assert_eq!((small.change, small.difference_ns), (Change::Same, resolution_ns as f64));
+    let large = told(0, 100 * resolution_ns);
+    let both = large.difference_ns;
+    assert_eq!((large.change, large.difference_interval_ns), (Change::Worse, Some((both, both))));
+    let gone = told(100 * resolution_ns, 0);
+    assert_eq!((gone.change, print::relative(gone.relative).as_str()), (Change::Better, "-100 %"));
+    let json = serde_json::to_value(&gone).expect("plain data");
+    assert_eq!((&json["relative"], &json["interval"][0]), (&(-1.0).into(), &(-1.0).into()));
+    assert_eq!(told(0, 0).change, Change::Same);
+}
+
 #[test]
 fn a_mail_has_72_columns() {
     let mut noise = Noise(5, QUIET_HOST);
@@ -202,6 +255,22 @@ fn a_mail_has_72_columns() {
             assert!(line.chars().count() <= 72, "{line}");
         }
         assert!(mail.contains("1G I-side lockups"), "{mail}");
+    }
+}
+
+#[test]
+fn labels_and_command_lines_trip_no_scanner() {
+    let before = stored("debian-6.1");
+    let mut after = before.clone();
+    after.under_test.label = Some("BUG: WARNING: of the Oops before the Kernel panic".into());
+    after.machine.command_line = Some("panic=WARNING: oops=Oops".into());
+    let told = compare(&[before], &[after], DEFAULTS).expect("both are emulated");
+    let mail = print::markdown(&told);
+    assert!(mail.lines().all(|line| line.chars().count() <= 72), "{mail}");
+    for text in [print::text(&told), mail] {
+        for word in ["BUG:", "WARNING:", "Oops", "Kernel panic"] {
+            assert!(!text.contains(word), "{word} in {text}");
+        }
     }
 }
 

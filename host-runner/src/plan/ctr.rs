@@ -1,5 +1,6 @@
 //! The CTR_EL0 that guests are shown in place of the machine's.
 
+use std::fmt;
 use std::str::FromStr;
 
 use abi::Ctr;
@@ -39,6 +40,25 @@ impl GuestCtr {
                 let ctr = dmin_line_bytes.map_or(ctr, |bytes| ctr.with_dmin_line_bytes(bytes));
                 let ctr = idc.map_or(ctr, |idc| ctr.with_idc(idc));
                 dic.map_or(ctr, |dic| ctr.with_dic(dic))
+            }
+        }
+    }
+}
+
+/// As [`FromStr`] reads it.
+impl fmt::Display for GuestCtr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Value(value) => write!(f, "{value:#x}"),
+            Self::Fields { imin_line_bytes, dmin_line_bytes, idc, dic } => {
+                let fields = [
+                    ("imin", imin_line_bytes),
+                    ("dmin", dmin_line_bytes),
+                    ("idc", idc.map(u64::from)),
+                    ("dic", dic.map(u64::from)),
+                ];
+                let said = fields.into_iter().filter_map(|(name, value)| Some(format!("{name}={}", value?)));
+                f.write_str(&said.collect::<Vec<_>>().join(","))
             }
         }
     }
@@ -94,6 +114,13 @@ mod tests {
         assert_eq!(on_n1("dmin=16,idc=0"), Ok(0x8442_c004));
         assert_eq!(on_n1("dic=1"), Ok(0xb444_c004));
         assert_eq!(on_n1("0x8444c003"), Ok(0x8444_c003));
+    }
+
+    #[test]
+    fn what_is_told_is_read_as_the_same() {
+        for text in ["imin=32", "imin=16,dmin=2048,idc=0,dic=1", "0x8444c003"] {
+            assert_eq!(text.parse::<GuestCtr>().map(|shown| shown.to_string()).as_deref(), Ok(text));
+        }
     }
 
     #[test]

@@ -69,7 +69,7 @@ pub fn print(out: &mut impl Write, format: Format, subject: &Subject<'_>) -> io:
         Format::Ktap => out.write_all(ktap::ktap(subject).as_bytes()),
         Format::Lava => lava::report(out, subject),
         Format::Junit => writeln!(out, "{}", junit::junit(subject).map_err(io::Error::other)?.trim_end()),
-        Format::Kcidb => writeln!(out, "{}", serde_json::to_string_pretty(&kcidb::kcidb(subject))?),
+        Format::Kcidb => writeln!(out, "{}", quiet_json(&serde_json::to_string_pretty(&kcidb::kcidb(subject))?)),
         Format::Linaro => out.write_all(linaro::linaro(subject).as_bytes()),
         Format::Prom => out.write_all(prom::prom(subject).as_bytes()),
     }

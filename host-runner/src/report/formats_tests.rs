@@ -187,3 +187,31 @@ fn a_name_is_the_case_alone_and_lockups_count_once() {
     attributions.insert(0, d_side);
     assert_eq!((lockups(&case).i_side, lockups(&case).d_side), (1, 0), "the I side is in there");
 }
+
+/// What the operator, the board and the kernel say of themselves may hold any word.
+#[test]
+fn nothing_that_is_printed_trips_a_scanner() {
+    const WORDS: &str = "BUG: WARNING: Oops Kernel panic";
+    let mut run = sample();
+    (run.machine.model, run.under_test.label) = (Some(WORDS.into()), Some(WORDS.into()));
+    (run.machine.kernel_version, run.machine.command_line) = (WORDS.into(), Some(WORDS.into()));
+    run.verdict.reason = WORDS.into();
+    run.command.push(WORDS.into());
+    for format in [
+        Format::Human,
+        Format::Json,
+        Format::Ktap,
+        Format::Lava,
+        Format::Junit,
+        Format::Kcidb,
+        Format::Linaro,
+        Format::Prom,
+    ] {
+        let mut out = Vec::new();
+        print(&mut out, format, &(&run).into()).expect("memory");
+        let text = String::from_utf8(out).expect("text");
+        for word in ["BUG:", "WARNING:", "Oops", "Kernel panic"] {
+            assert!(!text.contains(word), "{format:?}: {word} in {text}");
+        }
+    }
+}

@@ -45,7 +45,7 @@ fn describe(suite: &mut TestSuite, run: &RunResult) {
         ("faultline", &run.tool.version),
         ("faultline_commit", &run.tool.commit),
     ] {
-        suite.add_property(Property::new(key, value));
+        suite.add_property(Property::new(key, &*quiet(value)));
     }
 }
 

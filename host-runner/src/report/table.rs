@@ -18,7 +18,7 @@ const HEAD: [&str; 7] =
 /// Of the writer.
 pub fn print(out: &mut impl Write, runs: &[&RunResult]) -> io::Result<()> {
     for run in runs {
-        writeln!(out, "{}", headline(run))?;
+        writeln!(out, "{}", quiet(&headline(run)))?;
     }
     writeln!(out)?;
     super::litmus::table(out, runs)?;

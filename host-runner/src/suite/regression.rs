@@ -1,11 +1,13 @@
 //! The runs of a plan held against the baseline: one test for each case that both have. Pure.
 
+use std::slice::from_ref;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Summary;
 use crate::compare::baseline::{Baseline, key};
-use crate::compare::{Change, Comparison, Options, compare, print};
+use crate::compare::{Change, Comparison, Fact, Options, compare, print};
 use crate::report::measure::identifier;
 use crate::result::{RunResult, Status, Verdict};
 
@@ -54,14 +56,24 @@ fn cases(baseline: &Baseline, run: &RunResult, earlier: &[RunResult], options: O
     let untold = |why: String| {
         vec![Case { name: format!("{NAME}.{}", identifier(run.title())), verdict: Verdict::new(Status::Skip, why) }]
     };
-    let before = match baseline.matching(std::slice::from_ref(run)) {
+    let before = match baseline.matching(from_ref(run)) {
         Ok(before) => before,
         Err(error) => return untold(error.to_string()),
     };
-    match compare(&before, &together(baseline, run, earlier), options) {
-        Ok(comparison) => by_case(run, &comparison),
+    let tonight = compare(&before, from_ref(run), options);
+    match tonight.and_then(|tonight| Ok((tonight, compare(&before, &together(baseline, run, earlier), options)?))) {
+        Ok((tonight, pooled)) => by_case(run, &with_facts_of(&tonight, pooled)),
         Err(error) => untold(error.to_string()),
     }
+}
+
+/// Returns the comparison of several nights with the facts of this one wherever no test weighs how many have them: what one
+/// occurrence decides was told in the night that had it.
+fn with_facts_of(tonight: &Comparison, mut pooled: Comparison) -> Comparison {
+    let same = |fact: &Fact| tonight.facts.iter().find(|other| (&other.case, other.what) == (&fact.case, fact.what));
+    let judged = |fact: Fact| if fact.p.is_some() { Some(fact) } else { same(&fact).cloned() };
+    pooled.facts = pooled.facts.into_iter().filter_map(judged).collect();
+    pooled
 }
 
 /// Returns the run with the newest of the earlier ones of the same kernel on the same machine.

@@ -1,6 +1,7 @@
 use super::runner::{self, Ended, Steps};
 use super::*;
 use crate::compare::baseline::Baseline;
+use crate::compare::{ALPHA, Options, Platforms};
 use crate::plan::suite::parse;
 use crate::report::formats::{self, Format};
 use crate::store::RunDir;
@@ -116,6 +117,32 @@ fn what_got_worse_is_named_in_every_format() {
         };
         assert!(text.contains(told), "{format:?}: no {told:?} in {text}");
     }
+}
+
+#[test]
+fn one_bad_night_does_not_make_the_next_ones_bad() {
+    let on_hardware = |name: &str, id: &str| {
+        let mut run = stored(name);
+        (run.machine.platform, run.machine.lab) = (crate::evidence::machine::Platform::Hardware, None);
+        run.machine.kernel_release = "6.12".into();
+        run.machine.kernel_version = "#1".into();
+        run.run.id = id.into();
+        run
+    };
+    let mut baseline = Baseline::default();
+    baseline.set(vec![on_hardware("debian-6.12", "baseline")]);
+    let options = Options { threshold: 0.05, platforms: Platforms::Same, alpha: ALPHA };
+    let check = |tonight: RunResult, earlier: &[RunResult]| {
+        regression::check("baseline.json", &baseline, &[tonight], earlier, options)
+    };
+    let (mut bad, good) = (on_hardware("debian-6.12", "bad"), |id: &str| on_hardware("debian-6.12", id));
+    bad.cases[2] = on_hardware("debian-6.1", "bad").cases[2].clone();
+    bad.cases[0].mismatches = 1;
+    let told = check(bad.clone(), &[good("1"), good("2")]);
+    assert_eq!(told.verdict.status, Status::Fail, "{told:?}");
+    assert!(told.cases[2].verdict.reason.contains("in 1 of 1 runs"), "{told:?}");
+    let told = check(good("3"), &[good("1"), bad, good("2")]);
+    assert_ne!(told.verdict.status, Status::Fail, "{told:?}");
 }
 
 #[test]

@@ -35,10 +35,16 @@ fn machine_name(run: &RunResult) -> String {
     }
 }
 
+/// Returns what runs are in the order of: their times. A run that died before it noted one has none, and comes first, as it
+/// must not be the latest for ever.
+fn age<'a>(entry: &'a Entry<'_>) -> (Option<jiff::Timestamp>, &'a str) {
+    (entry.result.run.started.parse().ok(), &entry.link)
+}
+
 /// Returns the page; `unreadable` names what looked like runs and could not be read.
 pub fn fleet(entries: &[Entry<'_>], unreadable: &[String]) -> String {
     let mut sorted: Vec<&Entry<'_>> = entries.iter().collect();
-    sorted.sort_by(|a, b| (&a.result.run.started, &a.link).cmp(&(&b.result.run.started, &b.link)));
+    sorted.sort_by_cached_key(|entry| age(entry));
     let mut machines: BTreeMap<String, Vec<&Entry<'_>>> = BTreeMap::new();
     for entry in sorted {
         machines.entry(machine_name(entry.result)).or_default().push(entry);
@@ -212,6 +218,17 @@ mod tests {
         let page = fleet(&entries, &["x: broken".into()]);
         assert!(page.len() < 5 << 20, "{} bytes", page.len());
         assert!(page.contains("1000 runs on 20 machines") && page.contains("x: broken"));
+    }
+
+    #[test]
+    fn a_run_that_nobody_knows_the_time_of_is_not_the_latest() {
+        let mut runs = runs(1);
+        runs.push(runs[0].clone());
+        runs[1].run.started = "unknown".into();
+        let entries = [("a-dated/", &runs[0]), ("b-unknown/", &runs[1])];
+        let entries = entries.map(|(link, result)| Entry { link: link.into(), result });
+        let page = fleet(&entries, &[]);
+        assert!(page.find("a-dated/") < page.find("b-unknown/"), "the newest is listed first");
     }
 
     #[test]
