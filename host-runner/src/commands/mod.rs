@@ -201,12 +201,13 @@ fn asks_to_bisect(mut words: impl Iterator<Item = OsString>) -> bool {
     words.any(|word| word == "--bisect")
 }
 
-/// Returns the exit code that `git bisect run` takes for the same: good, bad, untestable. Only a wish to stop ends the
-/// bisection, which it does from 128 on.
+/// Returns the exit code that `git bisect run` takes for the same: good, bad, untestable. What no other commit would
+/// cure, wrong usage and a wish to stop, ends the bisection: it does so from 128 on.
 fn for_bisect(code: u8) -> u8 {
     const UNTESTABLE: u8 = 125;
     match code {
         0 | 1 | INTERRUPTED => code,
+        USAGE => 128 + USAGE,
         _ => UNTESTABLE,
     }
 }
@@ -239,6 +240,6 @@ mod tests {
     #[test]
     fn only_verdicts_say_good_or_bad() {
         let codes = [0, 1, 4, HARNESS, 124, USAGE, INTERRUPTED].map(for_bisect);
-        assert_eq!(codes, [0, 1, 125, 125, 125, 125, 130]);
+        assert_eq!(codes, [0, 1, 125, 125, 125, 192, 130]);
     }
 }
