@@ -3,6 +3,11 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
+# Everything is built below target/, as .cargo/config.toml says: variables that people set for other projects would have
+# stale files used, or the payload built without its linker script.
+export CARGO_TARGET_DIR := $(CURDIR)/target
+unexport RUSTFLAGS CARGO_ENCODED_RUSTFLAGS CARGO_BUILD_TARGET CARGO_BUILD_RUSTFLAGS
+
 PAYLOAD_TARGET := aarch64-unknown-none-softfloat
 RUNNER_TARGET := aarch64-unknown-linux-musl
 STATIC_TARGETS := $(RUNNER_TARGET) x86_64-unknown-linux-musl
@@ -54,19 +59,19 @@ build: payload ## build payload, static arm64 runner and native runner
 
 .PHONY: reproduce
 reproduce: build ## the main job: the lockup on BEFORE=, gone on AFTER=
-	@$(FAULTLINE) reproduce --before '$(BEFORE)' --after '$(AFTER)' --results $(RESULTS)
+	@$(FAULTLINE) reproduce --before '$(BEFORE)' --after '$(AFTER)' --results '$(RESULTS)'
 
 .PHONY: reproduce-patch
 reproduce-patch: setup-kernels build ## the patch alone: the storm on kernels built from one source
-	@$(FAULTLINE) reproduce-patch --results $(RESULTS)
+	@$(FAULTLINE) reproduce-patch --results '$(RESULTS)'
 
 .PHONY: reproduce-patch-2m
 reproduce-patch-2m: setup-kernels build ## the same with 2 MiB blocks alone: 16 vCPUs on 512 of them
-	@$(FAULTLINE) reproduce-patch --plan small-blocks --results $(RESULTS)
+	@$(FAULTLINE) reproduce-patch --plan small-blocks --results '$(RESULTS)'
 
 .PHONY: matrix
 matrix: setup-kernels build ## CPUs, page sizes and KVM modes: which maintenance, counted
-	@$(FAULTLINE) matrix --results $(RESULTS)
+	@$(FAULTLINE) matrix --results '$(RESULTS)'
 
 .PHONY: reference
 reference: setup-kernels build ## make results/reference anew: tables and pictures from results
@@ -74,7 +79,7 @@ reference: setup-kernels build ## make results/reference anew: tables and pictur
 
 .PHONY: lab
 lab: build ## run ARGS="run …" on KERNEL= in the emulated lab
-	@$(FAULTLINE) lab --kernel '$(KERNEL)' --results $(RESULTS) -- $(ARGS)
+	@$(FAULTLINE) lab --kernel '$(KERNEL)' --results '$(RESULTS)' -- $(ARGS)
 
 .PHONY: run
 run: payload ## the guest alone, on QEMU's plain virt machine
@@ -125,12 +130,12 @@ bench: build ## sizes, instruction counts and ratios, some with limits
 .PHONY: release
 release: setup-release payload ## static files and .deb for arm64 and amd64, SHA256SUMS, in target/dist
 	@$(foreach target,$(STATIC_TARGETS),$(call build-for,$(target)) --release -p host-runner --bin faultline;)
-	@lab/release $(DIST) $(CARGO_DEB)/bin/cargo-deb
+	@lab/release $(DIST) '$(CARGO_DEB)/bin/cargo-deb'
 
 .PHONY: setup-release
 setup-release: ## the same for `make release`
 	@lab/setup release
-	@[ -x $(CARGO_DEB)/bin/cargo-deb ] || cargo install -q --locked --version $(CARGO_DEB_VERSION) --root $(CARGO_DEB) cargo-deb
+	@[ -x '$(CARGO_DEB)/bin/cargo-deb' ] || env -u CARGO_TARGET_DIR cargo install -q --locked --version $(CARGO_DEB_VERSION) --root '$(CARGO_DEB)' cargo-deb
 
 .PHONY: clean
 clean: ## remove what was built; kernels stay in ~/.cache/faultline

@@ -4,6 +4,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:-300}
+# Targets are built with other flags than everything else, in a directory of their own.
+unset CARGO_TARGET_DIR
 
 seed() { # target, file…
     local corpus=fuzz/corpus/$1 file

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::lab::{complete, failure};
 use super::{Failure, Outcome, emit, emit_json};
+use crate::lab::process::Interrupt;
 use crate::lab::{self, Emulator, GuestExit, Options, Qemu};
 use crate::report::html::{Source, pictures};
 use crate::result::{RunResult, Status};
@@ -145,6 +146,7 @@ pub fn run(args: &Args) -> Outcome {
         .map_err(|error| Failure::harness(store::Error::Write(args.results.clone(), error)))?;
     let mut emulators = Emulators::default();
     let mut rows = Vec::new();
+    let interrupt = Interrupt::catch();
     for cell in Cell::all(&args.cpus) {
         let (version, row) = match emulators.get(cell.choice(args), args.volume)? {
             Err(reason) => ("-".into(), Row::without(Status::Skip, reason)),
@@ -153,6 +155,8 @@ pub fn run(args: &Args) -> Outcome {
             }
             Ok(emulator) => (emulator.version().to_owned(), try_cell(&cell, args)?),
         };
+        // Ctrl-C also ends the QEMU that is asked for its models.
+        interrupt.check().map_err(super::lab::failure)?;
         rows.push((cell, version, row));
     }
     let mut table = Vec::new();

@@ -187,7 +187,9 @@ pub fn run(request: Request) -> Outcome {
 /// What keeps the lab itself from working.
 pub fn run_in_lab(request: &Request, options: &lab::Options) -> Outcome {
     let mut worst = 0;
+    let interrupt = Interrupt::catch();
     for kernel in &options.kernel {
+        interrupt.check().map_err(super::lab::failure)?;
         let options = lab::Options { kernel: vec![kernel.clone()], ..options.clone() };
         if options.dry_run {
             for step in &request.plan.steps {

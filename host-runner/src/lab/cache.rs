@@ -44,6 +44,8 @@ pub fn directory() -> Result<PathBuf, Error> {
     set("FAULTLINE_CACHE")
         .or_else(|| set("XDG_CACHE_HOME").map(|base| base.join("faultline")))
         .or_else(|| set("HOME").map(|home| home.join(".cache/faultline")))
+        // make and QEMU run in directories of their own.
+        .and_then(|path| std::path::absolute(path).ok())
         .ok_or(Error::NoCache)
 }
 

@@ -62,11 +62,12 @@ pub struct Times {
 pub fn publish(staging: &Path, results: &Path, release: &str, times: Times) -> Result<PathBuf, Error> {
     let id = run_id(times.started, release);
     let target = results.join(&id);
-    let result = staging.join(RESULT);
+    // First of all what there is: on a full disk a rename works, and writing anew does not.
+    fs::rename(staging, &target).map_err(|error| Error::results(&target, error))?;
+    let result = target.join(RESULT);
     if result.exists() {
         complete(&result, &id, times).map_err(|error| Error::results(&result, error))?;
     }
-    fs::rename(staging, &target).map_err(|error| Error::results(&target, error))?;
     Ok(target)
 }
 

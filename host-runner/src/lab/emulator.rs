@@ -94,7 +94,10 @@ impl Emulator {
 
     /// Starts the program once, for its version.
     fn at(program: &Path, libraries: Vec<PathBuf>) -> Result<Self, Error> {
-        let mut emulator = Self { program: program.to_owned(), libraries, version: String::new() };
+        // It runs in another directory than this; a name alone is looked for in $PATH.
+        let named = program.components().count() == 1 && !program.is_absolute();
+        let path = if named { program.to_owned() } else { std::path::absolute(program).unwrap_or(program.to_owned()) };
+        let mut emulator = Self { program: path, libraries, version: String::new() };
         let output = emulator
             .command()
             .arg("--version")

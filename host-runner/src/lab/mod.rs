@@ -19,7 +19,7 @@ mod kernel;
 mod modules;
 mod package;
 pub mod policy;
-mod process;
+pub mod process;
 mod progress;
 mod qemu;
 

@@ -227,10 +227,10 @@ pub fn image(
     if is_for(&folder, &inputs) {
         return Ok(image);
     }
-    let _lock = tree.lock()?;
+    let _lock = tree.lock(interrupt, progress)?;
     // Another process may have built it while this one waited for the lock.
     if !is_for(&folder, &inputs) {
-        build::build(spec, &tree, &compiler, &inputs, &folder, progress)?;
+        build::build(spec, &tree, (&compiler, &inputs), &folder, interrupt, progress)?;
     }
     Ok(image)
 }

@@ -3,40 +3,40 @@
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::Duration;
 
-use signal_hook::SigId;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::Error;
 
 /// How often a waiting loop looks at its child and at the interrupt flag.
 pub const TICK: Duration = Duration::from_millis(50);
 
-/// Whether SIGINT or SIGTERM has come since this was made. The old handling returns when it is dropped.
+/// Whether SIGINT, SIGTERM or SIGHUP has come since the first of these was made: one flag for the whole process, as the
+/// signals' default cannot come back, and a signal between two steps must reach the next.
 #[derive(Debug)]
-pub struct Interrupt {
-    flag: Arc<AtomicBool>,
-    handlers: Vec<SigId>,
-}
+pub struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
     /// Starts to catch the signals.
     pub fn catch() -> Self {
-        let flag = Arc::new(AtomicBool::new(false));
-        let handlers = [SIGINT, SIGTERM]
-            .into_iter()
-            .filter_map(|signal| signal_hook::flag::register(signal, Arc::clone(&flag)).ok())
-            .collect();
-        Self { flag, handlers }
+        static FLAG: LazyLock<Arc<AtomicBool>> = LazyLock::new(|| {
+            let flag = Arc::new(AtomicBool::new(false));
+            for signal in [SIGINT, SIGTERM, SIGHUP] {
+                // Only signals that cannot be caught are refused, and these can.
+                let _ = signal_hook::flag::register(signal, Arc::clone(&flag));
+            }
+            flag
+        });
+        Self(Arc::clone(&FLAG))
     }
 
     /// Says whether the user wants to stop.
     pub fn is_set(&self) -> bool {
-        self.flag.load(Ordering::Relaxed)
+        self.0.load(Ordering::Relaxed)
     }
 
     /// Fails when the user wants to stop.
@@ -56,14 +56,6 @@ impl Interrupt {
     pub fn tick(&self) -> Result<(), Error> {
         thread::sleep(TICK);
         self.check()
-    }
-}
-
-impl Drop for Interrupt {
-    fn drop(&mut self) {
-        self.handlers.drain(..).for_each(|handler| {
-            signal_hook::low_level::unregister(handler);
-        });
     }
 }
 

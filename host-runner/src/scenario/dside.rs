@@ -8,9 +8,10 @@ use crate::plan::blocks::Block;
 use crate::plan::dside::{Case, TOUCH};
 use crate::plan::event;
 use crate::plan::relax::Sharing;
-use crate::result::{CaseResult, DSide, Status, Verdict};
+use crate::result::{CaseResult, DSide, Maintenance, Status, Verdict};
+use crate::size::Size;
 use crate::verdict::policy::Geometry;
-use crate::{stats, verdict};
+use crate::{stats, verdict, vmm};
 
 /// Runs the scenario and returns the exit code of its verdict.
 ///
@@ -62,17 +63,23 @@ fn case(bench: &mut Bench<'_>, session: &mut Session, args: &run::DSide, block: 
     let facts = bench.vcpus.first();
     let line_bytes = facts.map_or(64, |vcpu| vcpu.dmin_line_bytes);
     let floor_ns = Geometry::new(&session.machine, facts, ground.host.page_bytes).line_floor_ns();
-    let dside = observed(&ran, &result, line_bytes, floor_ns);
+    let dside = observed(&ran, &result, line_bytes, floor_ns, vmm::limits()?.fwb);
     let judged = || verdict::dside::case(&result, &dside, &ran.context);
     result.verdict = ran.trouble.take().unwrap_or_else(judged);
     result.dside = Some(dside);
     Ok(result)
 }
 
-fn observed(ran: &Ran, result: &CaseResult, line_bytes: u64, floor_ns: f64) -> DSide {
+fn observed(ran: &Ran, result: &CaseResult, line_bytes: u64, floor_ns: f64, read: Option<bool>) -> DSide {
     let clean = result.host.as_ref().and_then(|host| host.dcache);
     let touch_ns = result.touch.map_or(0, |touch| touch.ns.p50);
-    let (fwb, how) = verdict::dside::fwb(clean.as_ref(), touch_ns, result.block_bytes, line_bytes, floor_ns);
+    let (fwb, how) = match (read, clean.filter(|clean| clean.calls > 0)) {
+        (Some(true), _) => (Some(true), "ID_AA64MMFR2_EL1.FWB is 1".into()),
+        (Some(false), Some(Maintenance { calls, max_bytes, .. })) => {
+            (Some(false), format!("ID_AA64MMFR2_EL1.FWB is 0; {calls} cleans of up to {}", Size(max_bytes)))
+        }
+        _ => verdict::dside::fwb(clean.as_ref(), touch_ns, result.block_bytes, line_bytes, floor_ns),
+    };
     let timed = |event| ran.seen.timed.iter().filter(move |t| t.event == event);
     DSide {
         fwb,

@@ -1,5 +1,6 @@
 //! Runs `storm`: for each kind of block and number of racers a guest of its own.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use abi::{Kind, Record};
@@ -45,8 +46,9 @@ fn all_cases(
 ) -> Result<(), Error> {
     for block in chosen(args)? {
         let first = cases.len();
-        for racers in &args.racers {
-            let case = case(bench, session, args, block, *racers, &cases[first..])?;
+        // One racer first, whatever was typed: the others are compared with it.
+        for racers in args.racers.iter().copied().collect::<BTreeSet<_>>() {
+            let case = case(bench, session, args, block, racers, &cases[first..])?;
             bench.done(session, &case)?;
             cases.push(case);
             if session.interrupted() {

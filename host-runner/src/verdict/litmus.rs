@@ -60,7 +60,11 @@ fn event(case: &CaseResult, litmus: &Litmus, context: &Context) -> Result<String
     let carried_out = format!("; {} events", thousands(done));
     let Some(fault) = litmus.across.fault() else { return Ok(carried_out) };
     if let Some(why) = &context.untraced {
-        return Ok(format!("{carried_out}, their faults not traced: {why}"));
+        let races = thousands(litmus.races);
+        return Err(Verdict::new(
+            Status::Skip,
+            format!("{races} races held{carried_out}; no evidence of their faults: {why}"),
+        ));
     }
     let faults = case.host.iter().flat_map(|host| &host.faults);
     let seen: u64 = faults.filter(|f| litmus.across.is_its_fault(f)).map(|f| f.count).sum();
@@ -162,6 +166,9 @@ mod tests {
         let split = litmus(Ruling::Forbidden, Across::Split, 0);
         assert_eq!(judge(&split, &[fault("data", "permission", 3)]).status, Status::Skip);
         assert_eq!(judge(&split, &[fault("data", "permission", 2)]).status, Status::Pass);
+        let untraced = Context { untraced: Some("--no-trace".into()), ..context() };
+        let case_ = CaseResult::not_run(Block::Page, 2, Sharing::Shared);
+        assert_eq!(case(&case_, &litmus(Ruling::Forbidden, Across::Relax, 0), &untraced).status, Status::Skip);
         let moved = litmus(Ruling::Forbidden, Across::Move, 0);
         assert_eq!(judge(&moved, &[]).status, Status::Pass);
     }

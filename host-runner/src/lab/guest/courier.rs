@@ -82,13 +82,22 @@ struct Mirrored {
     bytes: u64,
 }
 
+/// A file of the lab's own that grows.
+#[derive(Debug, Default)]
+struct Appended {
+    /// Bytes that the host has, once it has the file.
+    sent: Option<u64>,
+    /// What could not be sent yet; it goes with what comes next.
+    left: Vec<u8>,
+}
+
 /// The state of the mirror: which files the host has, and how much of each.
 #[derive(Debug)]
 pub struct Courier<H> {
     host: H,
     directory: PathBuf,
     files: BTreeMap<String, Mirrored>,
-    appended: BTreeMap<&'static str, u64>,
+    appended: BTreeMap<&'static str, Appended>,
     complaints: BTreeSet<String>,
     untold: Vec<String>,
     host_was_full: bool,
@@ -118,16 +127,26 @@ impl<H: HostFiles> Courier<H> {
         self.host.rename(PARTIAL_FILE, name)
     }
 
-    /// Appends `bytes` to a file of the lab's own.
+    /// Appends `bytes` to a file of the lab's own; what cannot be sent is kept for the next time.
     ///
     /// # Errors
     ///
     /// The host's error.
     pub fn append(&mut self, name: &'static str, bytes: &[u8]) -> io::Result<()> {
-        let place = self.appended.get(name).map_or(Place::Fresh, |&written| Place::At(written));
-        let sent = self.host.write(name, place, &mut std::iter::once(Ok(bytes.to_vec())))?;
-        *self.appended.entry(name).or_default() += sent;
-        Ok(())
+        let file = self.appended.entry(name).or_default();
+        file.left.extend(bytes);
+        let place = file.sent.map_or(Place::Fresh, Place::At);
+        match self.host.write(name, place, &mut std::iter::once(Ok(file.left.clone()))) {
+            Ok(sent) => {
+                *file.sent.get_or_insert(0) += sent;
+                file.left.clear();
+                Ok(())
+            }
+            Err(error) => {
+                self.host_was_full |= error.kind() == io::ErrorKind::StorageFull;
+                Err(error)
+            }
+        }
     }
 
     /// Brings the host up to date with every file of the run directory.
@@ -160,6 +179,14 @@ impl<H: HostFiles> Courier<H> {
     /// Tries once more to carry everything, and returns what is missing on the host then, one line each.
     pub fn finish(&mut self) -> Vec<String> {
         self.complaints.clear();
+        let late: Vec<_> =
+            self.appended.iter().filter(|(_, file)| !file.left.is_empty()).map(|(name, _)| *name).collect();
+        for name in late {
+            if let Err(error) = self.append(name, &[]) {
+                let bytes = self.appended.get(name).map_or(0, |file| file.left.len());
+                self.complain(format!("cannot carry the last {bytes} bytes of {name}: {error}"));
+            }
+        }
         self.sync();
         self.complaints.iter().cloned().collect()
     }
@@ -218,7 +245,9 @@ fn chunks(mut file: File) -> impl Iterator<Item = io::Result<Vec<u8>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::Cell;
     use std::os::unix::fs::FileExt;
+    use std::rc::Rc;
 
     /// A directory in place of the emulator's host.
     struct Directory(PathBuf);
@@ -326,5 +355,39 @@ mod tests {
         for name in [".exit", ".hidden", "result.json.tmp"] {
             assert_eq!(judge_name(name), Carry::Temporary, "{name}");
         }
+    }
+
+    /// A host whose disk is full as long as `full` says.
+    struct Moody(Directory, Rc<Cell<bool>>);
+
+    impl HostFiles for Moody {
+        fn write(
+            &mut self,
+            name: &str,
+            place: Place,
+            data: &mut dyn Iterator<Item = io::Result<Vec<u8>>>,
+        ) -> io::Result<u64> {
+            if self.1.get() { Err(io::ErrorKind::StorageFull.into()) } else { self.0.write(name, place, data) }
+        }
+
+        fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
+            self.0.rename(from, to)
+        }
+    }
+
+    #[test]
+    fn output_has_no_hole_after_a_full_disk() {
+        let (staging, full) = (tempfile::tempdir().unwrap(), Rc::new(Cell::new(true)));
+        let host = Moody(Directory(staging.path().to_owned()), Rc::clone(&full));
+        let mut courier = Courier::new(host, &staging.path().join("run"));
+        assert!(courier.append(OUTPUT_FILE, b"one ").is_err());
+        full.set(false);
+        courier.append(OUTPUT_FILE, b"two ").unwrap();
+        full.set(true);
+        assert!(courier.append(OUTPUT_FILE, b"three").is_err());
+        assert_eq!(courier.finish().len(), 1);
+        full.set(false);
+        assert!(courier.finish().is_empty() && courier.host_was_full());
+        assert_eq!(fs::read(staging.path().join(OUTPUT_FILE)).unwrap(), b"one two three");
     }
 }

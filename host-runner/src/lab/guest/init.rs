@@ -78,7 +78,8 @@ fn serve() -> io::Result<()> {
     let desk = Desk::open()?;
     let (mut child, output) = spawn(&manifest, hooks.uid())?;
     let status = attend(&mut courier, &mut child, output, &desk, &mut hooks)?;
-    courier.append(OUTPUT_FILE, &hooks.afterwards()?)?;
+    // What cannot be sent is tried again below, and told.
+    let _ = courier.append(OUTPUT_FILE, &hooks.afterwards()?);
     let lost = courier.finish();
     let farewell = Farewell { exit: exit_mark(status), lost, notes, host_was_full: courier.host_was_full() };
     courier.put(EXIT_FILE, &json(&farewell))?;

@@ -2,13 +2,17 @@
 
 use std::env;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 
+use rustix::process::{Pid, Signal, kill_process_group, set_parent_process_death_signal};
+
 use super::source::Tree;
 use super::{Error, PageSize, Spec, io_error};
+use crate::lab::process::Interrupt;
 
 /// Debian packages that building a kernel needs, beyond what every installation has.
 #[cfg(not(target_arch = "aarch64"))]
@@ -96,9 +100,9 @@ pub(super) fn scrub(command: &mut Command) {
 pub(super) fn build(
     spec: Spec,
     tree: &Tree,
-    compiler: &str,
-    inputs: &str,
+    (compiler, inputs): (&str, &str),
     folder: &Path,
+    interrupt: &Interrupt,
     progress: &dyn Fn(&str),
 ) -> Result<(), Error> {
     let part = folder.with_extension("part");
@@ -108,7 +112,8 @@ pub(super) fn build(
     fs::create_dir_all(&part).map_err(io_error("create", &part))?;
     let objects = tree.folder.join(format!("build-{}", spec.page.name()));
     fs::create_dir_all(&objects).map_err(io_error("create", &objects))?;
-    let make = Make { spec, src: &tree.folder.join("src"), objects: &objects, log: part.join("build.log") };
+    let log = part.join("build.log");
+    let make = Make { spec, src: &tree.folder.join("src"), objects: &objects, log, interrupt };
 
     tree.select(spec.policy)?;
     configure(&make, compiler, progress)?;
@@ -164,6 +169,7 @@ struct Make<'a> {
     src: &'a Path,
     objects: &'a Path,
     log: PathBuf,
+    interrupt: &'a Interrupt,
 }
 
 impl Make<'_> {
@@ -176,11 +182,22 @@ impl Make<'_> {
         command.arg("-C").arg(self.src).arg(format!("O={}", self.objects.display())).arg(format!("-j{jobs}"));
         command.args(["ARCH=arm64", &format!("CROSS_COMPILE={CROSS}"), "KBUILD_VERBOSE=0"]).args(arguments);
         scrub(&mut command);
+        // A group of its own, to end it with all its compilers; they write where the next build will.
+        command.process_group(0);
+        // SAFETY: between fork and exec only prctl(PR_SET_PDEATHSIG) is called, which is async-signal-safe and touches no
+        // memory.
+        unsafe {
+            command.pre_exec(|| set_parent_process_death_signal(Some(Signal::TERM)).map_err(io::Error::from));
+        }
         let child = command.envs(BUILD_IDENTITY).stdout(Stdio::piped()).stderr(errors).spawn();
         let mut child = child.map_err(io_error("run", Path::new("make")))?;
         let output = child.stdout.take().expect("stdout was asked for above");
         let mut made = 0;
         for line in BufReader::new(output).split(b'\n') {
+            if self.interrupt.is_set() {
+                // make ends its children and removes what they had not finished; gone already is as good.
+                let _ = kill_process_group(Pid::from_child(&child), Signal::TERM);
+            }
             let line = line.map_err(io_error("read the output of", Path::new("make")))?;
             log.write_all(&[&line[..], b"\n"].concat()).map_err(io_error("write", &self.log))?;
             if let Some(object) = compiled(&String::from_utf8_lossy(&line)) {

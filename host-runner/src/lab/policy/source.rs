@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 
 use super::{Error, Policy, io_error};
 use crate::lab::apt::{self, Apt, Archive, Installed, Scope};
+use crate::lab::cache;
 use crate::lab::process::Interrupt;
 
 /// The package that holds the source.
@@ -48,25 +49,29 @@ impl Source {
     pub(super) fn tree(&self, cache: &Path, interrupt: &Interrupt, progress: &dyn Fn(&str)) -> Result<Tree, Error> {
         let trees = cache.join("linux");
         fs::create_dir_all(&trees).map_err(io_error("create", &trees))?;
-        let _lock = lock(&trees.join("lock"))?;
+        let _lock = lock(&trees.join("lock"), interrupt, progress)?;
         match self {
             Self::Debian => debian(&trees, interrupt, progress),
-            Self::Tree(original) => copy(original, &trees, progress),
+            Self::Tree(original) => copy(original, &trees, interrupt, progress),
         }
     }
 }
 
 /// Waits for the lock file at `path`; it is free again when the result is dropped or the process ends.
-fn lock(path: &Path) -> Result<File, Error> {
-    let file = File::create(path).map_err(io_error("create", path))?;
-    file.lock().map_err(io_error("lock", path))?;
-    Ok(file)
+fn lock(path: &Path, interrupt: &Interrupt, progress: &dyn Fn(&str)) -> Result<File, Error> {
+    cache::lock(path, interrupt, progress).map_err(|error| {
+        let error = match error {
+            crate::lab::Error::Cache { error, .. } => error,
+            other => io::Error::new(io::ErrorKind::Interrupted, other.to_string()),
+        };
+        io_error("lock", path)(error)
+    })
 }
 
 impl Tree {
     /// Waits for every other build of this source to end and keeps others out until the result is dropped.
-    pub(super) fn lock(&self) -> Result<File, Error> {
-        lock(&self.folder.join("lock"))
+    pub(super) fn lock(&self, interrupt: &Interrupt, progress: &dyn Fn(&str)) -> Result<File, Error> {
+        lock(&self.folder.join("lock"), interrupt, progress)
     }
 
     /// Gives every file that any patch touches its content under `policy`. The caller holds the lock.
@@ -211,7 +216,7 @@ fn unpack(deb: &Path, src: &Path) -> Result<(), Error> {
 
 /// Copies the user's tree, without its history and whatever was built in it. A changed tree is copied afresh, and the
 /// copy it replaces goes.
-fn copy(original: &Path, trees: &Path, progress: &dyn Fn(&str)) -> Result<Tree, Error> {
+fn copy(original: &Path, trees: &Path, interrupt: &Interrupt, progress: &dyn Fn(&str)) -> Result<Tree, Error> {
     let original = original.canonicalize().map_err(io_error("open", original))?;
     if !original.join("arch/arm64/kvm/mmu.c").exists() {
         return Err(Error::NotLinux(original));
@@ -228,7 +233,7 @@ fn copy(original: &Path, trees: &Path, progress: &dyn Fn(&str)) -> Result<Tree, 
         let entry = entry.map_err(io_error("read", trees))?;
         if entry.file_name().to_string_lossy().starts_with(&family) {
             // Not while another process builds in it.
-            let _lock = lock(&entry.path().join("lock"))?;
+            let _lock = lock(&entry.path().join("lock"), interrupt, progress)?;
             fs::remove_dir_all(entry.path()).map_err(io_error("remove", &entry.path()))?;
         }
     }
