@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::{Failure, Outcome, USAGE, emit, emit_json};
+use crate::lab;
 use crate::recover::{self, Witness};
 use crate::report::{self, subject::Subject, words::quiet};
 use crate::result::{Status, Verdict};
@@ -49,6 +50,7 @@ pub fn run(args: &Args) -> Outcome {
         let results = args.results.display();
         Failure::new(USAGE, format!("cannot read {results}: {error}: name the directory of your runs"))
     };
+    lab::rescue(&args.results);
     let dead = recover::dead_runs(&args.results).map_err(unreadable)?;
     let plans = suite::dead(&args.results).map_err(unreadable)?;
     if dead.is_empty() && plans.is_empty() && !args.json {

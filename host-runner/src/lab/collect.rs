@@ -1,6 +1,6 @@
 //! From QEMU's staging directory to a run directory.
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,8 @@ use serde_json::Value;
 use super::Error;
 use super::GuestExit;
 use super::guest::courier::PARTIAL_FILE;
-use super::guest::{CONSOLE_FILE, EXIT_FILE, Farewell, HELLO_FILE, Hello, OUTPUT_FILE};
+use super::guest::{CONSOLE_FILE, EXIT_FILE, Farewell, HELLO_FILE, Hello, OUTPUT_FILE, RUN_NAME};
+use crate::journal;
 use crate::recover::{self, Witness};
 use crate::store::RESULT;
 
@@ -109,6 +110,51 @@ fn last_words(run_dir: &Path) -> Option<String> {
     Some(format!("the runner gave up: {line}"))
 }
 
+/// How the names of directories begin in which labs are at work, in the directory of results.
+pub const WORK_PREFIX: &str = ".lab-";
+/// File in there that a living lab keeps locked.
+const LOCK: &str = "lock";
+
+/// Marks a directory as one in which this lab is at work, as long as the result lives.
+///
+/// # Errors
+///
+/// If it cannot be written to. A file system without locks is no error: nothing is rescued from it.
+pub fn lock(work: &Path) -> io::Result<File> {
+    let lock = File::create(work.join(LOCK))?;
+    match lock.try_lock() {
+        Err(TryLockError::Error(_)) => fs::remove_file(work.join(LOCK))?,
+        Ok(()) | Err(TryLockError::WouldBlock) => {}
+    }
+    Ok(lock)
+}
+
+/// Moves runs out of the directories of labs that were killed, removes what else is in there, and returns the runs, which
+/// are still to be closed. What cannot be moved stays.
+pub fn rescue(results: &Path) -> Vec<PathBuf> {
+    let is_work = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(WORK_PREFIX));
+    let entries = fs::read_dir(results).into_iter().flatten().flatten();
+    let mut runs = Vec::new();
+    for work in entries.map(|entry| entry.path()).filter(is_work) {
+        let Ok(lock) = File::open(work.join(LOCK)) else { continue };
+        if lock.try_lock().is_err() {
+            continue;
+        }
+        let staging = work.join(RUN_NAME);
+        if staging.join(journal::FILE).exists() {
+            let at = |path: &Path| path.metadata().and_then(|metadata| metadata.modified()).ok();
+            let time = |path: &Path| at(path).and_then(|time| Timestamp::try_from(time).ok()).unwrap_or_default();
+            let times = Times { started: time(&work.join(LOCK)), finished: time(&staging.join(CONSOLE_FILE)) };
+            let release = take_marks(&staging).hello.map_or_else(|| "unknown".into(), |hello| hello.release);
+            let Ok(run) = publish(&staging, results, &release, times) else { continue };
+            runs.push(run);
+        }
+        // The initramfs and what else is made anew each time.
+        let _ = fs::remove_dir_all(&work);
+    }
+    runs
+}
+
 fn run_id(started: Timestamp, release: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || ".+_-".contains(c) { c } else { '_' };
     let release: String = release.chars().map(plain).collect();
@@ -147,6 +193,25 @@ pub fn is_full(results: &Path, staging: &Path) -> bool {
 mod tests {
     use super::super::guest::ExitMark;
     use super::*;
+
+    #[test]
+    fn what_a_killed_lab_left_is_rescued_and_the_living_are_left_alone() {
+        let results = tempfile::tempdir().expect("a temporary directory");
+        let lab = |name: &str| {
+            let work = results.path().join(name);
+            fs::create_dir_all(work.join(RUN_NAME)).expect("writable");
+            fs::write(work.join(RUN_NAME).join(journal::FILE), "").expect("writable");
+            fs::write(work.join(RUN_NAME).join(HELLO_FILE), r#"{"release":"6.1.0"}"#).expect("writable");
+            lock(&work).expect("writable")
+        };
+        let _alive = lab(".lab-alive");
+        drop(lab(".lab-dead"));
+        let runs = rescue(results.path());
+        assert_eq!(runs.len(), 1);
+        assert!(runs[0].to_string_lossy().contains("6.1.0") && runs[0].join(journal::FILE).exists(), "{runs:?}");
+        assert!(results.path().join(".lab-alive").exists() && !results.path().join(".lab-dead").exists());
+        assert!(rescue(results.path()).is_empty());
+    }
 
     fn times() -> Times {
         let at = |text: &str| text.parse().expect("a valid time");

@@ -34,7 +34,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tempfile::TempDir;
 
-pub use self::collect::cause;
+pub use self::collect::{cause, rescue};
 pub use self::console::GuestExit;
 pub use self::emulator::{Choice as Qemu, Emulator, OWN as OWN_QEMU};
 pub use self::error::Error;
@@ -190,6 +190,9 @@ pub fn run(options: &Options, argv: &[OsString]) -> Result<Vec<Outcome>, Error> 
     let manifest = manifest(options, &emulator, argv)?;
     fs::create_dir_all(&options.results).map_err(|error| Error::results(&options.results, error))?;
     let results = options.results.canonicalize().map_err(|error| Error::results(&options.results, error))?;
+    for path in rescue(&results) {
+        eprintln!("faultline: {} is of a lab that was killed; faultline recover closes it", path.display());
+    }
     let files: Vec<_> = options.with.iter().map(|path| initramfs::File::read(path)).collect::<Result<_, _>>()?;
     let files = files.into_iter().flatten().collect();
     let lab = Lab { options, emulator, runner, manifest, files, results, interrupt: &interrupt };
@@ -305,6 +308,8 @@ fn with_kernel(lab: &str, name: &str) -> String {
 struct Ready {
     kernel: Kernel,
     work: TempDir,
+    /// Says that somebody is at work in there.
+    _lock: fs::File,
 }
 
 struct Lab<'a> {
@@ -320,9 +325,10 @@ struct Lab<'a> {
 impl Lab<'_> {
     fn prepare(&self, name: &str, spec: &Spec, lane: &Lane<'_>) -> Result<Ready, Error> {
         let work = tempfile::Builder::new()
-            .prefix(".lab-")
+            .prefix(collect::WORK_PREFIX)
             .tempdir_in(&self.results)
             .map_err(|error| Error::results(&self.results, error))?;
+        let lock = collect::lock(work.path()).map_err(|error| Error::results(work.path(), error))?;
         let modules = if self.options.swap.is_some() { kernel::Modules::ForSwap } else { kernel::Modules::Unwanted };
         let linux = self.options.linux.as_deref();
         let kernel = kernel::resolve(name, spec, modules, linux, work.path(), self.interrupt, &|text| lane.stage(text));
@@ -342,7 +348,7 @@ impl Lab<'_> {
         let files: Vec<_> = self.files.iter().cloned().chain(modules).collect();
         let archive = initramfs::write(Vec::new(), &self.runner, &manifest, &files).map_err(failed(&initramfs))?;
         fs::write(&initramfs, archive).map_err(failed(&initramfs))?;
-        Ok(Ready { kernel, work })
+        Ok(Ready { kernel, work, _lock: lock })
     }
 
     /// Boots the kernels, several at a time where that changes nothing.
