@@ -356,12 +356,12 @@ impl Lab<'_> {
         let cpus = thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let workers = if self.options.time_scale.is_some() { cpus.min(ready.len()) } else { 1 };
         let next = AtomicUsize::new(0);
-        let work = || {
+        let work = |worker: usize| {
             let mut done = Vec::new();
             while let Some((index, ready)) =
                 { Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|i| Some((i, ready.get(i)?))) }
             {
-                let outcome = self.boot(ready, &screen.lane(&ready.kernel.name));
+                let outcome = self.boot(ready, worker, &screen.lane(&ready.kernel.name));
                 let stop = outcome.is_err();
                 done.push((index, outcome));
                 if stop {
@@ -371,7 +371,7 @@ impl Lab<'_> {
             done
         };
         let mut outcomes: Vec<_> = thread::scope(|scope| {
-            let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+            let threads: Vec<_> = (0..workers).map(|worker| scope.spawn(move || work(worker))).collect();
             threads
                 .into_iter()
                 .flat_map(|thread| thread.join().expect("a worker aborts instead of unwinding"))
@@ -381,7 +381,7 @@ impl Lab<'_> {
         outcomes.into_iter().map(|(_, outcome)| outcome).collect()
     }
 
-    fn boot(&self, ready: &Ready, lane: &Lane<'_>) -> Result<Outcome, Error> {
+    fn boot(&self, ready: &Ready, worker: usize, lane: &Lane<'_>) -> Result<Outcome, Error> {
         self.interrupt.check()?;
         let staging = ready.work.path().join(guest::RUN_NAME);
         let arguments = qemu::arguments(self.options, &ready.kernel.image);
@@ -389,7 +389,8 @@ impl Lab<'_> {
         lane.detail(&self.emulator.shell_line(&arguments));
         lane.stage("booting");
         let (started, clock) = (Timestamp::now(), Instant::now());
-        let ending = qemu::supervise(&self.emulator, &arguments, &staging, limit, self.interrupt, lane);
+        let cpu = self.options.time_scale.and_then(|_| qemu::host_cpu(worker));
+        let ending = qemu::supervise(&self.emulator, &arguments, cpu, (&staging, limit), self.interrupt, lane);
         let seconds = clock.elapsed().as_secs_f64();
         lane.finish();
         let ending = ending?;

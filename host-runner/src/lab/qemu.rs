@@ -9,6 +9,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use super::emulator::Emulator;
 use super::guest::{CONSOLE_FILE, HELLO_FILE, OUTPUT_FILE};
@@ -123,7 +124,16 @@ pub trait Audience {
     fn output(&self, bytes: &[u8]);
 }
 
-/// Runs QEMU in `staging` until it ends, `limit` passes or the user interrupts.
+/// Returns the CPU of this host for a QEMU whose time is its instructions'. Its threads take turns there: on CPUs of their
+/// own, which of the guest's instructions an event falls on is the host's luck now and then, and two equal runs differ.
+pub fn host_cpu(worker: usize) -> Option<usize> {
+    let allowed = sched_getaffinity(None).ok()?;
+    let cpus: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)).collect();
+    // Labs beside this one begin with other CPUs.
+    cpus.get((std::process::id() as usize + worker) % cpus.len().max(1)).copied()
+}
+
+/// Runs QEMU in `staging`, on one CPU of the host if that is given, until it ends, `limit` passes or the user interrupts.
 ///
 /// # Errors
 ///
@@ -131,8 +141,8 @@ pub trait Audience {
 pub fn supervise(
     emulator: &Emulator,
     arguments: &[OsString],
-    staging: &Path,
-    limit: Duration,
+    cpu: Option<usize>,
+    (staging, limit): (&Path, Duration),
     interrupt: &Interrupt,
     audience: &dyn Audience,
 ) -> Result<Ending, Error> {
@@ -142,10 +152,18 @@ pub fn supervise(
     command.args(arguments).current_dir(staging).stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
     // In a group of its own, QEMU does not see the terminal's Ctrl-C: it is ended here, after which results are kept.
     command.process_group(0);
-    // SAFETY: between fork and exec only prctl(PR_SET_PDEATHSIG) is called, which is async-signal-safe and touches no
-    // memory. It keeps QEMU from outliving a runner that was killed by SIGKILL.
+    let mut set = CpuSet::new();
+    cpu.into_iter().for_each(|cpu| set.set(cpu));
+    // SAFETY: between fork and exec only prctl(PR_SET_PDEATHSIG) and sched_setaffinity are called, which are
+    // async-signal-safe and write to no memory. The first keeps QEMU from outliving a runner that was killed by SIGKILL.
     unsafe {
-        command.pre_exec(|| set_parent_process_death_signal(Some(Signal::KILL)).map_err(io::Error::from));
+        command.pre_exec(move || {
+            if set.count() > 0 {
+                // A CPU that has gone since is no reason not to run.
+                let _ = sched_setaffinity(None, &set);
+            }
+            set_parent_process_death_signal(Some(Signal::KILL)).map_err(io::Error::from)
+        });
     }
     let started = Instant::now();
     let mut child = command.spawn().map_err(|error| emulator.start_error(error))?;
