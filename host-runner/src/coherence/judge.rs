@@ -125,6 +125,8 @@ pub struct StepOutcome {
     pub unpredictable: u64,
     /// Not the newest, but not told which: more mismatches than an op records.
     pub unjudged: u64,
+    /// The same of fetches, of which none can be wrong there.
+    pub unlisted: u64,
     /// Looking proves nothing.
     pub skipped: u64,
     /// May not be.
@@ -267,9 +269,8 @@ impl Judge<'_> {
             }
             Expected::Allowed { .. } => {
                 outcome.newest += right;
-                // What a fetch may see is left open: nothing in the rest could be forbidden. Of what loads see, some is.
-                let rest =
-                    if op.code == OpCode::Fetch as u16 { &mut outcome.unpredictable } else { &mut outcome.unjudged };
+                // Of what loads see, something may be forbidden here; of what fetches see, nothing is.
+                let rest = if op.code == OpCode::Fetch as u16 { &mut outcome.unlisted } else { &mut outcome.unjudged };
                 *rest += mismatches - listed;
             }
         }

@@ -71,6 +71,7 @@ pub fn sights(seen: &Sights) -> String {
         (seen.newest, "were the newest where older ones were allowed"),
         (seen.weak, "were older where that is allowed"),
         (seen.unpredictable, "were neither where that is left open"),
+        (seen.unlisted, "were older or else where that is left open"),
         (seen.skipped, "prove nothing on this machine"),
         (seen.unjudged, "could not be judged"),
         (seen.forbidden, "were what they may not be"),

@@ -58,6 +58,9 @@ pub struct Sights {
     pub weak: u64,
     /// Neither old nor new, where the architecture leaves that open.
     pub unpredictable: u64,
+    /// Not the newest, where nothing that a fetch sees is wrong, and more of them than an op records.
+    #[serde(default)]
+    pub unlisted: u64,
     /// Looks that prove nothing on this machine.
     pub skipped: u64,
     /// Looks of which too little was recorded to judge them.
@@ -95,6 +98,7 @@ impl Sights {
         self.newest += outcomes.total(|step| step.newest);
         self.weak += outcomes.weak();
         self.unpredictable += outcomes.total(|step| step.unpredictable);
+        self.unlisted += outcomes.total(|step| step.unlisted);
         self.skipped += outcomes.total(|step| step.skipped);
         self.unjudged += outcomes.total(|step| step.unjudged);
         self.forbidden += outcomes.total(|step| step.forbidden.len() as u64 + step.forbidden_unlisted);
@@ -106,6 +110,7 @@ impl Sights {
         self.newest += more.newest;
         self.weak += more.weak;
         self.unpredictable += more.unpredictable;
+        self.unlisted += more.unlisted;
         self.skipped += more.skipped;
         self.unjudged += more.unjudged;
         self.forbidden += more.forbidden;

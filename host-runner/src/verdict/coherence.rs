@@ -34,7 +34,7 @@ pub fn way(way: &Combination, outcomes: &Outcomes, host: Option<&HostSide>, cont
     if seen.unjudged > 0 {
         return Verdict::new(Status::Error, format!("{} looks could not be judged", seen.unjudged));
     }
-    if seen.required + seen.newest + seen.weak + seen.unpredictable == 0 {
+    if seen.required + seen.newest + seen.weak + seen.unpredictable + seen.unlisted == 0 {
         return Verdict::new(
             Status::Skip,
             "with FWB stage 2 forces Write-Back: looking past the caches proves nothing",
@@ -116,6 +116,7 @@ fn sights(seen: &Sights) -> String {
     say(seen.newest, "saw the newest, older allowed");
     say(seen.weak, "saw an older one, which is allowed");
     say(seen.unpredictable, "saw neither, which is left open");
+    say(seen.unlisted, "saw something older or else, which is left open");
     say(seen.skipped, "prove nothing here");
     parts.join(", ")
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use abi::op::Barrier;
+use abi::op::{Barrier, MISMATCH_CAP};
 
 use super::{Fault, LINE_BYTES, run};
 use crate::coherence::compile::{Options, compile};
@@ -177,6 +177,19 @@ fn what_the_guest_leaves_out_is_weak_and_no_fault() {
     for acts in whole {
         assert_eq!(histogram(&steps(acts), neither), (1000, 0, 0), "{acts:?}");
     }
+}
+
+/// More than an op lists of them; of loads it would be too little to judge by.
+#[test]
+fn many_stale_fetches_are_as_open_as_few() {
+    let span = Span { count: 4 * MISMATCH_CAP, ..SPAN };
+    let acts = [Act::Fetch { span }, Act::Write { span, generation: 1 }, Act::Fetch { span }];
+    let stale = |seed| {
+        let (_, outcomes) = outcomes(&steps(&acts), GEOMETRIES[0], None, seed);
+        assert!(!outcomes.failed() && outcomes.total(|step| step.unjudged) == 0);
+        outcomes.total(|step| step.unlisted)
+    };
+    assert!((0..20).any(|seed| stale(seed) > 0), "no machine saw that many");
 }
 
 #[test]
