@@ -3,6 +3,7 @@
 //! `commands → {plan, lab, report} → {vmm, evidence, verdict, store} → abi`. Only `vmm` sees KVM types, only
 //! `evidence` sees tracefs and the kernel log, and everything that reports sees nothing but the stored result.
 
+pub mod affinity;
 pub mod coherence;
 pub mod commands;
 pub mod compare;

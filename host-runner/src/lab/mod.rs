@@ -19,7 +19,7 @@ mod kernel;
 mod modules;
 mod package;
 pub mod policy;
-pub mod process;
+mod process;
 mod progress;
 mod qemu;
 
@@ -389,8 +389,8 @@ impl Lab<'_> {
         lane.detail(&self.emulator.shell_line(&arguments));
         lane.stage("booting");
         let (started, clock) = (Timestamp::now(), Instant::now());
-        let cpu = self.options.time_scale.and_then(|_| qemu::host_cpu(worker));
-        let ending = qemu::supervise(&self.emulator, &arguments, cpu, (&staging, limit), self.interrupt, lane);
+        let cpu = self.options.time_scale.map(|_| qemu::host_cpu(worker));
+        let ending = qemu::supervise(&self.emulator, &arguments, cpu, &staging, limit, self.interrupt, lane);
         let seconds = clock.elapsed().as_secs_f64();
         lane.finish();
         let ending = ending?;

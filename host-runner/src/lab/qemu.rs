@@ -9,12 +9,12 @@ use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, set_parent_process_death_signal};
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use super::emulator::Emulator;
 use super::guest::{CONSOLE_FILE, HELLO_FILE, OUTPUT_FILE};
 use super::process::{Interrupt, end};
 use super::{Error, Options};
+use crate::affinity;
 
 /// Name of the initramfs, beside QEMU's working directory.
 pub const INITRAMFS: &str = "initramfs.cpio";
@@ -126,11 +126,10 @@ pub trait Audience {
 
 /// Returns the CPU of this host for a QEMU whose time is its instructions'. Its threads take turns there: on CPUs of their
 /// own, which of the guest's instructions an event falls on is the host's luck now and then, and two equal runs differ.
-pub fn host_cpu(worker: usize) -> Option<usize> {
-    let allowed = sched_getaffinity(None).ok()?;
-    let cpus: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)).collect();
+pub fn host_cpu(worker: usize) -> usize {
+    let cpus = affinity::allowed();
     // Labs beside this one begin with other CPUs.
-    cpus.get((std::process::id() as usize + worker) % cpus.len().max(1)).copied()
+    cpus[(std::process::id() as usize + worker) % cpus.len()]
 }
 
 /// Runs QEMU in `staging`, on one CPU of the host if that is given, until it ends, `limit` passes or the user interrupts.
@@ -142,7 +141,8 @@ pub fn supervise(
     emulator: &Emulator,
     arguments: &[OsString],
     cpu: Option<usize>,
-    (staging, limit): (&Path, Duration),
+    staging: &Path,
+    limit: Duration,
     interrupt: &Interrupt,
     audience: &dyn Audience,
 ) -> Result<Ending, Error> {
@@ -152,16 +152,12 @@ pub fn supervise(
     command.args(arguments).current_dir(staging).stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
     // In a group of its own, QEMU does not see the terminal's Ctrl-C: it is ended here, after which results are kept.
     command.process_group(0);
-    let mut set = CpuSet::new();
-    cpu.into_iter().for_each(|cpu| set.set(cpu));
     // SAFETY: between fork and exec only prctl(PR_SET_PDEATHSIG) and sched_setaffinity are called, which are
     // async-signal-safe and write to no memory. The first keeps QEMU from outliving a runner that was killed by SIGKILL.
     unsafe {
         command.pre_exec(move || {
-            if set.count() > 0 {
-                // A CPU that has gone since is no reason not to run.
-                let _ = sched_setaffinity(None, &set);
-            }
+            // A CPU that has gone since is no reason not to run.
+            let _ = cpu.map(|cpu| affinity::pin(None, cpu));
             set_parent_process_death_signal(Some(Signal::KILL)).map_err(io::Error::from)
         });
     }

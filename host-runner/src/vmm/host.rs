@@ -9,13 +9,13 @@ use kvm_bindings::{
 };
 use kvm_ioctls::VmFd;
 use rustix::process::Pid;
-use rustix::thread::{CpuSet, sched_setaffinity};
 use vm_memory::Bytes;
 
 use super::memory::HostMemory;
 use super::userfault::Server;
 use super::vcpu::Shared;
 use super::{Error, REGION_SLOT};
+use crate::affinity;
 use crate::guest::{GuestSpec, RegionSpec};
 
 /// Adds or changes a memslot.
@@ -175,9 +175,7 @@ impl<'a> Host<'a> {
     /// Pins vCPU `index` to a CPU.
     pub(super) fn pin(&self, index: usize, cpu: usize) -> io::Result<()> {
         let thread = self.shared.thread(index).and_then(rustix::thread::Pid::from_raw);
-        let mut set = CpuSet::new();
-        set.set(cpu);
-        sched_setaffinity(thread, &set).map_err(io::Error::from)
+        affinity::pin(thread, cpu)
     }
 
     /// Ends what events left behind for the guest to run into: a child that shares pages, pages not yet served.

@@ -23,9 +23,9 @@ use std::time::Duration;
 
 use abi::Op;
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use vm_memory::Bytes;
 
+use crate::affinity;
 use crate::guest::{Backing, Contents, End, GuestRun, GuestSpec, RegionSpec, ShownCtr, VcpuReport};
 use channel::Layout;
 pub use events::{Act, Refused};
@@ -199,7 +199,7 @@ fn run_on(
     let mut guest = set_up(spec, image, regions)?;
     let shared = Arc::new(Shared::new(spec.programs.clone()));
     let (sender, messages) = channel();
-    let cpus = allowed_cpus();
+    let cpus = affinity::allowed();
     let mut notes = Vec::new();
     if guest.vcpus.len() > cpus.len() {
         notes.push(format!("{} vCPUs share {} CPUs", guest.vcpus.len(), cpus.len()));
@@ -253,10 +253,8 @@ fn vcpu_thread(
     shared: &Shared,
     messages: std::sync::mpsc::Sender<Message>,
 ) -> Vec<String> {
-    let mut set = CpuSet::new();
-    set.set(cpu);
     // The CPU was allowed a moment ago; if it has gone offline since, the vCPU runs wherever the kernel puts it.
-    let _ = sched_setaffinity(None, &set);
+    let _ = affinity::pin(None, cpu);
     let left = Runner { index, shared, messages: messages.clone() }.run(&mut fd);
     let registers = if matches!(left, Left::PoweredOff) { Vec::new() } else { vcpu::registers(&fd) };
     // Nobody listens any more once the run has ended.
@@ -286,15 +284,9 @@ fn stop(shared: &Shared, threads: &mut Vec<JoinHandle<Vec<String>>>) -> Vec<Vec<
 
 /// Returns the CPUs that the threads of so many vCPUs are put on.
 pub fn cpus(vcpus: usize) -> Vec<usize> {
-    let mut cpus = allowed_cpus();
+    let mut cpus = affinity::allowed();
     cpus.truncate(vcpus);
     cpus
-}
-
-fn allowed_cpus() -> Vec<usize> {
-    let set = sched_getaffinity(None).unwrap_or_else(|_| CpuSet::new());
-    let cpus: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect();
-    if cpus.is_empty() { vec![0] } else { cpus }
 }
 
 fn open_kvm() -> Result<Kvm, Error> {
