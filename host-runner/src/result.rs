@@ -7,7 +7,7 @@ mod coherence;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::evidence::attribution::Attribution;
+use crate::evidence::attribution::{Attribution, attribute_all};
 use crate::evidence::detector::Detector;
 use crate::evidence::machine::Machine;
 use crate::evidence::message::Event;
@@ -568,6 +568,12 @@ pub struct Complaint {
     pub event: Event,
     /// What kept the CPU busy: of the longest report, then of each of [`Event::elsewhere`].
     pub attributions: Vec<Attribution>,
+}
+
+impl From<Event> for Complaint {
+    fn from(event: Event) -> Self {
+        Self { attributions: attribute_all(&event), event }
+    }
 }
 
 #[cfg(test)]

@@ -49,18 +49,22 @@ fn fatal(case: &CaseResult) -> Option<&Complaint> {
     lockups(case).next().or_else(others)
 }
 
-/// Takes back verdicts of cases that went well by themselves while the kernel log says otherwise, or could not: `lost`
-/// of its records, or `unwatched`, why a lockup would have gone unseen.
-pub fn with_kernel_log(cases: &mut [CaseResult], lost: u64, unwatched: Option<&str>) {
-    for case in cases.iter_mut().filter(|case| case.verdict.status <= Status::Skip) {
-        if let Some(complaint) = fatal(case) {
-            case.verdict = Verdict::new(Status::Fail, describe(complaint));
-        } else if case.verdict.status == Status::Pass && lost > 0 {
-            case.verdict = records_lost(lost);
-        } else if let (Status::Pass, Some(why)) = (case.verdict.status, unwatched) {
-            case.verdict = Verdict::new(Status::Skip, format!("no soft lockup detector: {why}"));
-        }
+/// Takes back the verdict of a case that went well by itself while the kernel log says otherwise, or could not: `lost` of
+/// its records, or `unwatched`, why a lockup would have gone unseen.
+pub fn with_kernel_log(case: &mut CaseResult, lost: u64, unwatched: Option<&str>) {
+    let passed = case.verdict.status == Status::Pass;
+    let well = passed || case.verdict.status == Status::Skip;
+    if let Some(complaint) = fatal(case).filter(|_| well) {
+        case.verdict = Verdict::new(Status::Fail, describe(complaint));
+    } else if passed && lost > 0 {
+        case.verdict = records_lost(lost);
+    } else if let Some(why) = unwatched.filter(|_| passed) {
+        case.verdict = no_detector(why);
     }
+}
+
+fn no_detector(why: &str) -> Verdict {
+    Verdict::new(Status::Skip, format!("no soft lockup detector: {why}"))
 }
 
 fn records_lost(lost: u64) -> Verdict {
@@ -145,7 +149,7 @@ fn unseen(context: &Context) -> Option<Verdict> {
         return skip("CTR_EL0.DIC is set: KVM grants X at once and never invalidates the I-cache".into());
     }
     if let Some(why) = &context.unwatched {
-        return skip(format!("no soft lockup detector: {why}"));
+        return Some(no_detector(why));
     }
     let why = context.untraced.as_ref()?;
     skip(format!("timed, but no evidence of the faults taken: {why}"))

@@ -5,7 +5,6 @@ use std::io::{BufRead, Cursor};
 use std::path::Path;
 
 use super::{begins, pstore, runs_here};
-use crate::evidence::attribution::attribute_all;
 use crate::evidence::kmsg::KmsgRecord;
 use crate::evidence::machine::Machine;
 use crate::evidence::message::{Event, Kind, Parser};
@@ -57,20 +56,19 @@ impl KernelLog {
         }
         events.retain(|event| !known(event, done));
         events.sort_by_key(|event| event.timestamp_usec.unwrap_or(u64::MAX));
-        log.complaints =
-            events.into_iter().map(|event| Complaint { attributions: attribute_all(&event), event }).collect();
+        log.complaints = events.into_iter().map(Complaint::from).collect();
         log
     }
 
     fn kmsg(&mut self, bytes: &[u8], mark: Option<&str>) -> Vec<Event> {
         let mut parser = Parser::new();
-        // Without the permission to write the mark, or once it is overwritten, all of the copy counts: it begins with the
-        // run, and finished cases have theirs.
-        let marked = mark.is_none_or(|mark| position(bytes, mark.as_bytes()).is_some());
-        if !marked {
+        let found = mark.filter(|mark| position(bytes, mark.as_bytes()).is_some());
+        if found != mark {
+            // It takes a permission to write, and may have been overwritten. The copy begins with the run, and finished
+            // cases have theirs.
             self.notes.push(format!("{KMSG} does not say where the case began: all of it counts"));
         }
-        let (mut last, mut seen) = (None, mark.is_none() || !marked);
+        let (mark, mut last, mut seen) = (found, None, found.is_none());
         for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.starts_with(b" ")) {
             let Some(record) = KmsgRecord::parse(line) else { continue };
             if let Some(last) = last {

@@ -181,13 +181,14 @@ impl<'a> Bench<'a> {
         Ok(Some(Ran { run, seen, context, trouble }))
     }
 
-    /// Notes in the journal that a case is over.
+    /// Holds a case against the kernel log, and notes in the journal that it is over.
     ///
     /// # Errors
     ///
     /// If it cannot be written.
-    pub fn done(&mut self, session: &mut Session, case: &CaseResult) -> Result<(), Error> {
+    pub fn done(&mut self, session: &mut Session, case: &mut CaseResult) -> Result<(), Error> {
         self.index += 1;
+        session.hold_against_log(case);
         session.journal(&Step::CaseDone {
             block: case.name(),
             status: case.verdict.status,

@@ -15,7 +15,7 @@ use crate::plan::blocks::Block;
 use crate::plan::relax::Sharing;
 use crate::report::table::{thousands, time};
 use crate::result::{CaseResult, Status, Verdict};
-use crate::{stats, vmm};
+use crate::{stats, verdict, vmm};
 
 const ALIGNMENT: u64 = 64 << 10;
 
@@ -67,6 +67,8 @@ pub fn run(args: &Boot) -> Result<u8, Error> {
         );
         Verdict::new(Status::Pass, reason)
     });
+    // That a guest boots says nothing of lockups, so nobody need have watched for them.
+    verdict::with_kernel_log(&mut case, session.evidence.kmsg_lost, None);
     if case.verdict.status != Status::Pass {
         case.autopsy = autopsy(&run);
     }

@@ -84,6 +84,7 @@ pub fn run(args: &Chaos) -> Result<u8, Error> {
         all if all == args.runs => Verdict::new(Status::Pass, format!("{all} hostile guests: {counts}")),
         all => Verdict::new(Status::Error, format!("interrupted after {all} hostile guests: {counts}")),
     };
+    session.hold_against_log(&mut case);
     session.finish("chaos", NO_FACTS, vec![case])
 }
 

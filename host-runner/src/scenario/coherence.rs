@@ -51,8 +51,8 @@ fn all_cases(
     let events = if args.events.is_empty() { Event::ALL.to_vec() } else { args.events.clone() };
     let chosen = combinations(args.coverage, &events, looks(fwb), blocks.len());
     for (block, ways) in blocks.into_iter().zip(chosen) {
-        for case in on_block(bench, session, args, block, ways, fwb)? {
-            bench.done(session, &case)?;
+        for mut case in on_block(bench, session, args, block, ways, fwb)? {
+            bench.done(session, &mut case)?;
             cases.push(case);
         }
         if session.interrupted() {

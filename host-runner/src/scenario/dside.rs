@@ -33,8 +33,8 @@ fn all_cases(
     cases: &mut Vec<CaseResult>,
 ) -> Result<(), Error> {
     for block in blocks(&args.blocks, Some(args.region), |_, _| args.region.0)? {
-        let case = case(bench, session, args, block)?;
-        bench.done(session, &case)?;
+        let mut case = case(bench, session, args, block)?;
+        bench.done(session, &mut case)?;
         cases.push(case);
         if session.interrupted() {
             break;

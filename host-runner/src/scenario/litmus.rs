@@ -66,8 +66,8 @@ fn all_cases(
 ) -> Result<(), Error> {
     for test in tests {
         for across in &asked.args.events {
-            let case = case(bench, session, asked, test, *across)?;
-            bench.done(session, &case)?;
+            let mut case = case(bench, session, asked, test, *across)?;
+            bench.done(session, &mut case)?;
             cases.push(case);
             if session.interrupted() {
                 return Ok(());

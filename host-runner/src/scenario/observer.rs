@@ -10,7 +10,6 @@ use indicatif::ProgressBar;
 use super::outcome::progress;
 use super::session::{Error, Session};
 use crate::coherence::event::Event;
-use crate::evidence::attribution::attribute_all;
 use crate::evidence::message::Parser;
 use crate::evidence::trace::{GuestFault, Trace, TraceLog};
 use crate::lab::cmo;
@@ -233,7 +232,7 @@ impl<'a> Observer<'a> {
         }
         let mut seen = self.seen;
         let events = self.parser.finish().into_iter();
-        seen.complaints = events.map(|event| Complaint { attributions: attribute_all(&event), event }).collect();
+        seen.complaints = events.map(Complaint::from).collect();
         Ok((self.session, seen))
     }
 }

@@ -35,8 +35,8 @@ fn all_cases(
     page_bytes: &mut u64,
 ) -> Result<(), Error> {
     for block in blocks(&args.blocks, None, region_bytes)? {
-        let case = case(bench, session, args, block, page_bytes)?;
-        bench.done(session, &case)?;
+        let mut case = case(bench, session, args, block, page_bytes)?;
+        bench.done(session, &mut case)?;
         cases.push(case);
         if session.interrupted() {
             break;

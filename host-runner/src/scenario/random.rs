@@ -76,7 +76,7 @@ fn on_stage(
     let mut session = Session::begin(common)?;
     let mut case = CaseResult::not_run(block, vcpus, Sharing::Shared);
     let outcome = programs(&mut bench, &mut session, source, least, &mut case);
-    let outcome = outcome.and_then(|()| bench.done(&mut session, &case));
+    let outcome = outcome.and_then(|()| bench.done(&mut session, &mut case));
     session.end(outcome, name, bench.vcpus, vec![case])
 }
 
@@ -193,7 +193,7 @@ impl Programs {
                 format!("no maintenance: {faults} fetch faults, and the I-cache was not invalidated once"),
             );
         }
-        let (required, weak) = (seen.required, seen.newest + seen.weak + seen.unpredictable);
+        let (required, weak) = (seen.required, seen.newest + seen.weak + seen.unpredictable + seen.unlisted);
         Verdict::new(
             Status::Pass,
             format!(

@@ -36,8 +36,8 @@ fn all_cases(
     };
     session.journal(&Step::Plan { blocks: blocks.clone() })?;
     for block in blocks {
-        let case = case(bench, session, args, block)?;
-        bench.done(session, &case)?;
+        let mut case = case(bench, session, args, block)?;
+        bench.done(session, &mut case)?;
         cases.push(case);
         if session.interrupted() {
             break;

@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::commands::run::Common;
 use crate::commands::{HARNESS, INTERRUPTED, USAGE};
-use crate::evidence::attribution::attribute_all;
 use crate::evidence::detector::{Detector, NotWatched};
 use crate::evidence::guard::{self, Guard, GuardError, Recovery, Setting};
 use crate::evidence::kmsg::{Kmsg, KmsgError, KmsgRecord};
@@ -316,8 +315,7 @@ impl Session {
     /// As [`Session::read_kmsg`].
     pub fn complaints(&mut self, parser: &mut Parser) -> Result<Vec<Complaint>, Error> {
         self.read_kmsg(parser)?;
-        let complaint = |event| Complaint { attributions: attribute_all(&event), event };
-        Ok(parser.finish().into_iter().map(complaint).collect())
+        Ok(parser.finish().into_iter().map(Complaint::from).collect())
     }
 
     /// Returns why soft lockups on these CPUs would go unseen, if they would.
@@ -329,6 +327,12 @@ impl Session {
                 Some(why.to_string())
             }
         }
+    }
+
+    /// Takes back the verdict of a case that went well by itself where the kernel log says otherwise, or could not.
+    pub fn hold_against_log(&self, case: &mut CaseResult) {
+        let unwatched = self.unwatched(&Detector::read(Path::new("/")), &vmm::cpus(case.vcpus as usize));
+        verdict::with_kernel_log(case, self.evidence.kmsg_lost, unwatched.as_deref());
     }
 
     fn run_id(&self) -> RunId {
@@ -374,13 +378,7 @@ impl Session {
     /// # Errors
     ///
     /// If one of these fails, the others having been tried; [`Error::Interrupted`] after a signal.
-    pub fn finish(mut self, scenario: &str, vcpus: Vec<VcpuFacts>, mut cases: Vec<CaseResult>) -> Result<u8, Error> {
-        let detector = Detector::read(Path::new("/"));
-        let most = cases.iter().map(|case| case.vcpus).max().unwrap_or(0);
-        let unwatched = self.unwatched(&detector, &vmm::cpus(most as usize));
-        // That a guest boots says nothing of lockups.
-        let unwatched = unwatched.filter(|_| scenario != "boot");
-        verdict::with_kernel_log(&mut cases, self.evidence.kmsg_lost, unwatched.as_deref());
+    pub fn finish(mut self, scenario: &str, vcpus: Vec<VcpuFacts>, cases: Vec<CaseResult>) -> Result<u8, Error> {
         let interrupted = self.interrupted();
         let verdict = match verdict::with_policy(verdict::run(&cases), self.policy.as_ref()) {
             verdict if interrupted && verdict.status <= Status::Skip => {
@@ -399,7 +397,7 @@ impl Session {
             step: self.common.step.clone(),
             verdict,
             machine: self.machine.clone(),
-            detector,
+            detector: Detector::read(Path::new("/")),
             vcpus,
             evidence: self.evidence.clone(),
             cases,

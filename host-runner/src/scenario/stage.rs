@@ -16,7 +16,6 @@ use crate::coherence::legal::{Illegal, Limits, legal};
 use crate::coherence::oracle::{Expectations, Geometry, expect};
 use crate::coherence::program::{Act as ProgramAct, Program, Step};
 use crate::coherence::slots::Slots;
-use crate::evidence::attribution::attribute_all;
 use crate::evidence::message::Parser;
 use crate::evidence::trace::{Trace, TraceLog};
 use crate::guest::{GuestRun, GuestSpec, RegionSpec, VcpuReport, trouble};
@@ -348,7 +347,7 @@ impl<'a, S: Source> Stage<'a, S> {
             self.source.done(running.program, Ran::not(Untold::Died(why)));
         }
         let events = self.parser.finish().into_iter();
-        self.seen.complaints = events.map(|event| Complaint { attributions: attribute_all(&event), event }).collect();
+        self.seen.complaints = events.map(Complaint::from).collect();
         Ok(self.seen)
     }
 }

@@ -48,8 +48,8 @@ fn all_cases(
         let first = cases.len();
         // One racer first, whatever was typed: the others are compared with it.
         for racers in args.racers.iter().copied().collect::<BTreeSet<_>>() {
-            let case = case(bench, session, args, block, racers, &cases[first..])?;
-            bench.done(session, &case)?;
+            let mut case = case(bench, session, args, block, racers, &cases[first..])?;
+            bench.done(session, &mut case)?;
             cases.push(case);
             if session.interrupted() {
                 return Ok(());

@@ -61,7 +61,7 @@ pub fn case(case: &CaseResult, dside: &DSide, context: &Context) -> Verdict {
         return Verdict::new(Status::Skip, format!("FWB: nothing is cleaned ({})", dside.how));
     }
     if let Some(why) = &context.unwatched {
-        return Verdict::new(Status::Skip, format!("no soft lockup detector: {why}"));
+        return super::no_detector(why);
     }
     if dside.fwb.is_none() {
         return Verdict::new(Status::Skip, format!("no evidence of cleaning: {}", dside.how));

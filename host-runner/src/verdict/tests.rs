@@ -71,9 +71,9 @@ fn the_kernel_log_takes_back_what_went_well_by_itself() {
         let mut complaint = complaint.clone();
         change(&mut complaint);
         let passed = after.cases.iter().find(|case| case.verdict.status == Status::Pass).expect("some pass").clone();
-        let mut cases = [CaseResult { complaints: vec![complaint], ..passed }];
-        with_kernel_log(&mut cases, lost, unwatched);
-        cases[0].verdict.status
+        let mut case = CaseResult { complaints: vec![complaint], ..passed };
+        with_kernel_log(&mut case, lost, unwatched);
+        case.verdict.status
     };
     let others = |complaint: &mut Complaint| complaint.event.comm = Some("kworker/0:1".into());
     let warning = |complaint: &mut Complaint| complaint.event.kind = Kind::Warn;
