@@ -1,6 +1,6 @@
 //! From QEMU's staging directory to a run directory.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -121,10 +121,11 @@ const LOCK: &str = "lock";
 ///
 /// If it cannot be written to. A file system without locks is no error: nothing is rescued from it.
 pub fn lock(work: &Path) -> io::Result<File> {
-    let lock = File::create(work.join(LOCK))?;
-    match lock.try_lock() {
-        Err(TryLockError::Error(_)) => fs::remove_file(work.join(LOCK))?,
-        Ok(()) | Err(TryLockError::WouldBlock) => {}
+    let unlocked = work.join("lock.part");
+    let lock = File::create(&unlocked)?;
+    // Under its own name it is locked, always.
+    if lock.try_lock().is_ok() {
+        fs::rename(&unlocked, work.join(LOCK))?;
     }
     Ok(lock)
 }
