@@ -3,8 +3,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-# Everything is built below target/, as .cargo/config.toml says: variables that people set for other projects would have
-# stale files used, or the payload built without its linker script.
+# Everything is built below target/ with the flags of .cargo/config.toml. Variables that people set for other projects
+# would have stale files used, or the payload linked without its script.
 export CARGO_TARGET_DIR := $(CURDIR)/target
 unexport RUSTFLAGS CARGO_ENCODED_RUSTFLAGS CARGO_BUILD_TARGET CARGO_BUILD_RUSTFLAGS
 

@@ -214,6 +214,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_entry_after_a_torn_one_stands_alone() {
+        let results = tempfile::tempdir().expect("a temporary directory");
+        let mut run = RunDir::create(results.path(), "run").expect("it is writable");
+        // As a full disk leaves it.
+        run.journal.write_all(b"\"on").expect("it is writable");
+        run.torn = true;
+        run.journal(&"two").expect("it is writable");
+        run.journal(&"three").expect("it is writable");
+        let text = fs::read_to_string(run.path().join(journal::FILE)).expect("it is there");
+        assert_eq!(text, "\"on\n\"two\"\n\"three\"\n");
+    }
+
+    #[test]
     fn a_run_on_disk() {
         let results = tempfile::tempdir().expect("a temporary directory");
         let mut run = RunDir::create(results.path(), "run").expect("it is writable");

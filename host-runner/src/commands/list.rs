@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{Failure, Outcome, USAGE, emit, emit_json};
+use super::{Outcome, emit, emit_json, no_runs_in};
 use crate::report::formats::platform_name;
 use crate::report::runs::entries;
 use crate::report::table;
@@ -47,10 +47,7 @@ struct Entry {
 ///
 /// If it cannot be read.
 pub fn run(args: &Args) -> Outcome {
-    if let Err(error) = std::fs::read_dir(&args.directory) {
-        let directory = args.directory.display();
-        return Err(Failure::new(USAGE, format!("cannot read {directory}: {error}: name the directory of your runs")));
-    }
+    std::fs::read_dir(&args.directory).map_err(no_runs_in(&args.directory))?;
     let entries: Vec<_> = entries(&args.directory).into_iter().map(entry).collect();
     if args.json {
         emit_json(&serde_json::json!({ "runs": entries }))?;

@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::lab::{complete, failure};
 use super::{Failure, Outcome, emit, emit_json};
-use crate::lab::process::Interrupt;
-use crate::lab::{self, Emulator, GuestExit, Options, Qemu};
+use crate::lab::{self, Emulator, GuestExit, Interrupt, Options, Qemu};
 use crate::report::html::{Source, pictures};
 use crate::result::{RunResult, Status};
 use crate::store;
@@ -156,7 +155,7 @@ pub fn run(args: &Args) -> Outcome {
             Ok(emulator) => (emulator.version().to_owned(), try_cell(&cell, args)?),
         };
         // Ctrl-C also ends the QEMU that is asked for its models.
-        interrupt.check().map_err(super::lab::failure)?;
+        interrupt.check().map_err(failure)?;
         rows.push((cell, version, row));
     }
     let mut table = Vec::new();

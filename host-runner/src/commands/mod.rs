@@ -23,7 +23,8 @@ pub mod run;
 pub mod show;
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -194,6 +195,14 @@ pub fn main() -> ExitCode {
         }
     };
     ExitCode::from(if bisect { for_bisect(code) } else { code })
+}
+
+/// Returns what a command says that was pointed at a directory which cannot be read.
+fn no_runs_in(directory: &Path) -> impl Fn(io::Error) -> Failure {
+    move |error| {
+        let directory = directory.display();
+        Failure::new(USAGE, format!("cannot read {directory}: {error}: name the directory of your runs"))
+    }
 }
 
 /// Says whether a command line that cannot be parsed is one for `git bisect run`.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Failure, Outcome, USAGE, emit, emit_json};
+use super::{Failure, Outcome, emit, emit_json, no_runs_in};
 use crate::report::runs::entries;
 use crate::store::{self, Error};
 use crate::suite::{SUMMARY, Summary};
@@ -31,10 +31,7 @@ pub struct Args {
 ///
 /// If the directory cannot be read, or a run not be removed.
 pub fn run(args: &Args) -> Outcome {
-    if let Err(error) = fs::read_dir(&args.results) {
-        let results = args.results.display();
-        return Err(Failure::new(USAGE, format!("cannot read {results}: {error}: name the directory of your runs")));
-    }
+    fs::read_dir(&args.results).map_err(no_runs_in(&args.results))?;
     let runs: Vec<_> = entries(&args.results).into_iter().filter(|path| is_finished(path)).collect();
     let old = &runs[..runs.len().saturating_sub(args.keep)];
     for path in old.iter().filter(|_| !args.dry_run) {

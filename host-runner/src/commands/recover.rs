@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{Failure, Outcome, USAGE, emit, emit_json};
+use super::{Failure, Outcome, emit, emit_json, no_runs_in};
 use crate::lab;
 use crate::recover::{self, Witness};
 use crate::report::{self, subject::Subject, words::quiet};
@@ -46,13 +46,9 @@ impl Closed {
 ///
 /// If the directory cannot be read, or a run cannot be closed; the others are closed all the same.
 pub fn run(args: &Args) -> Outcome {
-    let unreadable = |error| {
-        let results = args.results.display();
-        Failure::new(USAGE, format!("cannot read {results}: {error}: name the directory of your runs"))
-    };
     lab::rescue(&args.results);
-    let dead = recover::dead_runs(&args.results).map_err(unreadable)?;
-    let plans = suite::dead(&args.results).map_err(unreadable)?;
+    let dead = recover::dead_runs(&args.results).map_err(no_runs_in(&args.results))?;
+    let plans = suite::dead(&args.results).map_err(no_runs_in(&args.results))?;
     if dead.is_empty() && plans.is_empty() && !args.json {
         emit(&format!("nothing to recover in {}: every run has its result\n", args.results.display()))?;
     }

@@ -165,7 +165,8 @@ pub fn markdown(comparison: &Comparison) -> String {
     out
 }
 
-/// Breaks `text`, without the words that log scanners fail on, into lines of [`MAIL_COLUMNS`]; a word that is longer is broken too. `indent` begins all but the first.
+/// Breaks `text`, without the words that log scanners fail on, into lines of [`MAIL_COLUMNS`]; a word that is longer is
+/// broken too. `indent` begins all but the first.
 fn wrap(text: &str, indent: &str) -> String {
     let mut lines = vec![String::new()];
     for word in quiet(text).split_whitespace() {

@@ -185,7 +185,7 @@ impl<R: Read> Kmsg<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evidence::message::{Kind, Parser};
+    use crate::evidence::message::{Event, Kind, Parser};
     use std::collections::VecDeque;
 
     /// Returns one item per read, as the device does.
@@ -242,17 +242,21 @@ mod tests {
         assert_eq!((kmsg.malformed(), kmsg.lost()), (1, 0));
     }
 
+    /// Returns what a parser makes of the records.
+    fn believed(items: &[Result<&'static str, i32>]) -> Vec<Event> {
+        let mut parser = Parser::new();
+        for record in device(items).drain(&mut Vec::new()).unwrap() {
+            record.records().for_each(|record| parser.push(&record));
+        }
+        parser.finish()
+    }
+
     #[test]
     fn only_facility_zero_is_believed() {
-        let mut kmsg = device(&[
+        let events = believed(&[
             Ok("12,1,5,-;watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [fake:1]\n"),
             Ok("0,2,9,-;watchdog: BUG: soft lockup - CPU#1 stuck for 23s! [vcpu-0:7]\n"),
         ]);
-        let mut parser = Parser::new();
-        for record in kmsg.drain(&mut Vec::new()).unwrap() {
-            record.records().for_each(|record| parser.push(&record));
-        }
-        let events = parser.finish();
         assert_eq!(events.len(), 1);
         assert_eq!((events[0].kind, events[0].pid, events[0].timestamp_usec), (Kind::SoftLockup, Some(7), Some(9)));
     }
@@ -260,15 +264,10 @@ mod tests {
     /// fs/exec.c prints the name of a file as it is.
     #[test]
     fn a_line_break_in_a_message_begins_no_report() {
-        let mut kmsg = device(&[
+        let events = believed(&[
             Ok("4,1,5,-;process '/tmp/x\\x0awatchdog: BUG: soft lockup - CPU#1 stuck for 22s! [vcpu-0:7]' started\n"),
             Ok("0,2,9,-;\\x0awatchdog: BUG: soft lockup - CPU#2 stuck for 23s! [vcpu-1:8]\n"),
         ]);
-        let mut parser = Parser::new();
-        for record in kmsg.drain(&mut Vec::new()).unwrap() {
-            record.records().for_each(|record| parser.push(&record));
-        }
-        let events = parser.finish();
         assert_eq!(events.iter().map(|event| event.pid).collect::<Vec<_>>(), [Some(8)]);
     }
 

@@ -230,7 +230,7 @@ pub fn image(
     let _lock = tree.lock(interrupt, progress)?;
     // Another process may have built it while this one waited for the lock.
     if !is_for(&folder, &inputs) {
-        build::build(spec, &tree, (&compiler, &inputs), &folder, interrupt, progress)?;
+        build::build(spec, &tree, &compiler, &inputs, &folder, interrupt, progress)?;
     }
     Ok(image)
 }

@@ -1,3 +1,5 @@
+use clap::ValueEnum;
+
 use super::*;
 use crate::evidence::attribution::{Attribution, Path as Stage2, Side};
 use crate::result::{Complaint, RunResult, Status};
@@ -197,16 +199,7 @@ fn nothing_that_is_printed_trips_a_scanner() {
     (run.machine.kernel_version, run.machine.command_line) = (WORDS.into(), Some(WORDS.into()));
     run.verdict.reason = WORDS.into();
     run.command.push(WORDS.into());
-    for format in [
-        Format::Human,
-        Format::Json,
-        Format::Ktap,
-        Format::Lava,
-        Format::Junit,
-        Format::Kcidb,
-        Format::Linaro,
-        Format::Prom,
-    ] {
+    for &format in Format::value_variants() {
         let mut out = Vec::new();
         print(&mut out, format, &(&run).into()).expect("memory");
         let text = String::from_utf8(out).expect("text");

@@ -1,3 +1,5 @@
+use clap::ValueEnum;
+
 use super::runner::{self, Ended, Steps};
 use super::*;
 use crate::compare::baseline::Baseline;
@@ -92,16 +94,7 @@ fn what_got_worse_is_named_in_every_format() {
     let verdict = &worse.stored.summary.verdict;
     assert_eq!(verdict.status.exit_code(), 1);
     assert!(verdict.reason.starts_with("regression: regression.relax."), "{verdict:?}");
-    for format in [
-        Format::Human,
-        Format::Json,
-        Format::Ktap,
-        Format::Lava,
-        Format::Junit,
-        Format::Kcidb,
-        Format::Linaro,
-        Format::Prom,
-    ] {
+    for &format in Format::value_variants() {
         let mut out = Vec::new();
         formats::print(&mut out, format, &worse.stored.subject()).expect("memory");
         let text = String::from_utf8(out).expect("text");

@@ -100,7 +100,8 @@ pub(super) fn scrub(command: &mut Command) {
 pub(super) fn build(
     spec: Spec,
     tree: &Tree,
-    (compiler, inputs): (&str, &str),
+    compiler: &str,
+    inputs: &str,
     folder: &Path,
     interrupt: &Interrupt,
     progress: &dyn Fn(&str),
