@@ -1,9 +1,9 @@
 //! Kernel logs of any kind: /dev/kmsg records, saved logs, and what is made of them.
 #![no_main]
 
-use host_runner::evidence::attribution::attribute_all;
-use host_runner::evidence::kmsg::KmsgRecord;
-use host_runner::evidence::text;
+use klog::attribution::attribute_all;
+use klog::kmsg::KmsgRecord;
+use klog::text;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

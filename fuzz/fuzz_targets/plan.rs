@@ -1,15 +1,15 @@
 //! Plan files, as people write them.
 #![no_main]
 
-use host_runner::plan::suite;
+use host_runner::plan_file;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let text = String::from_utf8_lossy(data);
-    let is_suite = suite::is_suite(&text);
-    match suite::parse("fuzz.toml", &text) {
+    let is_plan_file = plan_file::is_plan_file(&text);
+    match plan_file::parse("fuzz.toml", &text) {
         Ok(plan) => {
-            assert!(is_suite && !plan.steps.is_empty());
+            assert!(is_plan_file && !plan.steps.is_empty());
             assert!(plan.steps.iter().all(|step| !step.words.is_empty() && step.line <= text.lines().count()));
         }
         Err(error) => assert!(error.to_string().starts_with("fuzz.toml:")),

@@ -3,8 +3,8 @@
 
 use abi::channel::State;
 use abi::{Ctr, Kind, Op, OpCode, Outcome, Record};
-use host_runner::guest::{Boot, End, GuestRun, VcpuReport, trouble};
-use host_runner::stats;
+use guest::run::{Boot, End, GuestRun, VcpuReport, trouble};
+use units::stats;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

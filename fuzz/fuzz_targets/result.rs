@@ -1,9 +1,9 @@
 //! What lies on a disk: results and journals, whole or torn, and the verdicts and tables made of them.
 #![no_main]
 
-use host_runner::journal::Journal;
-use host_runner::result::RunResult;
-use host_runner::{report, verdict};
+use record::journal::Journal;
+use record::result::RunResult;
+use record::verdict;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

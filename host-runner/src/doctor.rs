@@ -1,47 +1,13 @@
-//! What a machine can and cannot show, judged from plain facts. Pure.
+//! The abilities of a machine, judged from plain facts.
 
+use guest::limits::Limits;
+use hostfacts::trace::Survey;
+use record::detector::{Detector, NotWatched, State as Watching};
+use record::machine::{KvmMode, Machine, Platform};
+use record::result::L1Ip;
+use scenarios::inspection::{CpuKind, Kvm};
 use serde::Serialize;
-
-use crate::evidence::detector::{Detector, NotWatched, State as Watching};
-use crate::evidence::machine::{KvmMode, Machine, Platform};
-use crate::evidence::trace::Survey;
-use crate::result::VcpuFacts;
-use crate::size::Size;
-
-/// What KVM is on this machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Kvm {
-    /// Not an arm64 Linux: this program's runner part is not even built in.
-    OtherArchitecture,
-    /// Not there, and why.
-    Absent(String),
-    /// There, for others.
-    NoPermission,
-    /// There.
-    Present(Limits),
-}
-
-/// KVM's limits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Limits {
-    /// The largest IPA, in bits.
-    pub ipa_bits: u32,
-    /// The most vCPUs that KVM and this tool give a guest.
-    pub max_vcpus: usize,
-    /// FEAT_S2FWB, where KVM tells.
-    pub fwb: Option<bool>,
-}
-
-/// The CPUs of one MIDR_EL1.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CpuKind {
-    /// MIDR_EL1, where the kernel tells.
-    pub midr: Option<String>,
-    /// Its CPUs.
-    pub cpus: Vec<usize>,
-    /// What a guest on one of them read, or why none ran.
-    pub guest: Result<VcpuFacts, String>,
-}
+use units::size::Size;
 
 /// Settings by which a run could take the machine down.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -233,10 +199,10 @@ fn cpu_kind(kind: &CpuKind) -> Check {
             "cpu",
             State::Note,
             format!(
-                "{who}: a guest reads CTR_EL0 {}: I line {} B {}, IDC {}, DIC {}",
+                "{who}: a guest reads CTR_EL0 {:#x}: I line {} B {}, IDC {}, DIC {}",
                 vcpu.ctr_el0,
                 vcpu.imin_line_bytes,
-                vcpu.l1ip,
+                vcpu.l1ip.name(),
                 u8::from(vcpu.idc),
                 u8::from(vcpu.dic)
             ),
@@ -259,7 +225,7 @@ fn dic(kinds: &[CpuKind]) -> Option<Check> {
             "DIC is 1: KVM grants execution at once and never invalidates the I-cache, so the bug cannot be here",
         ));
     }
-    if known.iter().any(|vcpu| vcpu.l1ip != "PIPT") {
+    if known.iter().any(|vcpu| vcpu.l1ip != L1Ip::Pipt) {
         return Some(check(
             "i-cache",
             State::CannotShow,

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     // As process 1 of an emulated machine there is no command line to parse.
     #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
-    if host_runner::lab::guest::is_init() {
-        host_runner::lab::guest::init();
+    if lab::guest::is_init() {
+        lab::guest::init();
     }
     host_runner::commands::main()
 }

@@ -1,28 +1,30 @@
 //! Closes runs that died: makes a result of the journal, the kernel log, the console and pstore.
 //!
-//! What such a result says is what was found. What nobody wrote down is said to be unknown, never guessed.
+//! Such a result says what was found. Whatever nobody wrote down is said to be unknown, never guessed.
 
 mod evidence;
 mod pstore;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::evidence::detector::Detector;
-use crate::evidence::machine::{LAB_VARIABLE, Machine};
-use crate::evidence::message::Kind;
-use crate::evidence::procfs;
-use crate::journal::{Journal, Step};
-use crate::plan::blocks::Block;
-use crate::plan::relax::Sharing;
-use crate::report::runs;
-use crate::result::{
-    CaseResult, Complaint, EvidenceState, RunId, RunResult, Status, Tool, VERSION, VcpuFacts, Verdict,
-};
-use crate::{store, suite, verdict};
-use evidence::KernelLog;
+use hostfacts::procfs;
+use klog::message::Kind;
+use record::case::{CaseResult, Complaint};
+use record::detector::Detector;
+use record::findings::Findings;
+use record::journal::{Entry, Journal, WitnessedEnd};
+use record::machine::Machine;
+use record::result::{EvidenceState, RunId, RunResult, Tool, VERSION, VcpuFacts};
+use record::runs;
+use record::status::{Status, Verdict};
+use record::summary::is_plan;
+use record::{store, verdict};
+
+use crate::recover::evidence::{KernelLog, runs_here};
 
 /// Why a run could not be closed.
 #[derive(Debug, thiserror::Error)]
@@ -33,36 +35,9 @@ pub enum Error {
     /// It lives.
     #[error("the run in {0} is still going on: wait for it or end it")]
     Alive(PathBuf),
-    /// A file could not be read or written.
-    #[error("{0}: {1}")]
-    Io(PathBuf, io::Error),
-    /// The run cannot be gone on with.
-    #[error("{0} ended by itself: there is nothing to resume, run it again")]
-    Complete(PathBuf),
     /// The result could not be read.
     #[error("{0}")]
     Store(#[from] store::Error),
-}
-
-/// What somebody else knows of a run's end: the lab, which watched the emulator.
-#[derive(Clone, Debug, Default)]
-pub struct Witness {
-    /// How it ended.
-    pub cause: Option<String>,
-    /// When it began, RFC 3339.
-    pub started: Option<String>,
-    /// When it ended, RFC 3339.
-    pub finished: Option<String>,
-}
-
-/// Returns the line that stands in the kernel log where a case begins.
-pub fn mark(run: &str, block: &str) -> String {
-    format!("faultline {run}: {}", begins(block))
-}
-
-/// Returns the part of that line that does not depend on the run's name.
-fn begins(block: &str) -> String {
-    format!("case {block} begins")
 }
 
 /// Finds the runs without a result: `path` itself, or those in it, the runs of plans included.
@@ -71,9 +46,9 @@ fn begins(block: &str) -> String {
 ///
 /// If `path` cannot be read.
 pub fn dead_runs(path: &Path) -> io::Result<Vec<PathBuf>> {
-    let is_dead = |run: &PathBuf| run.join(crate::journal::FILE).exists() && !run.join(store::RESULT).exists();
-    let is_run = path.join(crate::journal::FILE).exists() || path.join(store::RESULT).exists();
-    if is_run && !suite::is_plan(path) {
+    let is_dead = |run: &PathBuf| run.join(record::journal::FILE).exists() && !run.join(store::RESULT).exists();
+    let is_run = path.join(record::journal::FILE).exists() || path.join(store::RESULT).exists();
+    if is_run && !is_plan(path) {
         return Ok(Some(path.to_owned()).into_iter().filter(is_dead).collect());
     }
     fs::read_dir(path)?;
@@ -85,8 +60,8 @@ pub fn dead_runs(path: &Path) -> io::Result<Vec<PathBuf>> {
 /// # Errors
 ///
 /// If it is no run, still alive, or cannot be written.
-pub fn close(run: &Path, witness: &Witness) -> Result<RunResult, Error> {
-    let journal = run.join(crate::journal::FILE);
+pub fn close(run: &Path, witness: &WitnessedEnd) -> Result<RunResult, Error> {
+    let journal = run.join(record::journal::FILE);
     if !journal.exists() {
         return Err(Error::NoRun(run.into()));
     }
@@ -99,20 +74,8 @@ pub fn close(run: &Path, witness: &Witness) -> Result<RunResult, Error> {
     let result = reconstruct(run, &journal, witness);
     store::give_up_reserve(run);
     let path = run.join(store::RESULT);
-    let text = serde_json::to_string_pretty(&result).map_err(|error| Error::Io(path.clone(), error.into()))?;
-    store::replace(&path, format!("{text}\n").as_bytes()).map_err(|error| Error::Io(path, error))?;
+    store::write_json(&path, &result)?;
     Ok(result)
-}
-
-/// Returns a dead run's result, closing the run first where nobody has, and the blocks that it had not come to.
-///
-/// # Errors
-///
-/// If it is no run, alive, or ended by itself.
-pub fn dead_run(run: &Path) -> Result<(RunResult, Vec<Block>), Error> {
-    let journal = Journal::read(run).map_err(|_| Error::NoRun(run.into()))?;
-    let result = if run.join(store::RESULT).exists() { store::read(run)? } else { close(run, &Witness::default())? };
-    if result.recovered { Ok((result, journal.left())) } else { Err(Error::Complete(run.into())) }
 }
 
 /// How a run came to its end.
@@ -123,7 +86,7 @@ struct End {
     status: Status,
 }
 
-fn reconstruct(run: &Path, journal: &Journal, witness: &Witness) -> RunResult {
+fn reconstruct(run: &Path, journal: &Journal, witness: &WitnessedEnd) -> RunResult {
     let begin = Begin::of(journal);
     let id = run.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut evidence = EvidenceState::default();
@@ -132,8 +95,8 @@ fn reconstruct(run: &Path, journal: &Journal, witness: &Witness) -> RunResult {
         evidence.absent.push(format!("{}: nothing is known of the machine but its kernel", store::ENVIRONMENT));
         Machine::unknown(&begin.release)
     });
-    let detector = journal.steps.iter().find_map(|step| match step {
-        Step::Ready { detector } => Some(detector.clone()),
+    let detector = journal.entries.iter().find_map(|entry| match entry {
+        Entry::Ready { detector } => Some(detector.clone()),
         _ => None,
     });
     if detector.is_none() {
@@ -152,10 +115,10 @@ fn reconstruct(run: &Path, journal: &Journal, witness: &Witness) -> RunResult {
     let end = how_it_ended(journal, witness, &machine, &begin, &log.complaints);
     cases.extend(under_way.map(|(_, plan)| died(plan, &end, log.complaints, run, &mut evidence)));
     let left = journal.left();
-    let (vcpus, sharing) = cases.last().map_or((0, Sharing::Distinct), |case| (case.vcpus, case.sharing));
-    cases.extend(left.into_iter().map(|block| CaseResult {
+    let vcpus = cases.last().map_or(0, |case| case.vcpus);
+    cases.extend(left.into_iter().map(|name| CaseResult {
         verdict: Verdict::new(Status::Skip, "not run: an earlier case ended the run (go on with `run … --resume`)"),
-        ..CaseResult::not_run(block, vcpus, sharing)
+        ..CaseResult::not_run(name, vcpus)
     }));
     let vcpus = vcpu_facts(journal);
     let overall = if under_way.is_some() {
@@ -177,8 +140,8 @@ fn reconstruct(run: &Path, journal: &Journal, witness: &Witness) -> RunResult {
         step: None,
         command: begin.command,
         under_test: Default::default(),
-        policy: None,
-        headroom: None,
+        facts: BTreeMap::new(),
+        conclusion: Findings::default(),
         verdict: overall,
         machine,
         detector: detector.unwrap_or_else(Detector::unknown),
@@ -202,8 +165,8 @@ struct Begin {
 impl Begin {
     fn of(journal: &Journal) -> Self {
         let unknown = || "unknown".to_owned();
-        for step in &journal.steps {
-            if let Step::Begin { started, boot_id, command, release, tool } = step.clone() {
+        for entry in &journal.entries {
+            if let Entry::Begin { started, boot_id, command, release, tool } = entry.clone() {
                 return Self { started, boot_id, command, release, tool };
             }
         }
@@ -218,8 +181,8 @@ impl Begin {
 }
 
 fn vcpu_facts(journal: &Journal) -> Vec<VcpuFacts> {
-    let facts = journal.steps.iter().rev().find_map(|step| match step {
-        Step::CaseDone { vcpus, .. } => Some(vcpus.clone()),
+    let facts = journal.entries.iter().rev().find_map(|entry| match entry {
+        Entry::CaseDone { vcpus, .. } => Some(vcpus.clone()),
         _ => None,
     });
     facts.unwrap_or_default()
@@ -227,7 +190,7 @@ fn vcpu_facts(journal: &Journal) -> Vec<VcpuFacts> {
 
 fn how_it_ended(
     journal: &Journal,
-    witness: &Witness,
+    witness: &WitnessedEnd,
     machine: &Machine,
     begin: &Begin,
     complaints: &[Complaint],
@@ -235,7 +198,7 @@ fn how_it_ended(
     let during =
         journal.under_way().map_or_else(|| "outside of any case".into(), |(name, _)| format!("during case {name}"));
     let error = |reason: String| End { reason, status: Status::Error };
-    if let Some(Step::Failed { reason }) = journal.steps.last() {
+    if let Some(Entry::Failed { reason }) = journal.entries.last() {
         return error(format!("the runner gave up {during}: {reason}"));
     }
     let panic = complaints.iter().rev().find(|complaint| complaint.event.kind == Kind::Panic);
@@ -257,11 +220,6 @@ fn how_it_ended(
     ))
 }
 
-/// Says whether a run may be this machine's: one of the lab's was another's, whose boots and dumps are not here.
-fn runs_here(machine: &Machine) -> bool {
-    machine.lab.is_some() == std::env::var_os(LAB_VARIABLE).is_some()
-}
-
 /// Returns what the kernel said when it gave up, without the words that lab scanners look for.
 fn panic_text(panic: &Complaint) -> String {
     let line = &panic.event.first_line;
@@ -279,10 +237,10 @@ fn died(
 ) -> CaseResult {
     let mut case = CaseResult { complaints, ..plan.clone() };
     let timed = fs::read_to_string(run.join("samples.csv"))
-        .map(|text| text.lines().filter(|line| line.starts_with(&format!("{},", case.block))).count())
+        .map(|text| text.lines().filter(|line| line.starts_with(&format!("{},", case.name))).count())
         .unwrap_or(0);
     if timed > 0 {
-        evidence.notes.push(format!("samples.csv holds {timed} times of the unfinished case {}", case.block));
+        evidence.notes.push(format!("samples.csv holds {timed} times of the unfinished case {}", case.name));
     }
     case.verdict = match verdict::relax_lockup(&case) {
         Some((lockup, _)) => Verdict::new(

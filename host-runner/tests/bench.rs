@@ -159,7 +159,7 @@ fn fetches(bench: &mut Bench) {
 fn ten_million_lines(bench: &mut Bench, directory: &Path) {
     const LINES: usize = 10_000_000;
     let mut once = Vec::new();
-    for entry in std::fs::read_dir(root().join("host-runner/tests/logs")).expect("the corpus").flatten() {
+    for entry in std::fs::read_dir(root().join("crates/klog/tests/logs")).expect("the corpus").flatten() {
         once.extend(std::fs::read(entry.path()).expect("a log"));
         once.push(b'\n');
     }

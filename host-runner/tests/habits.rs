@@ -26,7 +26,7 @@ fn copy(from: &Path, to: &Path) {
 /// Makes a directory with what the documents' examples speak of: stored runs of Debian's 6.1 and 6.12.
 fn with_runs() -> tempfile::TempDir {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let runs = root().join("host-runner/tests/runs");
+    let runs = root().join("crates/record/tests/runs");
     for (kernel, place) in [
         ("debian-6.1", "before/one"),
         ("debian-6.1", "RUN"),

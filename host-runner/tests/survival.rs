@@ -4,8 +4,9 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use host_runner::result::{RunResult, Status};
-use host_runner::store;
+use record::result::RunResult;
+use record::status::Status;
+use record::store;
 use serde_json::Value;
 
 const WHY: &str = "QEMU runs and the kernel is in the cache";
@@ -103,7 +104,7 @@ fn a_panic_mid_storm_ends_with_a_verdict() {
     for part in ["event=soft_lockup", "icache_inval_pou", "the machine died during case 1G: event=panic"] {
         assert!(reason.contains(part), "{part} is not in {reason}");
     }
-    assert!(result.cases[0].exec.is_some(), "the finished case is whole");
+    assert!(result.cases[0].times().exec.is_some(), "the finished case is whole");
     assert_eq!(ended.code, Some(1), "{}", ended.printed);
     for word in ["Kernel panic", "BUG:", "Oops", "WARNING:"] {
         assert!(!ended.printed.contains(word), "{word} in {}", ended.printed);

@@ -3,10 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Failure, Outcome, USAGE, emit, emit_json};
-use crate::compare::baseline::Baseline;
-use crate::report::runs;
-use crate::store;
+use crate::answer::{Failure, Outcome, emit, emit_json};
+use record::exit::USAGE;
+use record::runs;
+use record::store;
+use report::compare::baseline::Baseline;
 
 /// What to do with the baseline.
 #[derive(clap::Args)]

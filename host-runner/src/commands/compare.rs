@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use super::{Failure, Outcome, USAGE, emit, emit_json};
-use crate::compare::baseline::Baseline;
-use crate::compare::{ALPHA, Change, Options, Platforms, compare, print};
-use crate::report::runs;
-use crate::result::RunResult;
+use crate::answer::{Failure, Outcome, emit, emit_json};
+use record::exit::USAGE;
+use record::result::RunResult;
+use record::runs;
+use report::compare::baseline::Baseline;
+use report::compare::{ALPHA, Change, Options, Platforms, compare, print};
 
 /// What to compare.
 #[derive(clap::Args)]

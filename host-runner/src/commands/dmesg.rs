@@ -6,11 +6,12 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::{Failure, Outcome, USAGE};
-use crate::evidence::attribution::{Attribution, attribute_all};
-use crate::evidence::message::Event;
-use crate::evidence::text;
-use crate::report::words::{quiet, quiet_json};
+use crate::answer::{Failure, Outcome};
+use klog::attribution::{Attribution, attribute_all};
+use klog::message::Event;
+use klog::quiet::{quiet, quiet_json};
+use klog::text;
+use record::exit::USAGE;
 
 /// Arguments of `faultline dmesg`.
 #[derive(Debug, clap::Args)]

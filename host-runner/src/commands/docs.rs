@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
 
-use super::{Cli, Command, plan, run};
-use crate::plan::suite;
+use crate::commands::{Cli, Command};
+use crate::invocation::unknown;
+use crate::plan_file;
+use crate::plans::request::Request;
 
 /// A command line as some file has it.
 struct Line {
@@ -101,14 +103,10 @@ fn check(words: &[String], whole: Whole) -> Result<(), String> {
             check(&inside, whole)
         }
         Command::Run(args) => match args.plan() {
-            Some([name, ..]) if suite::built_in(&name.to_string_lossy()).is_none() => {
-                if name.to_string_lossy().ends_with(".toml") {
-                    Ok(())
-                } else {
-                    Err(run::unknown(&name.to_string_lossy()))
-                }
+            Some([name, ..]) if plan_file::built_in(&name.to_string_lossy()).is_none() => {
+                if name.to_string_lossy().ends_with(".toml") { Ok(()) } else { Err(unknown(&name.to_string_lossy())) }
             }
-            Some(words) => plan::Request::of(words).map(drop).map_err(|failure| failure.message),
+            Some(words) => Request::of(words).map(drop).map_err(|failure| failure.message),
             None => Ok(()),
         },
         _ => Ok(()),

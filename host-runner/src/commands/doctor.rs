@@ -3,13 +3,14 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use super::{Failure, Outcome};
-use crate::doctor::{Answer, CpuKind, Dangers, Facts, Kvm, State, judge};
-use crate::evidence::detector::Detector;
-use crate::evidence::kmsg::Kmsg;
-use crate::evidence::machine::Machine;
-use crate::evidence::procfs;
-use crate::evidence::trace;
+use crate::answer::{Failure, Outcome};
+use scenarios::inspection::{CpuKind, Kvm};
+
+use crate::doctor::{Answer, Dangers, Facts, State, judge};
+use hostfacts::kmsg::Kmsg;
+use hostfacts::procfs;
+use hostfacts::trace;
+use record::machine::Machine;
 
 /// How to print.
 #[derive(clap::Args)]
@@ -62,10 +63,10 @@ fn print(out: &mut impl Write, answer: &Answer) -> io::Result<()> {
 
 fn gather() -> Facts {
     let root = Path::new("/");
-    let machine = Machine::read(kernel_log().as_deref());
+    let machine = hostfacts::machine::read(hostfacts::kmsg::boot_log().as_deref());
     let (kvm, cpu_kinds) = kvm(&machine);
     Facts {
-        detector: Detector::read(root),
+        detector: hostfacts::detector::read(root),
         kvm,
         cpu_kinds,
         tracing: trace::survey().map_err(|absent| (absent.to_string(), remedy(&absent))),
@@ -80,13 +81,15 @@ fn gather() -> Facts {
 
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 fn kvm(machine: &Machine) -> (Kvm, Vec<CpuKind>) {
-    use crate::scenario::inspect;
+    use scenarios::runner::inspect;
     let kvm = inspect::kvm();
-    let kinds = match (&kvm, inspect::image()) {
-        (Kvm::Present(_), Ok(image)) => inspect::cpu_kinds(machine, &image),
-        (Kvm::Present(_), Err(why)) => {
+    let image = crate::build::BUILD.payload;
+    let kinds = match &kvm {
+        Kvm::Present(_) if image.is_empty() => {
+            let why = scenarios::runner::session::Error::NoPayload.to_string();
             vec![CpuKind { midr: None, cpus: machine.cpus_online.clone(), guest: Err(why) }]
         }
+        Kvm::Present(_) => inspect::cpu_kinds(machine, image),
         _ => Vec::new(),
     };
     (kvm, kinds)
@@ -95,16 +98,6 @@ fn kvm(machine: &Machine) -> (Kvm, Vec<CpuKind>) {
 #[cfg(not(all(target_os = "linux", target_arch = "aarch64")))]
 fn kvm(_: &Machine) -> (Kvm, Vec<CpuKind>) {
     (Kvm::OtherArchitecture, Vec::new())
-}
-
-#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
-fn kernel_log() -> Option<String> {
-    crate::scenario::session::boot_log()
-}
-
-#[cfg(not(all(target_os = "linux", target_arch = "aarch64")))]
-fn kernel_log() -> Option<String> {
-    None
 }
 
 fn remedy(absent: &trace::Absent) -> Option<String> {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap_complete::Shell;
 
-use super::{Failure, Outcome, emit};
+use crate::answer::{Failure, Outcome, emit};
 
 /// Where to.
 #[derive(clap::Args)]
@@ -24,20 +24,20 @@ const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Zsh, Shell::Fish];
 /// # Errors
 ///
 /// If they cannot be written.
-pub fn run(args: &Args) -> Outcome {
+pub fn run(args: &Args, command: clap::Command) -> Outcome {
     let failed = |error: io::Error| Failure::harness(format!("cannot write to {}: {error}", args.directory.display()));
-    generate(&args.directory).map_err(failed)?;
+    generate(&args.directory, command).map_err(failed)?;
     emit(&format!("{}\n", args.directory.display()))?;
     Ok(0)
 }
 
-fn generate(directory: &Path) -> io::Result<()> {
+fn generate(directory: &Path, mut command: clap::Command) -> io::Result<()> {
     let (man, completions) = (directory.join("man"), directory.join("completions"));
     fs::create_dir_all(&man)?;
     fs::create_dir_all(&completions)?;
-    clap_mangen::generate_to(super::command(), &man)?;
+    clap_mangen::generate_to(command.clone(), &man)?;
     for shell in SHELLS {
-        clap_complete::generate_to(shell, &mut super::command(), "faultline", &completions)?;
+        clap_complete::generate_to(shell, &mut command, "faultline", &completions)?;
     }
     Ok(())
 }
@@ -49,10 +49,11 @@ mod tests {
     #[test]
     fn a_page_for_every_command_and_a_completion_for_every_shell() {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        generate(directory.path()).expect("writable");
+        let command = <crate::commands::Cli as clap::CommandFactory>::command();
+        generate(directory.path(), command.clone()).expect("writable");
         let read = |name: &str| fs::read_to_string(directory.path().join(name)).expect(name);
         assert!(read("man/faultline.1").contains("faultline\\-run(1)"));
-        for shown in super::super::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+        for shown in command.get_subcommands().filter(|command| !command.is_hide_set()) {
             assert!(read(&format!("man/faultline-{}.1", shown.get_name())).contains(".SH SYNOPSIS"));
         }
         assert!(read("man/faultline-run-relax.1").contains("watchdog\\-thresh"));

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{Outcome, emit, emit_json, no_runs_in};
-use crate::report::formats::platform_name;
-use crate::report::runs::entries;
-use crate::report::table;
-use crate::{store, suite};
+use crate::answer::{Outcome, emit, emit_json, no_runs_in};
+use record::runs::entries;
+use record::store;
+use record::summary::{self, Summary};
+use report::table;
 
 /// Which runs.
 #[derive(clap::Args)]
@@ -68,7 +68,7 @@ fn entry(path: PathBuf) -> Entry {
         reason,
         steps: Vec::new(),
     };
-    if suite::is_plan(&path) {
+    if summary::is_plan(&path) {
         let steps: Vec<_> = entries(&path).into_iter().map(self::entry).collect();
         let kernel = steps.first().and_then(|step| step.kernel.clone());
         let platform = steps.first().and_then(|step| step.platform);
@@ -84,7 +84,7 @@ fn entry(path: PathBuf) -> Entry {
             status: result.verdict.status.name(),
             scenario: Some(result.title().to_owned()),
             kernel: Some(result.machine.kernel_release),
-            platform: Some(platform_name(result.machine.platform)),
+            platform: Some(result.machine.platform.name()),
             started: Some(result.run.started),
             reason: result.verdict.reason,
             steps: Vec::new(),
@@ -94,10 +94,10 @@ fn entry(path: PathBuf) -> Entry {
 
 /// Returns what is known of a plan besides its runs.
 fn plan(path: &Path, empty: impl Fn(&'static str, String) -> Entry) -> Entry {
-    if !path.join(suite::SUMMARY).is_file() {
+    if !path.join(summary::SUMMARY).is_file() {
         return empty("died", "no summary: the machine or the plan died (faultline recover closes it)".into());
     }
-    match store::read_versioned::<suite::Summary>(&path.join(suite::SUMMARY)) {
+    match store::read_versioned::<Summary>(&path.join(summary::SUMMARY)) {
         Err(error) => empty("unreadable", error.to_string()),
         Ok(summary) => Entry {
             scenario: Some(summary.plan),

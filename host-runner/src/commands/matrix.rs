@@ -5,13 +5,14 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::lab::{complete, failure};
-use super::{Failure, Outcome, emit, emit_json};
-use crate::lab::{self, Emulator, GuestExit, Interrupt, Options, Qemu};
-use crate::report::html::{Source, pictures};
-use crate::result::{RunResult, Status};
-use crate::store;
-use crate::verdict::policy::Class;
+use crate::answer::{Failure, Outcome, emit, emit_json};
+use crate::lab_runs::{self, failure};
+use lab::{Emulator, GuestExit, Interrupt, Options, Qemu};
+use record::result::{L1Ip, RunResult};
+use record::status::Status;
+use record::store;
+use report::html::{Source, pictures};
+use scenarios::policy::findings::{Class, Conclusion};
 
 /// Where the table goes.
 #[derive(clap::Args)]
@@ -180,7 +181,7 @@ fn draw(directory: &Path, rows: &[(Cell, String, Row)]) -> Result<(), Failure> {
     let shown = |cell: &Cell| (cell.cpu, cell.mode, cell.guest_ctr, cell.qemu) == (THOROUGH[0], 0, None, None);
     let results: Vec<_> =
         rows.iter().filter(|(cell, ..)| shown(cell)).filter_map(|(.., row)| row.result.as_ref()).collect();
-    let sources: Vec<_> = results.iter().map(|result| Source::new(result, "", "")).collect();
+    let sources: Vec<_> = results.iter().map(|result| Source::new(scenarios::viewed(result), "", "")).collect();
     let pictures = pictures(&sources);
     if !pictures.is_empty() {
         fs::create_dir_all(directory)
@@ -219,18 +220,14 @@ fn try_cell(cell: &Cell, args: &Args) -> Result<Row, Failure> {
     let mut argv = vec!["run", "policy", "--quiet", "--hugepages", "--blocks", PAGES[cell.pages].2];
     argv.extend(cell.guest_ctr.into_iter().flat_map(|fields| ["--guest-ctr", fields]));
     let argv: Vec<_> = argv.into_iter().map(OsString::from).collect();
-    let outcomes = lab::run(&cell.options(args), &argv).map_err(failure)?;
-    complete(&outcomes)?;
-    let Some(outcome) = outcomes.first() else { return Ok(Row::without(Status::Error, "nothing was run")) };
-    if let Some(exit @ GuestExit::DidNotBoot(_)) = &outcome.exit {
+    let runs = lab_runs::run(&cell.options(args), &argv)?;
+    let Some(run) = runs.into_iter().next() else { return Ok(Row::without(Status::Error, "nothing was run")) };
+    if let Some(exit @ GuestExit::DidNotBoot(_)) = &run.exit {
         return Ok(Row::without(Status::Skip, exit.to_string()));
     }
-    match outcome.run_dir.as_deref().map(store::read) {
-        Some(Ok(result)) if !result.recovered => Ok(Row { result: Some(result.clone()), ..judge(cell, &result) }),
-        _ => {
-            let how = outcome.exit.as_ref().map_or_else(|| "no result".into(), ToString::to_string);
-            Ok(Row::without(Status::Fail, how))
-        }
+    match run.result {
+        Some(result) if !result.recovered => Ok(Row { result: Some(result.clone()), ..judge(cell, &result) }),
+        _ => Ok(Row::without(Status::Fail, run.ended.unwrap_or_else(|| "no result".into()))),
     }
 }
 
@@ -240,9 +237,9 @@ fn judge(cell: &Cell, result: &RunResult) -> Row {
         let why = result.cases.first().map_or(&result.verdict, |case| &case.verdict);
         return Row::without(if why.status == Status::Skip { Status::Skip } else { Status::Error }, why.reason.clone());
     };
-    let geometry = format!("{} B {}", vcpu.imin_line_bytes, vcpu.l1ip);
-    let policy = result.policy.as_ref();
-    let name = policy.map_or("none inferred", |policy| policy.class.name());
+    let geometry = format!("{} B {}", vcpu.imin_line_bytes, vcpu.l1ip.name());
+    let class = result.conclusion.get::<Conclusion>().map(|policy| policy.class);
+    let name = class.map_or("none inferred", Class::name);
     let row = |status, reason: String| Row {
         geometry: geometry.clone(),
         policy: name.into(),
@@ -251,18 +248,18 @@ fn judge(cell: &Cell, result: &RunResult) -> Row {
     if vcpu.dic {
         return row(Status::Skip, "DIC: there is no maintenance to see".into());
     }
-    let aliasing = vcpu.l1ip != abi::ctr::L1Ip::Pipt.name();
+    let aliasing = vcpu.l1ip != L1Ip::Pipt;
     let expected = if aliasing { Class::AlwaysAll } else { KERNELS[cell.kernel].1 };
     let run: Vec<_> =
         result.cases.iter().filter(|case| case.verdict.status != Status::Skip || case.counted.is_some()).collect();
-    let counted = |case: &&&crate::result::CaseResult| {
+    let counted = |case: &&&record::case::CaseResult| {
         case.counted.as_ref().is_some_and(|counted| counted.faults > 0 && !counted.agrees_with.is_empty())
     };
     let exact = run.iter().filter(counted).count();
     let reason = format!("{exact} of {} block sizes counted as predicted", result.cases.len());
-    if policy.is_some_and(|policy| policy.class == expected) && exact == result.cases.len() {
+    if class == Some(expected) && exact == result.cases.len() {
         let note = match &vcpu.shown {
-            Some(shown) => format!("; the guest reads CTR_EL0 {} in place of {}", shown.ctr_el0, vcpu.ctr_el0),
+            Some(shown) => format!("; the guest reads CTR_EL0 {:#x} in place of {:#x}", shown.ctr_el0, vcpu.ctr_el0),
             None if aliasing => "; virtually indexed: by line is never exercised".into(),
             None => String::new(),
         };

@@ -1,42 +1,33 @@
-//! The command line: one file per command. Nothing here knows KVM or the kernel log.
+//! The command line: one file per command.
 
-pub mod baseline;
-pub mod compare;
-pub mod dmesg;
+mod baseline;
+mod compare;
+mod dmesg;
 #[cfg(test)]
 mod docs;
-pub mod doctor;
-pub mod generate;
-pub mod lab;
-pub mod list;
-pub mod matrix;
-pub mod plan;
-pub mod project;
-pub mod prune;
-pub mod recover;
-pub mod replay;
-pub mod report;
-pub mod reproduce;
-pub mod reproduce_patch;
-pub mod restore;
-pub mod run;
-pub mod show;
+mod doctor;
+mod generate;
+mod lab;
+mod list;
+mod matrix;
+mod project;
+mod prune;
+mod recover;
+mod report;
+mod reproduce;
+mod reproduce_patch;
+mod restore;
+mod run;
+mod show;
 
 use std::ffi::OsString;
-use std::io::{self, Write};
-use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use klog::quiet::quiet_lines;
+use record::exit::{INTERRUPTED, USAGE};
 
-use crate::report::words::{quiet_json, quiet_lines};
-
-/// Exit code of wrong usage, as in sysexits.h.
-pub const USAGE: u8 = 64;
-/// Exit code of a failure of the tool or of what it needs, `EX_SOFTWARE`.
-pub const HARNESS: u8 = 70;
-/// Exit code after SIGINT, as shells have it.
-pub const INTERRUPTED: u8 = 130;
+use crate::answer::Failure;
 
 /// Reproduces KVM/arm64's I-cache soft lockup and checks what stage-2 cache maintenance does.
 ///
@@ -89,65 +80,6 @@ enum Command {
     Generate(generate::Args),
 }
 
-/// Returns the definition of the command line.
-pub fn command() -> clap::Command {
-    Cli::command()
-}
-
-/// Why a command ended without a verdict: one line for the user, and the exit code.
-#[derive(Debug)]
-pub struct Failure {
-    message: String,
-    code: u8,
-}
-
-impl Failure {
-    /// Returns a failure with this exit code.
-    pub fn new(code: u8, message: impl ToString) -> Self {
-        Self { message: message.to_string(), code }
-    }
-
-    /// Returns what an error of the command line's parser means, which prints itself: help is one, too.
-    pub fn clap(error: &clap::Error) -> Self {
-        // Printing fails only where nobody reads.
-        let _ = error.print();
-        Self::new(if error.use_stderr() { USAGE } else { 0 }, "")
-    }
-
-    /// Returns a failure of the tool or of what it needs.
-    pub fn harness(message: impl ToString) -> Self {
-        Self::new(HARNESS, message)
-    }
-}
-
-/// What commands return: an exit code, or a line and an exit code.
-pub type Outcome = Result<u8, Failure>;
-
-/// Prints what a command found. A reader that closes the pipe is no failure.
-///
-/// # Errors
-///
-/// If standard output cannot be written.
-pub fn emit(text: &str) -> Result<(), Failure> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure::harness(format!("cannot write to standard output: {error}")))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Prints what a command found, for programs.
-///
-/// # Errors
-///
-/// As [`emit`].
-pub fn emit_json(answer: &impl serde::Serialize) -> Result<(), Failure> {
-    let json = serde_json::to_string_pretty(answer).map_err(Failure::harness)?;
-    emit(&(quiet_json(&json).into_owned() + "\n"))
-}
-
 /// Parses the command line and runs the command.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -183,7 +115,7 @@ pub fn main() -> ExitCode {
         Command::Report(args) => report::run(&args),
         Command::Baseline(args) => baseline::run(&args),
         Command::Prune(args) => prune::run(&args),
-        Command::Generate(args) => generate::run(&args),
+        Command::Generate(args) => generate::run(&args, Cli::command()),
     };
     let code = match outcome {
         Ok(code) => code,
@@ -195,14 +127,6 @@ pub fn main() -> ExitCode {
         }
     };
     ExitCode::from(if bisect { for_bisect(code) } else { code })
-}
-
-/// Returns what a command says that was pointed at a directory which cannot be read.
-fn no_runs_in(directory: &Path) -> impl Fn(io::Error) -> Failure {
-    move |error| {
-        let directory = directory.display();
-        Failure::new(USAGE, format!("cannot read {directory}: {error}: name the directory of your runs"))
-    }
 }
 
 /// Says whether a command line that cannot be parsed is one for `git bisect run`.
@@ -227,7 +151,7 @@ mod tests {
 
     #[test]
     fn the_command_line_is_sound() {
-        command().debug_assert();
+        Cli::command().debug_assert();
     }
 
     /// Returns the commands that do something, with their full names.
@@ -241,14 +165,14 @@ mod tests {
     #[test]
     fn whatever_prints_a_table_prints_json() {
         let without = |command: &clap::Command| command.get_arguments().all(|argument| argument.get_id() != "json");
-        let leaves = leaves(&command(), "");
+        let leaves = leaves(&Cli::command(), "");
         let without: Vec<_> = leaves.iter().filter(|(_, command)| without(command)).map(|(name, _)| name).collect();
         assert_eq!(without, ["report"], "its answer is a page");
     }
 
     #[test]
     fn only_verdicts_say_good_or_bad() {
-        let codes = [0, 1, 4, HARNESS, 124, USAGE, INTERRUPTED].map(for_bisect);
+        let codes = [0, 1, 4, record::exit::HARNESS, 124, USAGE, INTERRUPTED].map(for_bisect);
         assert_eq!(codes, [0, 1, 125, 125, 125, 192, 130]);
     }
 }

@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 
-use super::{Outcome, emit, emit_json};
-use crate::projection::{Cost, Headroom, lines};
-use crate::report::table::{thousands, time};
-use crate::size::Size;
+use crate::answer::{Outcome, emit, emit_json};
+use scenarios::projection::{Cost, Headroom, lines};
+use units::size::Size;
+use units::text::{thousands, time};
 
 /// A machine and a storm.
 #[derive(clap::Args)]

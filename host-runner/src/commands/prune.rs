@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Failure, Outcome, emit, emit_json, no_runs_in};
-use crate::report::runs::entries;
-use crate::store::{self, Error};
-use crate::suite::{SUMMARY, Summary};
+use crate::answer::{Failure, Outcome, emit, emit_json, no_runs_in};
+use record::runs::entries;
+use record::store::{self, Error};
+use record::summary::{SUMMARY, Summary};
 
 /// How many to keep, and where.
 #[derive(clap::Args)]
@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn the_newest_the_dead_and_what_is_not_ours_stay() {
-        const TESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/");
+        const TESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/record/tests/");
         let stored = |name: &str| fs::read_to_string(TESTS.to_owned() + name).expect("it is stored");
         let (result, summary) = (stored("runs/debian-6.12/result.json"), stored("endings/night/summary.json"));
         let results = tempfile::tempdir().expect("a temporary directory");

@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{Failure, Outcome, emit, emit_json, no_runs_in};
-use crate::lab;
-use crate::recover::{self, Witness};
-use crate::report::{self, subject::Subject, words::quiet};
-use crate::result::{Status, Verdict};
+use crate::answer::{Failure, Outcome, emit, emit_json, no_runs_in};
+use crate::recover;
 use crate::suite;
+use klog::quiet::quiet;
+use record::journal::WitnessedEnd;
+use record::status::{Status, Verdict};
+use report::subject::Subject;
 
 /// Which runs.
 #[derive(clap::Args)]
@@ -54,12 +55,13 @@ pub fn run(args: &Args) -> Outcome {
     }
     let (mut worst, mut failed, mut closed) = (Status::Pass, None, Vec::new());
     for path in &dead {
-        match recover::close(path, &Witness::default()) {
+        match recover::close(path, &WitnessedEnd::default()) {
             Ok(result) => {
-                report::formats::write_all(path, &Subject::from(&result)).map_err(Failure::harness)?;
+                report::formats::write_all(path, &Subject::from(scenarios::viewed(&result)))
+                    .map_err(Failure::harness)?;
                 if !args.json {
                     // A closed pipe is the reader's choice; the result is on disk.
-                    let _ = report::table::print(&mut std::io::stdout(), &[&result]);
+                    let _ = report::table::print(&mut std::io::stdout(), &[scenarios::viewed(&result)]);
                 }
                 closed.push(Closed::new(path, &result.verdict));
                 worst = worst.max(result.verdict.status);

@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-use super::{Failure, Outcome, USAGE};
-use crate::report::html::fleet::{Entry, fleet};
-use crate::report::html::{Source, number_namesakes, pictures, report};
-use crate::report::runs::{self, Stored};
-use crate::store;
+use crate::answer::{Failure, Outcome};
+use record::exit::USAGE;
+use record::runs::{self, Stored};
+use record::store;
+use report::html::fleet::{Entry, fleet};
+use report::html::{Source, number_namesakes, pictures, report};
 
 /// Which runs, and where to.
 #[derive(clap::Args)]
@@ -40,13 +41,13 @@ pub fn run(args: &Args) -> Outcome {
         None => with_sources(&args.runs, report)?,
     };
     if args.output.as_os_str() == "-" {
-        super::emit(&page)?;
+        crate::answer::emit(&page)?;
         return Ok(0);
     }
     store::replace(&args.output, page.as_bytes()).map_err(|error| {
         Failure::harness(format!("cannot write {}: {error}: name another file with -o", args.output.display()))
     })?;
-    super::emit(&format!("{}\n", args.output.display()))?;
+    crate::answer::emit(&format!("{}\n", args.output.display()))?;
     Ok(0)
 }
 
@@ -60,7 +61,7 @@ fn write_pictures(directory: &Path, names: &[String]) -> Outcome {
     for (name, text) in pictures {
         let path = directory.join(name);
         store::replace(&path, text.as_bytes()).map_err(|error| failed(&path, error))?;
-        super::emit(&format!("{}\n", path.display()))?;
+        crate::answer::emit(&format!("{}\n", path.display()))?;
     }
     Ok(0)
 }
@@ -77,7 +78,7 @@ fn with_sources<T>(names: &[String], make: impl FnOnce(&[Source<'_>]) -> T) -> R
             let read = |name: &str| fs::read(run.dir.join(name)).map(|b| String::from_utf8_lossy(&b).into_owned());
             // A result alone, as out of an archive, makes a report too.
             let (samples, kmsg) = (read("samples.csv").unwrap_or_default(), read("kmsg.raw").unwrap_or_default());
-            Source::new(&run.result, &samples, &kmsg)
+            Source::new(scenarios::viewed(&run.result), &samples, &kmsg)
         })
         .collect();
     number_namesakes(&mut sources);

@@ -3,11 +3,12 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use super::lab::{Run, complete, cpu, failure};
-use super::{Failure, Outcome, emit_json};
-use crate::lab::{self, Options, Qemu};
-use crate::report::words::quiet;
-use crate::{report, store, verdict};
+use klog::quiet::quiet;
+use lab::{Options, Qemu};
+use record::reproduction::reproduction;
+
+use crate::answer::{Failure, Outcome, emit_json};
+use crate::lab_runs::{self, cpu, failure};
 
 /// Which kernels, and on what.
 #[derive(clap::Args)]
@@ -63,40 +64,26 @@ pub fn run(args: &Args) -> Outcome {
     };
     let argv = ["run", "relax", "--quiet", "--watchdog-thresh", "1", "--hugepages", "--blocks", &args.blocks]
         .map(OsString::from);
-    let outcomes = lab::run(&options, &argv).map_err(failure)?;
     if args.dry_run {
+        lab_runs::boot(&options, &argv).map_err(failure)?;
         return Ok(0);
     }
-    complete(&outcomes)?;
-    let mut results = Vec::new();
-    for outcome in &outcomes {
-        let Some(path) = &outcome.run_dir else { continue };
-        match store::read(path) {
-            Ok(result) => results.push(result),
-            Err(error) => {
-                let how = outcome.exit.as_ref().map(ToString::to_string).unwrap_or_default();
-                return Err(Failure::harness(format!(
-                    "NOT REPRODUCED: {} gave no result: {how} ({error})",
-                    outcome.kernel
-                )));
-            }
-        }
-    }
+    let runs = lab_runs::run(&options, &argv)?;
+    let results = runs.iter().map(lab_runs::LabRun::required).collect::<Result<Vec<_>, _>>()?;
     let [before, after] = results.as_slice() else {
         return Err(Failure::harness("NOT REPRODUCED: two runs are needed"));
     };
-    let reproduction = verdict::reproduction(before, after);
+    let reproduction = reproduction(before, after);
     let word = if reproduction.reproduced { "REPRODUCED" } else { "NOT REPRODUCED" };
     let code = u8::from(!reproduction.reproduced);
     if args.json {
-        let runs: Vec<_> = outcomes.iter().map(Run::new).collect();
         emit_json(&serde_json::json!({ "verdict": word, "reason": reproduction.reason, "runs": runs }))?;
         return Ok(code);
     }
     // A closed pipe is the reader's choice; both results are on disk.
-    let _ = report::table::print(&mut std::io::stdout(), &[before, after]);
-    for outcome in &outcomes {
-        println!("{}", outcome.run_dir.as_deref().unwrap_or(&args.results).display());
+    let _ = report::table::print(&mut std::io::stdout(), &[scenarios::viewed(before), scenarios::viewed(after)]);
+    for run in &runs {
+        println!("{}", run.path.as_deref().unwrap_or(&args.results).display());
     }
     println!();
     println!("{word}: {}", quiet(&reproduction.reason));

@@ -4,14 +4,15 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use super::lab::{Run, complete, cpu, failure};
-use super::{Failure, Outcome, emit_json};
-use crate::lab::{self, Options, Qemu};
-use crate::report::table::{self, columns, headline, time};
-use crate::result::RunResult;
-use crate::store;
-use crate::verdict::patch::{Kernels, judge, races};
-use crate::verdict::relax_lockup;
+use lab::{Options, Qemu};
+use record::result::RunResult;
+use record::verdict::relax_lockup;
+use report::table::{self, columns, headline};
+use units::text::time;
+
+use crate::answer::{Failure, Outcome, emit_json};
+use crate::lab_runs::{self, LabRun, cpu, failure};
+use crate::patch::{Kernels, judge, races};
 
 /// Which kernels, and on what.
 #[derive(clap::Args)]
@@ -113,24 +114,23 @@ pub fn run(args: &Args) -> Outcome {
         volume: args.volume,
         ..Options::for_kernel(&args.by_line)
     };
-    let outcomes = lab::run(&options, &args.plan.argv()).map_err(failure)?;
     if args.dry_run {
+        lab_runs::boot(&options, &args.plan.argv()).map_err(failure)?;
         return Ok(0);
     }
-    complete(&outcomes)?;
-    let results: Vec<RunResult> = outcomes.iter().map(|outcome| read(outcome, args)).collect::<Result<_, _>>()?;
+    let runs = lab_runs::run(&options, &args.plan.argv())?;
+    let results: Vec<RunResult> = runs.iter().map(named).collect::<Result<_, _>>()?;
     let (compared, none) = results.split_at(args.fixed.len() + 1);
     let [by_line, fixed @ ..] = compared else { return Err(Failure::harness("NOT REPRODUCED: nothing was run")) };
     let findings = judge(&Kernels { by_line, fixed, none: none.first() });
     let code = u8::from(!findings.iter().all(|finding| finding.holds));
     if args.json {
-        let runs: Vec<_> = outcomes.iter().map(Run::new).collect();
         emit_json(&serde_json::json!({ "findings": findings, "runs": runs }))?;
         return Ok(code);
     }
     // A closed pipe is the reader's choice; the results are on disk.
     let _ = print(&results, args.plan);
-    for path in outcomes.iter().filter_map(|outcome| outcome.run_dir.as_deref()) {
+    for path in runs.iter().filter_map(|run| run.path.as_deref()) {
         println!("{}", path.display());
     }
     println!();
@@ -140,21 +140,17 @@ pub fn run(args: &Args) -> Outcome {
     Ok(code)
 }
 
-/// Reads a kernel's result and names it as it was asked for: all of them have the same release.
-fn read(outcome: &lab::Outcome, args: &Args) -> Result<RunResult, Failure> {
-    let path = outcome.run_dir.as_deref().unwrap_or(&args.results);
-    let mut result = store::read(path).map_err(|error| {
-        let how = outcome.exit.as_ref().map(ToString::to_string).unwrap_or_default();
-        Failure::harness(format!("NOT REPRODUCED: {} gave no result: {how} ({error})", outcome.kernel))
-    })?;
-    result.machine.kernel_release.clone_from(&outcome.kernel);
+/// Returns a kernel's result, named as the user named the kernel: all of them have the same release.
+fn named(run: &LabRun) -> Result<RunResult, Failure> {
+    let mut result = run.required()?.clone();
+    result.machine.kernel_release.clone_from(&run.kernel);
     Ok(result)
 }
 
 fn print(results: &[RunResult], plan: Plan) -> io::Result<()> {
     let out = &mut io::stdout().lock();
     if plan == Plan::SmallBlocks {
-        return table::print(out, &results.iter().collect::<Vec<_>>());
+        return table::print(out, &results.iter().map(scenarios::viewed).collect::<Vec<_>>());
     }
     if let Some(line) = results.first().map(headline) {
         // The kernel is in the table.
@@ -173,7 +169,7 @@ fn print_races(out: &mut impl Write, results: &[RunResult]) -> io::Result<()> {
         let lockup = relax_lockup(case).and_then(|(lockup, _)| lockup.event.seconds);
         rows.push([
             run.machine.kernel_release.clone(),
-            case.block.to_string(),
+            case.name.clone(),
             case.vcpus.to_string(),
             time(storm.worst_ns),
             storm.growth.map_or_else(dash, |growth| format!("{growth:.2}")),
@@ -191,7 +187,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::report::html::{Source, pictures};
+    use report::html::{Source, pictures};
 
     /// What `make reference` committed is what its results make: table, pictures, and what they show.
     #[test]
@@ -200,9 +196,11 @@ mod tests {
         let text = |name: &str| std::fs::read_to_string(reference.join(name)).expect("it is committed");
         let mut results = ["by-line", "upton", "shan", "none"].map(|name| {
             let path = reference.join(format!("reproduce-patch/{name}.json"));
-            crate::report::runs::load_one(&path.to_string_lossy()).expect("a result").result
+            record::runs::load_one(&path.to_string_lossy()).expect("a result").result
         });
-        for (name, picture) in pictures(&results.each_ref().map(|result| Source::new(result, "", ""))) {
+        for (name, picture) in
+            pictures(&results.each_ref().map(|result| Source::new(scenarios::viewed(result), "", "")))
+        {
             if std::env::var_os("UPDATE_EXPECTED").is_some() {
                 std::fs::write(reference.join(format!("reproduce-patch/{name}")), &picture).expect("writable");
             }

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{Failure, Outcome, emit, emit_json};
-use crate::evidence::guard::{self, Recovery};
-use crate::evidence::trace;
+use crate::answer::{Failure, Outcome, emit, emit_json};
+use hostfacts::guard::{self, Recovery};
+use hostfacts::trace;
 
 /// How to print.
 #[derive(clap::Args)]

@@ -3,10 +3,15 @@
 use std::io;
 use std::path::Path;
 
-use super::{Failure, Outcome, USAGE, emit};
-use crate::report::formats::{self, Format};
-use crate::report::subject::Subject;
-use crate::report::{runs, table};
+use crate::answer::{Failure, Outcome, emit};
+use record::exit::USAGE;
+use record::format::Format;
+use record::runs;
+use record::summary::{SUMMARY, Stored, read};
+use report::formats;
+use report::subject::Subject;
+use report::table;
+
 use crate::suite;
 
 /// Which runs, and how.
@@ -32,7 +37,7 @@ pub fn run(args: &Args) -> Outcome {
     let format = if args.json { Format::Json } else { args.format };
     let mut out = Vec::new();
     let written = match plan(&args.runs)? {
-        Some(plan) => formats::print(&mut out, format, &plan.subject()),
+        Some(plan) => formats::print(&mut out, format, &suite::subject(&plan)),
         None => of_runs(&mut out, &args.runs, format)?,
     };
     written.map_err(|error: io::Error| Failure::harness(error))?;
@@ -41,13 +46,13 @@ pub fn run(args: &Args) -> Outcome {
 }
 
 /// Returns the plan, if that is what is to be printed.
-fn plan(names: &[String]) -> Result<Option<suite::Stored>, Failure> {
+fn plan(names: &[String]) -> Result<Option<Stored>, Failure> {
     let [name] = names else { return Ok(None) };
     let directory = Path::new(name);
-    if !directory.join(suite::SUMMARY).is_file() {
+    if !directory.join(SUMMARY).is_file() {
         return Ok(None);
     }
-    suite::read(directory).map(Some).map_err(|error| Failure::new(USAGE, error))
+    read(directory).map(Some).map_err(|error| Failure::new(USAGE, error))
 }
 
 fn of_runs(out: &mut Vec<u8>, names: &[String], format: Format) -> Result<io::Result<()>, Failure> {
@@ -55,10 +60,10 @@ fn of_runs(out: &mut Vec<u8>, names: &[String], format: Format) -> Result<io::Re
     for name in names {
         found.extend(runs::load(name).map_err(|error| Failure::new(USAGE, error))?);
     }
-    let results: Vec<_> = found.iter().map(|stored| &stored.result).collect();
-    match (format, results.as_slice()) {
-        (Format::Human, results) => Ok(table::print(out, results)),
-        (format, [run]) => Ok(formats::print(out, format, &Subject::from(*run))),
+    let views: Vec<_> = found.iter().map(|stored| scenarios::viewed(&stored.result)).collect();
+    match (format, views.as_slice()) {
+        (Format::Human, views) => Ok(table::print(out, views)),
+        (format, [run]) => Ok(formats::print(out, format, &Subject::from(run.clone()))),
         (_, several) => {
             Err(Failure::new(USAGE, format!("that format takes one run or one plan, these are {}", several.len())))
         }

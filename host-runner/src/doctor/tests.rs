@@ -1,20 +1,22 @@
-use super::*;
-use crate::evidence::detector::Counters;
-use crate::evidence::machine::{HugepagePool, TransparentHugepages};
+use record::result::VcpuFacts;
+
+use crate::doctor::*;
+use record::detector::Counters;
+use record::machine::{HugepagePool, TransparentHugepages};
 
 /// Changes the facts of a machine on which all is well.
 type Break = fn(&mut Facts);
 
-fn vcpu(dic: bool, l1ip: &str) -> VcpuFacts {
+fn vcpu(dic: bool, l1ip: L1Ip) -> VcpuFacts {
     VcpuFacts {
-        midr_el1: "0x0".into(),
-        ctr_el0: "0x8444c004".into(),
-        clidr_el1: "0x0".into(),
+        midr_el1: 0,
+        ctr_el0: 0x8444_c004,
+        clidr_el1: 0,
         imin_line_bytes: 64,
         dmin_line_bytes: 64,
         idc: false,
         dic,
-        l1ip: l1ip.into(),
+        l1ip,
         cntfrq_hz: 1,
         resolution_ticks: 1,
         shown: None,
@@ -44,7 +46,7 @@ fn good() -> Facts {
             ..Detector::unknown()
         },
         kvm: Kvm::Present(Limits { ipa_bits: 44, max_vcpus: 64, fwb: Some(true) }),
-        cpu_kinds: vec![kind(Ok(vcpu(false, "PIPT")))],
+        cpu_kinds: vec![kind(Ok(vcpu(false, L1Ip::Pipt)))],
         tracing: Ok(Survey { icache: Some("a"), dcache: Some("b") }),
         no_kernel_log: None,
         dangers: Dangers::default(),
@@ -70,8 +72,8 @@ fn cannot_show() {
     let cases: [(Break, &str); 5] = [
         (|f| f.kvm = Kvm::OtherArchitecture, "arm64"),
         (|f| f.kvm = Kvm::Absent("no /dev/kvm".into()), "no /dev/kvm"),
-        (|f| f.cpu_kinds = vec![kind(Ok(vcpu(true, "PIPT")))], "DIC is 1"),
-        (|f| f.cpu_kinds = vec![kind(Ok(vcpu(false, "VIPT")))], "not PIPT"),
+        (|f| f.cpu_kinds = vec![kind(Ok(vcpu(true, L1Ip::Pipt)))], "DIC is 1"),
+        (|f| f.cpu_kinds = vec![kind(Ok(vcpu(false, L1Ip::Vipt)))], "not PIPT"),
         (|f| f.detector.soft = Watching::NotAvailable, "no soft lockup detector"),
     ];
     for (change, why) in cases {
@@ -83,7 +85,7 @@ fn cannot_show() {
 
 #[test]
 fn one_kind_without_dic_is_enough() {
-    let mixed = |f: &mut Facts| f.cpu_kinds = vec![kind(Ok(vcpu(true, "PIPT"))), kind(Ok(vcpu(false, "PIPT")))];
+    let mixed = |f: &mut Facts| f.cpu_kinds = vec![kind(Ok(vcpu(true, L1Ip::Pipt))), kind(Ok(vcpu(false, L1Ip::Pipt)))];
     assert_eq!(outcome(mixed).0, 0);
 }
 

@@ -1,15 +1,17 @@
-//! What the kernel said around a run's death: kmsg.raw, the serial console, pstore.
+//! The kernel's words around a run's death: kmsg.raw, the serial console, pstore.
 
 use std::fs;
 use std::io::{BufRead, Cursor};
 use std::path::Path;
 
-use super::{begins, pstore, runs_here};
-use crate::evidence::kmsg::KmsgRecord;
-use crate::evidence::machine::Machine;
-use crate::evidence::message::{Event, Kind, Parser};
-use crate::evidence::text;
-use crate::result::{CaseResult, Complaint};
+use klog::kmsg::KmsgRecord;
+use klog::message::{Event, Kind, Parser};
+use klog::text;
+use record::case::{CaseResult, Complaint};
+use record::journal::begins;
+use record::machine::{LAB_VARIABLE, Machine};
+
+use crate::recover::pstore;
 
 /// The runner's copy of the kernel log.
 const KMSG: &str = "kmsg.raw";
@@ -99,7 +101,7 @@ impl KernelLog {
 
     /// Takes dumps that are no older than the run's last sign of life.
     fn pstore(&mut self, run: &Path, mark: Option<&str>) -> Vec<Event> {
-        let Some(last_sign) = pstore::modified(&run.join(crate::journal::FILE)) else { return Vec::new() };
+        let Some(last_sign) = pstore::modified(&run.join(record::journal::FILE)) else { return Vec::new() };
         let places = pstore::PLACES.map(Path::new);
         let dumps = pstore::read(&places, last_sign);
         if dumps.files == 0 {
@@ -153,4 +155,9 @@ fn merge(events: &mut Vec<Event>, others: Vec<Event>) {
 fn known(event: &Event, done: &[CaseResult]) -> bool {
     let mut complaints = done.iter().flat_map(|case| &case.complaints);
     complaints.any(|complaint| same(&complaint.event, event) && complaint.event.timestamp_usec == event.timestamp_usec)
+}
+
+/// Says whether a run may be this machine's: one of the lab's was another's, whose boots and dumps are not here.
+pub fn runs_here(machine: &Machine) -> bool {
+    machine.lab.is_some() == std::env::var_os(LAB_VARIABLE).is_some()
 }

@@ -1,49 +1,49 @@
-use super::*;
-use crate::plan::blocks::Block;
-use crate::result::Predicted;
-use crate::size::Size;
+use crate::recover::*;
+use record::maintenance::Predicted;
+use record::memory::MemoryKind;
+use units::size::Size;
 
-const G1: Block = Block::Hugetlb(Size(1 << 30));
+const G1: MemoryKind = MemoryKind::Hugetlb(Size(1 << 30));
 
 /// A run directory in which a case of 1G was under way, a page case was over, and thp was still to come.
 struct Dead(tempfile::TempDir);
 
-fn case(block: Block) -> CaseResult {
-    CaseResult { block_bytes: 4096, ..CaseResult::not_run(block, 2, Sharing::Distinct) }
+fn case(kind: MemoryKind) -> CaseResult {
+    CaseResult::on(kind, 2)
 }
 
 fn tool() -> Tool {
     Tool { version: "1".into(), commit: "c".into(), peak_resident_kib: None }
 }
 
-fn steps(boot_id: &str) -> Vec<Step> {
+fn steps(boot_id: &str) -> Vec<Entry> {
     let done = CaseResult {
         verdict: Verdict::new(Status::Pass, "permission faults"),
-        predicted: Predicted { by_line: 64, capped: 64 },
-        ..case(Block::Page)
+        predicted: Some(Predicted { by_line: 64, capped: 64 }),
+        ..case(MemoryKind::Page)
     };
     let command = ["run", "relax"].map(String::from).to_vec();
     vec![
-        Step::Begin {
+        Entry::Begin {
             started: "2026-01-01T00:00:00Z".into(),
             boot_id: boot_id.into(),
             command,
             release: "6.1.0".into(),
             tool: tool(),
         },
-        Step::Ready { detector: Detector::unknown() },
-        Step::Plan { blocks: vec![Block::Page, G1, Block::Thp] },
-        Step::Case { block: "page".into(), plan: Box::new(case(Block::Page)) },
-        Step::CaseDone { block: "page".into(), status: Status::Pass, result: Box::new(done), vcpus: Vec::new() },
-        Step::Case { block: "1G".into(), plan: Box::new(case(G1)) },
+        Entry::Ready { detector: Detector::unknown() },
+        Entry::Cases { names: ["page", "1G", "thp"].map(String::from).to_vec() },
+        Entry::Case { name: "page".into(), before: Box::new(case(MemoryKind::Page)) },
+        Entry::CaseDone { name: "page".into(), status: Status::Pass, result: Box::new(done), vcpus: Vec::new() },
+        Entry::Case { name: "1G".into(), before: Box::new(case(G1)) },
     ]
 }
 
 impl Dead {
-    fn with(steps: &[Step]) -> Self {
+    fn with(steps: &[Entry]) -> Self {
         let dead = Self(tempfile::tempdir().expect("a temporary directory"));
         let text: String = steps.iter().map(|step| serde_json::to_string(step).expect("plain data") + "\n").collect();
-        dead.put(crate::journal::FILE, &text);
+        dead.put(record::journal::FILE, &text);
         dead.put(store::ENVIRONMENT, &serde_json::to_string(&Machine::unknown("6.1.0")).expect("plain data"));
         dead
     }
@@ -57,7 +57,7 @@ impl Dead {
     }
 
     fn close(&self) -> RunResult {
-        let result = close(self.0.path(), &Witness::default()).expect("it can be closed");
+        let result = close(self.0.path(), &WitnessedEnd::default()).expect("it can be closed");
         assert_eq!(store::read(self.0.path()).expect("it is on disk"), result);
         assert!(result.recovered);
         result
@@ -89,7 +89,7 @@ fn a_panic_in_the_console_names_case_and_lockup() {
     assert!(!result.verdict.reason.contains("Kernel panic"), "{}", result.verdict.reason);
     let statuses: Vec<_> = result.cases.iter().map(|case| case.verdict.status).collect();
     assert_eq!(statuses, [Status::Pass, Status::Fail, Status::Skip]);
-    assert_eq!(result.cases[0].predicted.by_line, 64, "a finished case is kept whole");
+    assert_eq!(result.cases[0].predicted.map(|predicted| predicted.by_line), Some(64), "a finished case is kept whole");
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn a_copy_of_the_log_without_the_mark_counts_as_a_whole() {
 fn a_result_that_came_meanwhile_is_left_alone() {
     let dead = Dead::new();
     let first = dead.close();
-    let again = close(dead.0.path(), &Witness { cause: Some("other".into()), ..Witness::default() });
+    let again = close(dead.0.path(), &WitnessedEnd { cause: Some("other".into()), ..WitnessedEnd::default() });
     assert_eq!(again.expect("it is there").verdict, first.verdict);
 }
 
@@ -145,10 +145,10 @@ fn the_same_boot_means_that_only_the_runner_died() {
 fn a_reason_of_its_own_and_a_witness() {
     let mut steps = steps("another boot");
     let dead = Dead::with(&steps);
-    let witness = Witness { cause: Some("QEMU failed: signal 9".into()), ..Witness::default() };
+    let witness = WitnessedEnd { cause: Some("QEMU failed: signal 9".into()), ..WitnessedEnd::default() };
     let result = close(dead.0.path(), &witness).expect("it can be closed");
     assert!(result.verdict.reason.ends_with("QEMU failed: signal 9"), "{}", result.verdict.reason);
-    steps.push(Step::Failed { reason: "the disk is full".into() });
+    steps.push(Entry::Failed { reason: "the disk is full".into() });
     let result = Dead::with(&steps).close();
     assert!(result.verdict.reason.contains("the disk is full"), "{}", result.verdict.reason);
 }
@@ -162,21 +162,23 @@ fn only_dead_runs_are_found_and_closed() {
         fs::create_dir(path(name)).expect("writable");
     }
     for name in ["dead", "whole"] {
-        fs::write(path(name).join(crate::journal::FILE), "").expect("writable");
+        fs::write(path(name).join(record::journal::FILE), "").expect("writable");
     }
     fs::write(path("whole").join(store::RESULT), "{}").expect("writable");
     assert_eq!(dead_runs(results.path()).expect("readable"), [path("alive"), path("dead")]);
     assert_eq!(dead_runs(&path("dead")).expect("readable"), [path("dead")]);
     assert!(dead_runs(&path("whole")).expect("readable").is_empty());
-    assert!(matches!(close(alive.path(), &Witness::default()), Err(Error::Alive(_))));
-    assert!(matches!(close(&path("other"), &Witness::default()), Err(Error::NoRun(_))));
-    let (before, left) = dead_run(&path("dead")).expect("it can be closed");
+    assert!(matches!(close(alive.path(), &WitnessedEnd::default()), Err(Error::Alive(_))));
+    assert!(matches!(close(&path("other"), &WitnessedEnd::default()), Err(Error::NoRun(_))));
+    close(&path("dead"), &WitnessedEnd::default()).expect("it can be closed");
+    let (before, left) = runs::dead(&path("dead")).expect("it is closed");
     assert!(before.recovered && left.is_empty());
 }
 
 #[test]
 fn a_dead_run_can_be_gone_on_with() {
     let dead = Dead::new();
-    let (before, left) = dead_run(dead.0.path()).expect("it can be closed");
-    assert_eq!((before.cases.len(), left), (3, vec![Block::Thp]));
+    dead.close();
+    let (before, left) = runs::dead(dead.0.path()).expect("it is closed");
+    assert_eq!((before.cases.len(), left), (3, vec!["thp".to_owned()]));
 }

@@ -1,41 +1,16 @@
-//! The runs of a plan held against the baseline: one test for each case that both have. Pure.
+//! The runs of a plan held against the baseline: one test for each case that both have.
 
 use std::slice::from_ref;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
-use super::Summary;
-use crate::compare::baseline::{Baseline, key};
-use crate::compare::{Change, Comparison, Fact, Options, compare, print};
-use crate::report::measure::identifier;
-use crate::result::{RunResult, Status, Verdict};
-
-/// What reports call the comparison.
-pub const NAME: &str = "regression";
+use record::measure::identifier;
+use record::result::RunResult;
+use record::status::{Status, Verdict};
+use record::summary::{REGRESSION, Regression, RegressionCase, Summary};
+use report::compare::baseline::{Baseline, key};
+use report::compare::{Change, Comparison, Fact, Options, compare, print};
 
 /// Most runs that are held against the baseline together: this night's and the nights before of the same kernel.
 pub const MOST_NIGHTS: usize = 10;
-
-/// How the runs of a plan stand against the baseline.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Regression {
-    /// The baseline's file.
-    pub baseline: String,
-    /// Over all cases.
-    pub verdict: Verdict,
-    /// Each case.
-    pub cases: Vec<Case>,
-}
-
-/// One case, or a run that could not be compared.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Case {
-    /// `regression.<run>.<case>`.
-    pub name: String,
-    /// Fail: something got worse; skip: nothing can be told yet.
-    pub verdict: Verdict,
-}
 
 /// Compares each of `runs` with the baseline. `earlier` are stored runs; those of the same kernel and machine join it, as
 /// one run alone can show no change of times on hardware.
@@ -52,9 +27,12 @@ pub fn check(
     Regression { baseline: file.into(), verdict: overall(&cases), cases }
 }
 
-fn cases(baseline: &Baseline, run: &RunResult, earlier: &[RunResult], options: Options) -> Vec<Case> {
+fn cases(baseline: &Baseline, run: &RunResult, earlier: &[RunResult], options: Options) -> Vec<RegressionCase> {
     let untold = |why: String| {
-        vec![Case { name: format!("{NAME}.{}", identifier(run.title())), verdict: Verdict::new(Status::Skip, why) }]
+        vec![RegressionCase {
+            name: format!("{REGRESSION}.{}", identifier(run.title())),
+            verdict: Verdict::new(Status::Skip, why),
+        }]
     };
     let before = match baseline.matching(from_ref(run)) {
         Ok(before) => before,
@@ -84,7 +62,7 @@ fn together(baseline: &Baseline, run: &RunResult, earlier: &[RunResult]) -> Vec<
         (machine.kernel_release.clone(), machine.kernel_version.clone(), in_lab, run.under_test.clone())
     };
     // Where instructions are counted, once is enough, and once is what can be repeated.
-    let counted = run.machine.lab.as_ref().is_some_and(|lab| lab["time_scale"].is_u64());
+    let counted = run.machine.lab.as_ref().is_some_and(|lab| lab.time_scale.is_some());
     let alike = |other: &&RunResult| {
         !counted
             && other.run.id != run.run.id
@@ -96,7 +74,7 @@ fn together(baseline: &Baseline, run: &RunResult, earlier: &[RunResult]) -> Vec<
     std::iter::once(run.clone()).chain(newest).collect()
 }
 
-fn by_case(run: &RunResult, comparison: &Comparison) -> Vec<Case> {
+fn by_case(run: &RunResult, comparison: &Comparison) -> Vec<RegressionCase> {
     let named = comparison.facts.iter().map(|fact| &fact.case).chain(comparison.metrics.iter().map(|m| &m.case));
     let mut names: Vec<&String> = Vec::new();
     for name in named {
@@ -104,8 +82,8 @@ fn by_case(run: &RunResult, comparison: &Comparison) -> Vec<Case> {
             names.push(name);
         }
     }
-    let of = |name: &&String| Case {
-        name: format!("{NAME}.{}.{}", identifier(run.title()), identifier(name)),
+    let of = |name: &&String| RegressionCase {
+        name: format!("{REGRESSION}.{}.{}", identifier(run.title()), identifier(name)),
         verdict: judge(comparison, name),
     };
     names.iter().map(of).collect()
@@ -137,7 +115,7 @@ fn judge(comparison: &Comparison, case: &str) -> Verdict {
     Verdict::new(Status::Pass, format!("{} compared, none worse, {better} better", all().count()))
 }
 
-fn overall(cases: &[Case]) -> Verdict {
+fn overall(cases: &[RegressionCase]) -> Verdict {
     let failed: Vec<_> = cases.iter().filter(|case| case.verdict.status == Status::Fail).collect();
     if let Some(first) = failed.first() {
         let more = if failed.len() > 1 { format!(" and {} more", failed.len() - 1) } else { String::new() };
@@ -151,17 +129,8 @@ fn overall(cases: &[Case]) -> Verdict {
     }
 }
 
-impl Summary {
-    /// Holds the runs against the baseline and lets that into the verdict.
-    pub fn hold_against(
-        &mut self,
-        file: &str,
-        baseline: &Baseline,
-        runs: &[RunResult],
-        earlier: &[RunResult],
-        options: Options,
-    ) {
-        self.regression = Some(check(file, baseline, runs, earlier, options));
-        self.judge();
-    }
+/// Holds the runs of a plan against the baseline and lets that into its verdict.
+pub fn hold_against(summary: &mut Summary, found: Regression) {
+    summary.regression = Some(found);
+    summary.judge();
 }

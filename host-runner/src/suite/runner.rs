@@ -2,13 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{PLAN, Step, Stored, Summary, save, settle};
-use crate::compare::baseline::{self, Baseline};
-use crate::compare::{ALPHA, Options, Platforms};
-use crate::recover::Witness;
-use crate::report::runs;
-use crate::result::{RunResult, Status, Verdict};
-use crate::store::{self, RunDir};
+use record::journal::{Entry, WitnessedEnd};
+use record::result::RunResult;
+use record::runs;
+use record::status::{Status, Verdict};
+use record::store::{self, RunDir};
+use record::summary::{PLAN, Step, Stored, Summary};
+use report::compare::baseline::{self, Baseline};
+use report::compare::{ALPHA, Options, Platforms};
+
+use crate::suite::regression::{check, hold_against};
+use crate::suite::{settle, write};
 
 /// Changes up to this share of the baseline are none: as `faultline compare` has it.
 const THRESHOLD: f64 = 0.05;
@@ -27,7 +31,7 @@ pub enum Error {
 /// How one step ended.
 pub enum Ended {
     /// In a run directory of this name below the plan's; what else is known of its end.
-    Run(String, Witness),
+    Run(String, WitnessedEnd),
     /// Without any, for this reason.
     Nothing(String),
     /// The plan ends with this step, for this reason: the user wants it, or no further step could do better. The
@@ -76,12 +80,12 @@ pub fn run(
     let mut stopped = false;
     for n in 0..summary.steps.len() {
         summary.steps[n].directory = steps.directory(&summary.steps[n]);
-        save(&path.join(PLAN), &summary)?;
+        summary.write(&path, PLAN)?;
         let step = &mut summary.steps[n];
         let ended = steps.run(&path, step);
         stopped = matches!(ended, Ended::Stopped(..));
         runs.extend(take(&path, step, ended));
-        save(&path.join(PLAN), &summary)?;
+        summary.write(&path, PLAN)?;
         if stopped {
             break;
         }
@@ -90,12 +94,13 @@ pub fn run(
     summary.judge();
     if let Some((file, baseline)) = baseline {
         let options = Options { threshold: THRESHOLD, platforms: Platforms::Same, alpha: ALPHA };
-        summary.hold_against(&file.display().to_string(), &baseline, &runs, &earlier(results), options);
+        let found = check(&file.display().to_string(), &baseline, &runs, &earlier(results), options);
+        hold_against(&mut summary, found);
     }
     store::give_up_reserve(&path);
     let stored = Stored { summary, runs };
-    stored.write(&path)?;
-    directory.journal(&crate::journal::Step::End)?;
+    write(&stored, &path)?;
+    directory.journal(&Entry::End)?;
     Ok(Done { directory: path, stored, stopped })
 }
 
@@ -104,8 +109,8 @@ pub fn run(
 fn take(plan: &Path, step: &mut Step, ended: Ended) -> Option<RunResult> {
     let (name, witness) = match ended {
         Ended::Run(name, witness) => (Some(name), witness),
-        Ended::Stopped(name, why) => (name, Witness { cause: Some(why), ..Witness::default() }),
-        Ended::Nothing(why) => (None, Witness { cause: Some(why), ..Witness::default() }),
+        Ended::Stopped(name, why) => (name, WitnessedEnd { cause: Some(why), ..WitnessedEnd::default() }),
+        Ended::Nothing(why) => (None, WitnessedEnd { cause: Some(why), ..WitnessedEnd::default() }),
     };
     step.directory = name;
     let settled = step.directory.is_some().then(|| settle(plan, step, &witness));

@@ -1,16 +1,17 @@
 use clap::ValueEnum;
 
-use super::runner::{self, Ended, Steps};
-use super::*;
-use crate::compare::baseline::Baseline;
-use crate::compare::{ALPHA, Options, Platforms};
-use crate::plan::suite::parse;
-use crate::report::formats::{self, Format};
-use crate::store::RunDir;
+use crate::plan_file::parse;
+use crate::suite::runner::{self, Ended, Steps};
+use crate::suite::*;
+use record::format::Format;
+use record::store::RunDir;
+use report::compare::baseline::Baseline;
+use report::compare::{ALPHA, Options, Platforms};
+use report::formats;
 
 /// A stored run: exact times, 1G locks up.
 fn stored(name: &str) -> RunResult {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/runs").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/record/tests/runs").join(name);
     store::read(&path).expect("the reference run is a result")
 }
 
@@ -30,13 +31,13 @@ impl Steps for Given {
         let own = (step.name != step.words[0]).then(|| step.name.clone());
         let result = RunResult { run: id, step: own, ..result };
         run.write(store::RESULT, &result).expect("writable");
-        Ended::Run(name, Witness::default())
+        Ended::Run(name, WitnessedEnd::default())
     }
 }
 
 fn night(results: &Path, id: &str, plan: &str, given: Vec<Option<RunResult>>) -> runner::Done {
     let plan = parse("night.toml", plan).expect("a plan");
-    let summary = Summary::begin(id, "2026-01-01T00:00:00Z".into(), &plan, vec!["run".into()], UnderTest::default());
+    let summary = begin(id, "2026-01-01T00:00:00Z".into(), &plan, vec!["run".into()], UnderTest::default());
     runner::run(summary, results, None, &mut Given(given)).expect("it has somewhere to write")
 }
 
@@ -57,10 +58,10 @@ fn the_worst_step_decides_and_all_are_in_every_file() {
     let mut helped: Vec<_> = prom.lines().filter_map(|line| line.strip_prefix("# HELP ")).collect();
     helped.sort_unstable();
     assert!(helped.windows(2).all(|pair| pair[0] != pair[1]), "a gauge stands twice: {prom}");
-    let again = read(&done.directory).expect("a summary");
+    let again = record::summary::read(&done.directory).expect("a summary");
     assert_eq!(again.summary, done.stored.summary);
-    assert_eq!(report::runs::directories(results.path()).len(), 2);
-    assert_eq!(report::runs::load(&done.directory.to_string_lossy()).map(|runs| runs.len()).ok(), Some(2));
+    assert_eq!(record::runs::directories(results.path()).len(), 2);
+    assert_eq!(record::runs::load(&done.directory.to_string_lossy()).map(|runs| runs.len()).ok(), Some(2));
 }
 
 #[test]
@@ -82,12 +83,12 @@ fn what_got_worse_is_named_in_every_format() {
     let mut baseline = Baseline::default();
     baseline.set(first.stored.runs.clone());
     let text = serde_json::to_vec(&baseline).expect("plain data");
-    fs::write(results.path().join(crate::compare::baseline::FILE), text).expect("writable");
+    fs::write(results.path().join(report::compare::baseline::FILE), text).expect("writable");
     let same = night(results.path(), "2", ONE, vec![Some(stored("debian-6.12"))]);
     assert_eq!(same.stored.summary.verdict.status, Status::Pass, "{:?}", same.stored.summary.regression);
     // Slower, and nothing else: a verdict of the run itself must not be what tells.
     let mut slower = stored("debian-6.12");
-    for timing in slower.cases.iter_mut().filter_map(|case| case.exec.as_mut()) {
+    for timing in slower.cases.iter_mut().filter_map(|case| case.times.as_mut()?.exec.as_mut()) {
         (timing.ns.p50, timing.ns.max) = (timing.ns.p50 * 3, timing.ns.max * 3);
     }
     let worse = night(results.path(), "3", ONE, vec![Some(slower)]);
@@ -96,7 +97,7 @@ fn what_got_worse_is_named_in_every_format() {
     assert!(verdict.reason.starts_with("regression: regression.relax."), "{verdict:?}");
     for &format in Format::value_variants() {
         let mut out = Vec::new();
-        formats::print(&mut out, format, &worse.stored.subject()).expect("memory");
+        formats::print(&mut out, format, &subject(&worse.stored)).expect("memory");
         let text = String::from_utf8(out).expect("text");
         let told = match format {
             Format::Human => "regression.relax.1G: fail: worse than the baseline: exec_max +",
@@ -116,7 +117,7 @@ fn what_got_worse_is_named_in_every_format() {
 fn one_bad_night_does_not_make_the_next_ones_bad() {
     let on_hardware = |name: &str, id: &str| {
         let mut run = stored(name);
-        (run.machine.platform, run.machine.lab) = (crate::evidence::machine::Platform::Hardware, None);
+        (run.machine.platform, run.machine.lab) = (record::machine::Platform::Hardware, None);
         run.machine.kernel_release = "6.12".into();
         run.machine.kernel_version = "#1".into();
         run.run.id = id.into();
@@ -148,13 +149,13 @@ fn a_plan_that_died_is_closed() {
     fs::remove_file(plan.join("run-again").join(store::RESULT)).expect("it was there");
     let mut so_far = done.stored.summary;
     so_far.steps[1].directory = None;
-    save(&plan.join(PLAN), &so_far).expect("writable");
+    so_far.write(&plan, PLAN).expect("writable");
     assert_eq!(dead(results.path()).expect("readable"), std::slice::from_ref(&plan));
     let closed = close(&plan).expect("it is dead");
     assert!(closed.summary.recovered && closed.runs.len() == 2 && closed.runs[1].recovered);
     assert_eq!((closed.runs[1].title(), closed.summary.verdict.status), ("again", Status::Error));
     assert!(dead(results.path()).expect("readable").is_empty());
-    assert_eq!(read(&plan).expect("closed").summary, closed.summary);
+    assert_eq!(record::summary::read(&plan).expect("closed").summary, closed.summary);
 }
 
 #[test]

@@ -1,0 +1,283 @@
+//! An apt of our own: lists, cache and, unless asked for the machine's, package state are private, so nothing of the
+//! machine changes and root is not needed.
+//!
+//! The mirrors are those the machine is configured for, and apt verifies every signature against Debian's keyring.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::Error;
+use crate::process::{Finished, Interrupt, Unfinished, finish};
+
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+/// Where dpkg keeps what is installed; only read.
+const MACHINES_STATUS: &str = "/var/lib/dpkg/status";
+
+/// Debian's two archives, which every mirror keeps under these folders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Archive {
+    /// `debian`.
+    Main,
+    /// `debian-security`.
+    Security,
+}
+
+impl Archive {
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Main => "/debian",
+            Self::Security => "/debian-security",
+        }
+    }
+
+    /// Returns the mirror among `configured`, one URI a line, or Debian's own.
+    fn uri(self, configured: &str) -> String {
+        let folder = self.folder();
+        let found = configured.lines().map(str::trim).find(|uri| uri.trim_end_matches('/').ends_with(folder));
+        found.map_or_else(|| format!("https://deb.debian.org{folder}/"), String::from)
+    }
+}
+
+/// What an apt sees.
+#[derive(Debug)]
+pub struct Scope {
+    /// Suites and their archives.
+    pub suites: &'static [(&'static str, Archive)],
+    /// Debian's name of the architecture; none for the machine's own.
+    pub architecture: Option<&'static str>,
+    /// What it takes for installed.
+    pub installed: Installed,
+}
+
+/// What an apt takes for installed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Installed {
+    /// Nothing.
+    Nothing,
+    /// What this machine has.
+    Machine,
+}
+
+impl Scope {
+    /// Returns the suites' names, for a message.
+    pub fn names(&self) -> String {
+        self.suites.iter().map(|(suite, _)| *suite).collect::<Vec<_>>().join(", ")
+    }
+
+    fn sources(&self, configured: &str) -> String {
+        let architecture = self.architecture.map(|name| format!("arch={name} ")).unwrap_or_default();
+        let line = |(suite, archive): &(&str, Archive)| {
+            format!("deb [{architecture}signed-by={KEYRING}] {} {suite} main\n", archive.uri(configured))
+        };
+        self.suites.iter().map(line).collect()
+    }
+}
+
+/// What `apt-get update` could not do. A suite that a mirror lacks is no failure until a package is missed.
+#[derive(Debug)]
+pub struct Update {
+    /// Its first complaint.
+    pub complaint: Option<String>,
+}
+
+/// An apt with its own lists and cache.
+#[derive(Debug)]
+pub struct Apt<'a> {
+    directory: PathBuf,
+    scope: &'static Scope,
+    interrupt: &'a Interrupt,
+}
+
+impl<'a> Apt<'a> {
+    /// Prepares an apt that keeps what is its own in `directory`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MissingKeyring`], [`Error::Cache`], or [`Error::MissingProgram`] where there is no apt.
+    pub fn prepare(directory: &Path, scope: &'static Scope, interrupt: &'a Interrupt) -> Result<Self, Error> {
+        if !Path::new(KEYRING).exists() {
+            return Err(Error::MissingKeyring { path: KEYRING.into(), package: "debian-archive-keyring" });
+        }
+        let failed = |error| Error::Cache { path: directory.to_owned(), error };
+        for name in ["lists/partial", "cache/archives/partial"] {
+            fs::create_dir_all(directory.join(name)).map_err(failed)?;
+        }
+        // apt runs in the directories it is given.
+        let directory = directory.canonicalize().map_err(failed)?;
+        File::create(directory.join("status")).map_err(failed)?;
+        let apt = Self { directory, scope, interrupt };
+        let sources = apt.directory.join("sources.list");
+        fs::write(&sources, scope.sources(&apt.mirrors()?)).map_err(failed)?;
+        Ok(apt)
+    }
+
+    /// Asks the machine's own apt where its packages come from.
+    fn mirrors(&self) -> Result<String, Error> {
+        let mut command = Command::new("apt-get");
+        command.args(["indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]);
+        Ok(self.run(&mut command)?.stdout)
+    }
+
+    fn options(&self) -> Vec<OsString> {
+        let path = |key: &str, path: &OsStr| {
+            let mut option = OsString::from(format!("{key}="));
+            option.push(self.directory.join(path));
+            option
+        };
+        let status = match self.scope.installed {
+            Installed::Nothing => "status",
+            // An absolute path replaces what it is joined to.
+            Installed::Machine => MACHINES_STATUS,
+        };
+        let own = [
+            ("Dir::Etc::sourcelist", "sources.list"),
+            ("Dir::State", "."),
+            ("Dir::State::Lists", "lists"),
+            ("Dir::State::status", status),
+            ("Dir::Cache", "cache"),
+            ("Dir::Cache::archives", "cache/archives"),
+        ];
+        let own = own.into_iter().map(|(key, name)| path(key, name.as_ref()));
+        let architecture = self.scope.architecture.into_iter();
+        let architecture = architecture.flat_map(|name| [("Architecture", name), ("Architectures", name)]);
+        let architecture = architecture.map(|(key, name)| format!("APT::{key}={name}").into());
+        let fixed = [
+            "Dir::Etc::sourceparts=/dev/null",
+            "APT::Get::AllowUnauthenticated=false",
+            "Acquire::AllowInsecureRepositories=false",
+            // Descriptions and file lists are never read.
+            "Acquire::Languages=none",
+            "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false",
+            "Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled=false",
+            // The download stays with our own user, who alone can be sure to reach the cache.
+            "APT::Sandbox::User=",
+            // Nothing is installed, so nobody else need be kept from doing that; our own lock is the cache's.
+            "Debug::NoLocking=true",
+        ];
+        let settings = own.chain(architecture).chain(fixed.map(OsString::from));
+        settings.flat_map(|setting| ["-o".into(), setting]).collect()
+    }
+
+    fn run(&self, command: &mut Command) -> Result<Finished, Error> {
+        let program = command.get_program().to_string_lossy().into_owned();
+        finish(command.env("LC_ALL", "C"), self.interrupt).map_err(|unfinished| match unfinished {
+            Unfinished::Interrupted => Error::Interrupted,
+            Unfinished::Io(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Error::MissingProgram { program, package: "apt" }
+            }
+            Unfinished::Io(error) => Error::Start { program, error },
+        })
+    }
+
+    /// Updates the lists.
+    ///
+    /// # Errors
+    ///
+    /// If apt cannot be run; what it failed to fetch is in the result.
+    pub fn update(&self, progress: &dyn Fn(&str)) -> Result<Update, Error> {
+        progress("fetching Debian's package lists");
+        let done = self.run(Command::new("apt-get").args(self.options()).arg("update"))?;
+        Ok(Update { complaint: complaint(&done) })
+    }
+
+    /// Returns the names of packages that begin with `prefix`.
+    ///
+    /// # Errors
+    ///
+    /// If apt cannot be run.
+    pub fn package_names(&self, prefix: &str) -> Result<Vec<String>, Error> {
+        let done = self.run(Command::new("apt-cache").args(self.options()).args(["pkgnames", prefix]))?;
+        Ok(done.stdout.lines().map(String::from).collect())
+    }
+
+    /// Downloads `package` into the empty directory `into` and returns the .deb.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Fetch`].
+    pub fn download(&self, package: &str, into: &Path) -> Result<PathBuf, Error> {
+        let mut command = Command::new("apt-get");
+        command.args(self.options()).args(["download", package]).current_dir(into);
+        let done = self.run(&mut command)?;
+        archives(into).pop().filter(|_| done.status.success()).ok_or_else(|| not_fetched(package, &done))
+    }
+
+    /// Downloads `package` of `suite` into the empty directory `into`, with all that it depends on and this machine
+    /// lacks or has too old, and returns the .debs.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Fetch`].
+    pub fn download_with_missing(&self, package: &str, suite: &str, into: &Path) -> Result<Vec<PathBuf>, Error> {
+        let mut command = Command::new("apt-get");
+        command.args(self.options()).args(["-y", "--no-install-recommends", "--download-only", "-t", suite]);
+        let mut archive = OsString::from("Dir::Cache::archives=");
+        archive.push(into);
+        fs::create_dir_all(into.join("partial")).map_err(|error| Error::Cache { path: into.to_owned(), error })?;
+        let done = self.run(command.arg("-o").arg(archive).args(["install", package]))?;
+        let found = archives(into);
+        if done.status.success() && !found.is_empty() { Ok(found) } else { Err(not_fetched(package, &done)) }
+    }
+}
+
+/// Returns the .debs in a directory.
+fn archives(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries.filter(|path| path.extension().is_some_and(|extension| extension == "deb")).collect()
+}
+
+/// Returns the version in the name of a .deb, `PACKAGE_VERSION_ARCHITECTURE.deb`.
+pub fn version(deb: &Path) -> Option<String> {
+    Some(deb.file_name()?.to_str()?.split('_').nth(1)?.replace("%3a", ":").replace("%7e", "~"))
+}
+
+fn not_fetched(what: &str, done: &Finished) -> Error {
+    let reason = complaint(done).unwrap_or_else(|| format!("apt-get: {}", done.status));
+    Error::Fetch { what: what.to_owned(), reason }
+}
+
+/// Returns apt's first error line, or its first warning about an index.
+fn complaint(done: &Finished) -> Option<String> {
+    let find = |head: &str| done.stderr.lines().find(|line| line.starts_with(head));
+    find("E: ").or_else(|| find("W: Failed")).map(|line| line[3..].trim().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SCOPE: Scope = Scope {
+        suites: &[("trixie", Archive::Main), ("trixie-security", Archive::Security)],
+        architecture: Some("arm64"),
+        installed: Installed::Nothing,
+    };
+
+    #[test]
+    fn mirrors_are_the_machines_own_or_debians() {
+        let own =
+            "http://mirror.example/debian-security/\nhttp://mirror.example/debian/\nhttp://other.example/nodejs/\n";
+        assert_eq!(Archive::Main.uri(own), "http://mirror.example/debian/");
+        assert_eq!(Archive::Security.uri(own), "http://mirror.example/debian-security/");
+        assert_eq!(Archive::Main.uri(""), "https://deb.debian.org/debian/");
+        assert_eq!(Archive::Security.uri(""), "https://deb.debian.org/debian-security/");
+    }
+
+    #[test]
+    fn every_source_is_signed_by_debian() {
+        let text = SCOPE.sources("");
+        assert_eq!(text.lines().count(), SCOPE.suites.len());
+        let signed =
+            "deb [arch=arm64 signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] https://deb.debian.org/";
+        assert!(text.lines().all(|line| line.starts_with(signed)), "{text}");
+        assert_eq!(SCOPE.names(), "trixie, trixie-security");
+    }
+
+    #[test]
+    fn versions_are_in_the_names() {
+        let name = Path::new("/x/qemu-system-arm_1%3a10.0.2+ds-2+deb13u1%7ebpo12+1_amd64.deb");
+        assert_eq!(version(name).as_deref(), Some("1:10.0.2+ds-2+deb13u1~bpo12+1"));
+        assert_eq!(version(Path::new("/x/partial")), None);
+    }
+}

@@ -1,0 +1,120 @@
+//! What the lab takes out of a Debian kernel package: the Image, and the modules that swap needs.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::Error;
+use crate::modules::{self, Packed, Packing, Supply, ZRAM};
+
+/// Where in a kernel's module tree zram and all that it can depend on are: zsmalloc, and the compressors' libraries.
+const FOLDERS: [&str; 4] = ["drivers/block/zram", "mm", "lib", "crypto"];
+
+/// Writes `/boot/vmlinuz-<release>` of a package to `image`, and returns its zram with what that needs.
+///
+/// # Errors
+///
+/// [`Error::MissingProgram`], [`Error::Start`] or [`Error::Unpack`].
+pub fn unpack(deb: &Path, release: &str, image: &mut dyn Write) -> Result<Supply, Error> {
+    let failed = |reason: String| Error::Unpack { what: deb.display().to_string(), reason };
+    let mut archive = Command::new("dpkg-deb")
+        .arg("--fsys-tarfile")
+        .arg(deb)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => Error::MissingProgram { program: "dpkg-deb".into(), package: "dpkg" },
+            _ => Error::Start { program: "dpkg-deb".into(), error },
+        })?;
+    let pipe = archive.stdout.take().expect("stdout was set to a pipe");
+    let taken = take(pipe, release, image);
+    let unpacked = archive.wait().map_err(|error| failed(error.to_string()))?;
+    let taken = taken.map_err(|error| failed(error.to_string()))?;
+    if !unpacked.success() {
+        return Err(failed("dpkg-deb failed".into()));
+    }
+    Ok(Supply::of(ZRAM, &taken))
+}
+
+/// Reads a package's tar to its end, and returns the modules in [`FOLDERS`] by name.
+fn take(tar: impl Read, release: &str, image: &mut dyn Write) -> io::Result<BTreeMap<String, Packed>> {
+    let kernel = format!("boot/vmlinuz-{release}");
+    let (mut found, mut modules) = (false, BTreeMap::new());
+    let mut archive = tar::Archive::new(tar);
+    for entry in archive.entries()? {
+        let mut entry = entry?;
+        let path = entry.path()?.to_string_lossy().trim_start_matches("./").to_owned();
+        if path == kernel {
+            found = true;
+            io::copy(&mut entry, image)?;
+        } else if let Some((name, packing)) = module(&path, release) {
+            let mut file = Vec::new();
+            entry.read_to_end(&mut file)?;
+            modules.insert(name, Packed { packing, file });
+        }
+    }
+    if found { Ok(modules) } else { Err(io::Error::other(format!("there is no {kernel} in it"))) }
+}
+
+/// Returns the name of the module at `path` of the package, if it is one that zram may need. From trixie on, modules
+/// lie below /usr.
+fn module(path: &str, release: &str) -> Option<(String, Packing)> {
+    let path = path.strip_prefix("usr/").unwrap_or(path);
+    let path = path.strip_prefix("lib/modules/")?.strip_prefix(release)?.strip_prefix("/kernel/")?;
+    FOLDERS.iter().find(|folder| path.strip_prefix(**folder).is_some_and(|rest| rest.starts_with('/')))?;
+    let (_, file) = path.rsplit_once('/')?;
+    let (stem, packing) = match file.strip_suffix(".ko") {
+        Some(stem) => (stem, Packing::Plain),
+        None => (file.strip_suffix(".ko.xz")?, Packing::Xz),
+    };
+    Some((modules::canonical(stem), packing))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RELEASE: &str = "6.12.9-arm64";
+
+    #[test]
+    fn modules_of_this_release_that_zram_may_need() {
+        for (path, expected) in [
+            ("lib/modules/6.12.9-arm64/kernel/mm/zsmalloc.ko", Some(("zsmalloc".to_owned(), Packing::Plain))),
+            ("usr/lib/modules/6.12.9-arm64/kernel/lib/lz4/lz4-x.ko.xz", Some(("lz4_x".to_owned(), Packing::Xz))),
+            ("usr/lib/modules/6.12.9-arm64/kernel/drivers/block/zram/", None),
+            ("usr/lib/modules/6.12.9-arm64/kernel/drivers/block/nbd.ko.xz", None),
+            ("lib/modules/6.12.9-arm64-16k/kernel/mm/zsmalloc.ko", None),
+            ("usr/lib/modules/6.12.9-arm64/modules.builtin", None),
+        ] {
+            assert_eq!(module(path, RELEASE), expected, "{path}");
+        }
+    }
+
+    fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (path, contents) in files {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(contents.len() as u64);
+            builder.append_data(&mut header, path, *contents).expect("memory can be written to");
+        }
+        builder.into_inner().expect("memory can be written to")
+    }
+
+    #[test]
+    fn kernel_and_modules_leave_the_package() {
+        let files: [(&str, &[u8]); 3] = [
+            ("boot/vmlinuz-6.12.9-arm64", b"kernel"),
+            ("usr/lib/modules/6.12.9-arm64/kernel/drivers/block/zram/zram.ko.xz", b"xz"),
+            ("usr/lib/modules/6.12.9-arm64/kernel/fs/fuse/fuse.ko.xz", b"fuse"),
+        ];
+        let mut image = Vec::new();
+        let modules = take(tar(&files).as_slice(), RELEASE, &mut image).expect("all is there");
+        let zram = Packed { packing: Packing::Xz, file: b"xz".to_vec() };
+        assert_eq!((image.as_slice(), modules), (&b"kernel"[..], BTreeMap::from([(ZRAM.into(), zram)])));
+        let none = take(tar(&files[1..]).as_slice(), RELEASE, &mut image).expect_err("no kernel").to_string();
+        assert!(none.contains("vmlinuz-6.12.9-arm64"), "{none}");
+    }
+}

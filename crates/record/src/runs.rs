@@ -1,0 +1,131 @@
+//! Finding stored runs: a run directory, a result, the directory of a plan or of runs, or a pattern with `*`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::journal::{FILE as JOURNAL, Journal};
+use crate::result::RunResult;
+use crate::store::{self, RESULT};
+use crate::summary;
+
+/// Why no run was found.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nothing there.
+    #[error("no run at {0}: name a run directory, its result.json, a directory of runs, or a pattern in quotes")]
+    Nothing(String),
+    /// Not a pattern.
+    #[error("'{0}' is no pattern: {1}")]
+    Pattern(String, glob::PatternError),
+    /// The run ended by itself.
+    #[error("{0} ended by itself: there is nothing to resume, run it again")]
+    Complete(PathBuf),
+    /// Not readable as a result.
+    #[error("{0}")]
+    Store(#[from] store::Error),
+}
+
+/// A stored run and where it is.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// The directory that holds its files.
+    pub dir: PathBuf,
+    /// What it found.
+    pub result: RunResult,
+}
+
+/// Reads every run that `name` means, in the order of their names.
+///
+/// # Errors
+///
+/// If there is none, or one cannot be read.
+pub fn load(name: &str) -> Result<Vec<Stored>, Error> {
+    let path = Path::new(name);
+    let paths = if path.exists() {
+        results(path)
+    } else {
+        let matches = glob::glob(name).map_err(|error| Error::Pattern(name.into(), error))?;
+        matches.flatten().flat_map(|path| results(&path)).collect()
+    };
+    if paths.is_empty() {
+        return Err(Error::Nothing(name.into()));
+    }
+    paths.into_iter().map(|path| read(&path)).collect()
+}
+
+/// Reads exactly one run.
+///
+/// # Errors
+///
+/// If `name` means none or several, or it cannot be read.
+pub fn load_one(name: &str) -> Result<Stored, Error> {
+    let mut runs = load(name)?;
+    match runs.len() {
+        1 => Ok(runs.remove(0)),
+        _ => Err(Error::Nothing(format!("{name} ({} runs are there)", runs.len()))),
+    }
+}
+
+/// Reads the result of a dead run that was closed, and the names of the cases that it had not come to.
+///
+/// # Errors
+///
+/// If it is no run, not closed yet, or ended by itself.
+pub fn dead(run: &Path) -> Result<(RunResult, Vec<String>), Error> {
+    let journal = Journal::read(run).map_err(|_| Error::Nothing(run.display().to_string()))?;
+    let result = store::read(run)?;
+    if result.recovered { Ok((result, journal.left())) } else { Err(Error::Complete(run.into())) }
+}
+
+fn read(path: &Path) -> Result<Stored, Error> {
+    let dir = path.parent().unwrap_or(Path::new(".")).to_owned();
+    Ok(Stored { dir, result: store::read(path)? })
+}
+
+/// Returns the results that a path means.
+fn results(path: &Path) -> Vec<PathBuf> {
+    if path.is_file() {
+        return vec![path.to_owned()];
+    }
+    let own = path.join(RESULT);
+    if own.is_file() {
+        return vec![own];
+    }
+    directories(path).into_iter().map(|dir| dir.join(RESULT)).filter(|result| result.is_file()).collect()
+}
+
+/// Returns the run directories below `results`, the dead ones and those of plans too, in the order of their names, which
+/// is that of time.
+pub fn directories(results: &Path) -> Vec<PathBuf> {
+    let expand = |path: PathBuf| if summary::is_plan(&path) { entries(&path) } else { vec![path] };
+    entries(results).into_iter().flat_map(expand).collect()
+}
+
+/// Returns the directories of runs and of plans directly below `results`, in the order of their names.
+pub fn entries(results: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(results).into_iter().flatten().flatten().map(|entry| entry.path());
+    let hidden = |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+    let is_run = |path: &Path| path.join(RESULT).is_file() || path.join(JOURNAL).is_file() || summary::is_plan(path);
+    let mut found: Vec<_> = entries.filter(|path| !hidden(path) && is_run(path)).collect();
+    found.sort_unstable();
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RUNS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/runs");
+
+    #[test]
+    fn all_ways_to_name_a_run() {
+        let count = |name: String| load(&name).map(|runs| runs.len()).ok();
+        assert_eq!(count(RUNS.into()), Some(2));
+        assert_eq!(count(format!("{RUNS}/debian-6.1")), Some(1));
+        assert_eq!(count(format!("{RUNS}/debian-6.1/result.json")), Some(1));
+        assert_eq!(count(format!("{RUNS}/debian-*")), Some(2));
+        assert_eq!(count(format!("{RUNS}/nothing-*")), None);
+        assert!(load_one(RUNS).is_err());
+        assert!(load_one(&format!("{RUNS}/debian-6.12")).is_ok_and(|run| run.dir.ends_with("debian-6.12")));
+    }
+}

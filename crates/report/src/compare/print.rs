@@ -1,0 +1,190 @@
+//! A comparison as text for the terminal and as Markdown for a mail. Pure.
+
+use std::fmt::Write;
+
+use crate::compare::{Change, Comparison, Fact, Metric, Side};
+use klog::quiet::{quiet, quiet_lines};
+use record::measure::Phase;
+use units::text::time;
+
+/// Widest line of the Markdown: what mailing lists ask for.
+const MAIL_COLUMNS: usize = 72;
+
+/// Returns a relative change for people: percent, or a factor where percents get long.
+pub fn relative(change: f64) -> String {
+    match change {
+        c if c.is_infinite() => "new".into(),
+        0.0 => "0".into(),
+        c if c >= 9.0 => format!("x{:.0}", c + 1.0),
+        -1.0 => "-100 %".into(),
+        c if c <= -0.999 => format!("/{:.0}", 1.0 / (c + 1.0)),
+        c => format!("{:+.1} %", c * 100.0),
+    }
+}
+
+fn interval(metric: &Metric) -> String {
+    metric.interval.map_or_else(String::new, |(low, high)| format!("{}..{}", short(low), short(high)))
+}
+
+fn short(change: f64) -> String {
+    relative(change).replace(" %", "")
+}
+
+/// Returns what a measurement is called in tables.
+fn metric_name(metric: &Metric) -> String {
+    let phase = match metric.measure.phase {
+        Phase::Touch => "touch",
+        Phase::Exec => "exec",
+        Phase::Resident => "resident",
+        Phase::HostIcache => "I inval.",
+        Phase::HostDcache => "D clean",
+    };
+    format!("{phase} {}", metric.measure.stat.name())
+}
+
+fn side(name: &str, side: &Side) -> String {
+    let plural = if side.runs == 1 { "" } else { "s" };
+    format!("{name}: {} run{plural}, {}", side.runs, side.kernels.join(", "))
+}
+
+fn method(comparison: &Comparison) -> String {
+    let threshold = format!("changes up to {:.0} % count as none", comparison.threshold * 100.0);
+    if comparison.exact {
+        return format!("EMULATED, instructions counted: times are exact, and a model; {threshold}");
+    }
+    let model = if comparison.emulated { "EMULATED, times are a model; " } else { "" };
+    let test = "p by Mann-Whitney, of counted runs by Fisher, corrected after Holm";
+    format!("{model}medians; 95 % interval by bootstrap; {test}; {threshold}")
+}
+
+/// Returns how a fact compares, and how likely that is by chance.
+fn judged(fact: &Fact) -> String {
+    let p = fact.p.map(|p| format!(", p {}", probability(p))).unwrap_or_default();
+    format!("{}{p}", fact.change.name())
+}
+
+fn probability(p: f64) -> String {
+    if p < 0.001 { "<0.001".into() } else { format!("{p:.3}") }
+}
+
+/// Returns the columns of a measurement.
+fn cells(metric: &Metric) -> [String; 6] {
+    [
+        metric_name(metric),
+        time(metric.before_ns as u64),
+        time(metric.after_ns as u64),
+        relative(metric.relative),
+        interval(metric),
+        metric.change.name().into(),
+    ]
+}
+
+/// Returns the comparison as text. Labels and command lines may hold what log scanners fail on: not here.
+pub fn text(comparison: &Comparison) -> String {
+    let mut out = String::new();
+    let mut line = |text: String| {
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "{}", text.trim_end());
+    };
+    line(side("before", &comparison.before));
+    line(side("after", &comparison.after));
+    line(method(comparison));
+    line(String::new());
+    line("What differs besides the times:".into());
+    for difference in &comparison.differences {
+        line(format!("  {}: {} -> {}", difference.what, difference.before, difference.after));
+    }
+    if comparison.differences.is_empty() {
+        line("  nothing".into());
+    }
+    line(String::new());
+    for fact in &comparison.facts {
+        let what = format!("{} {}", fact.case, fact.what);
+        line(format!("{what:<32}  {} -> {}: {}", fact.before, fact.after, judged(fact)));
+    }
+    line(String::new());
+    let head = ["block", "metric", "before", "after", "change", "95 % interval", "p", "verdict"];
+    let row = |cells: [&str; 8]| {
+        let [block, metric, before, after, change, interval, p, verdict] = cells;
+        format!("{block:<20}  {metric:<12}  {before:>8}  {after:>8}  {change:>9}  {interval:>16}  {p:>7}  {verdict}")
+    };
+    line(row(head));
+    for metric in &comparison.metrics {
+        let [name, before, after, change, interval, verdict] = cells(metric);
+        let p = metric.p.map_or_else(String::new, probability);
+        line(row([&metric.case, &name, &before, &after, &change, &interval, &p, &verdict]));
+    }
+    for unmatched in &comparison.unmatched {
+        line(format!("not compared: {unmatched}"));
+    }
+    line(String::new());
+    line(format!("{}: {}", comparison.change.name().to_uppercase(), comparison.reason));
+    quiet_lines(&out).into_owned()
+}
+
+/// Returns the comparison as Markdown no wider than a mail: paragraphs, lists and fixed-width tables.
+pub fn markdown(comparison: &Comparison) -> String {
+    let mut out = String::new();
+    out.push_str(&wrap(&format!("**{}**: {}", comparison.change.name(), comparison.reason), ""));
+    out.push('\n');
+    out.push_str(&wrap(&side("- before", &comparison.before), "  "));
+    out.push_str(&wrap(&side("- after", &comparison.after), "  "));
+    out.push('\n');
+    out.push_str(&wrap(&format!("Method: {}.", method(comparison)), ""));
+    out.push('\n');
+    for fact in comparison.facts.iter().filter(|fact| fact.change != Change::Same || fact.what != "verdict") {
+        let text = format!("- {} {}: {} -> {} ({})", fact.case, fact.what, fact.before, fact.after, judged(fact));
+        out.push_str(&wrap(&text, "  "));
+    }
+    let mut blocks: Vec<&str> = comparison.metrics.iter().map(|metric| metric.case.as_str()).collect();
+    blocks.dedup();
+    for block in blocks {
+        let _ = writeln!(out, "\n{}:\n\n```", quiet(block));
+        let row = |cells: [&str; 6]| {
+            let [metric, before, after, change, interval, verdict] = cells;
+            let row = format!("{metric:<12} {before:>8} {after:>8} {change:>8} {interval:>18}  {verdict}");
+            row.trim_end().to_owned() + "\n"
+        };
+        out.push_str(&row(["metric", "before", "after", "change", "95 % interval", "verdict"]));
+        for metric in comparison.metrics.iter().filter(|metric| metric.case == block) {
+            let cells = cells(metric);
+            out.push_str(&row(std::array::from_fn(|n| cells[n].as_str())));
+        }
+        out.push_str("```\n");
+    }
+    if !comparison.differences.is_empty() {
+        out.push_str("\nWhat differs besides the times:\n\n");
+        for difference in &comparison.differences {
+            let text = format!("- {}: {} -> {}", difference.what, difference.before, difference.after);
+            out.push_str(&wrap(&text, "  "));
+        }
+    }
+    for unmatched in &comparison.unmatched {
+        out.push_str(&wrap(&format!("- not compared: {unmatched}"), "  "));
+    }
+    out
+}
+
+/// Breaks `text`, without the words that log scanners fail on, into lines of [`MAIL_COLUMNS`]; a word that is longer is
+/// broken too. `indent` begins all but the first.
+fn wrap(text: &str, indent: &str) -> String {
+    let mut lines = vec![String::new()];
+    for word in quiet(text).split_whitespace() {
+        let mut letters: Vec<char> = word.chars().collect();
+        while !letters.is_empty() {
+            let used = lines.last().map_or(0, |line| line.chars().count());
+            let gap = usize::from(used > indent.len() || (lines.len() == 1 && used > 0));
+            if used + gap + letters.len() > MAIL_COLUMNS && used > indent.len() {
+                lines.push(indent.to_owned());
+                continue;
+            }
+            let fits = letters.len().min(MAIL_COLUMNS - used - gap);
+            let part: String = letters.drain(..fits).collect();
+            if let Some(line) = lines.last_mut() {
+                line.push_str(if gap == 1 { " " } else { "" });
+                line.push_str(&part);
+            }
+        }
+    }
+    lines.join("\n") + "\n"
+}

@@ -1,0 +1,89 @@
+//! The subject of a report: one run, or the runs of a plan with their comparison with the baseline.
+
+use record::case::CaseResult;
+use record::measure::{Measure, identifier, measures, named_cases};
+use record::result::RunResult;
+use record::status::Verdict;
+use record::summary::{REGRESSION, Step, Summary};
+use record::view::Viewed;
+
+/// One run, or a plan with its runs.
+#[derive(Clone, Debug)]
+pub struct Subject<'a> {
+    /// The runs.
+    pub runs: Vec<Viewed<'a>>,
+    /// The plan, if they are one.
+    pub plan: Option<&'a Summary>,
+}
+
+impl<'a> From<Viewed<'a>> for Subject<'a> {
+    fn from(run: Viewed<'a>) -> Self {
+        Self { runs: vec![run], plan: None }
+    }
+}
+
+/// Tests that belong together: a run, a step that left none, or the comparison with the baseline.
+#[derive(Clone, Debug)]
+pub struct Group<'a> {
+    /// Its name in every format.
+    pub name: String,
+    /// How it came out.
+    pub verdict: &'a Verdict,
+    /// The run.
+    pub run: Option<&'a RunResult>,
+    /// Its parts.
+    pub tests: Vec<Test<'a>>,
+}
+
+/// One test.
+#[derive(Clone, Debug)]
+pub struct Test<'a> {
+    /// Its name in every format.
+    pub name: String,
+    /// How it came out.
+    pub verdict: &'a Verdict,
+    /// What was measured, where it is a case of a run.
+    pub case: Option<&'a CaseResult>,
+}
+
+impl Test<'_> {
+    /// Returns its measurements, in nanoseconds.
+    pub fn measures(&self) -> Vec<(Measure, u64)> {
+        self.case.map(measures).unwrap_or_default()
+    }
+}
+
+impl<'a> Subject<'a> {
+    /// Returns everything that formats count, in order.
+    pub fn groups(&self) -> Vec<Group<'a>> {
+        let Some(plan) = self.plan else { return self.runs.iter().map(|viewed| of_run(viewed.run)).collect() };
+        let step = |step: &'a Step| match self.run_of(step) {
+            Some(run) => Group { verdict: &step.verdict, ..of_run(run) },
+            None => Group { name: identifier(&step.name), verdict: &step.verdict, run: None, tests: Vec::new() },
+        };
+        let mut groups: Vec<_> = plan.steps.iter().map(step).collect();
+        groups.extend(plan.regression.as_ref().map(|found| {
+            Group {
+                name: REGRESSION.into(),
+                verdict: &found.verdict,
+                run: None,
+                tests: found
+                    .cases
+                    .iter()
+                    .map(|case| Test { name: identifier(&case.name), verdict: &case.verdict, case: None })
+                    .collect(),
+            }
+        }));
+        groups
+    }
+
+    fn run_of(&self, step: &Step) -> Option<&'a RunResult> {
+        self.runs.iter().map(|viewed| viewed.run).find(|run| Some(&run.run.id) == step.directory.as_ref())
+    }
+}
+
+fn of_run(run: &RunResult) -> Group<'_> {
+    let tests =
+        named_cases(run).into_iter().map(|(name, case)| Test { name, verdict: &case.verdict, case: Some(case) });
+    Group { name: identifier(run.title()), verdict: &run.verdict, run: Some(run), tests: tests.collect() }
+}

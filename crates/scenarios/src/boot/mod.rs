@@ -1,0 +1,41 @@
+//! `boot`: boots the guest, maps a region, starts all vCPUs and powers off.
+
+mod args;
+pub mod findings;
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+pub mod run;
+
+use record::result::RunResult;
+use record::view::View;
+
+use crate::options::Common;
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+use crate::runner::session::{Build, Error, Finished};
+use crate::scenario::{Nothing, Scenario};
+
+pub use args::Args;
+
+/// The scenario.
+pub struct Boot;
+
+impl Scenario for Boot {
+    const NAME: &'static str = "boot";
+    const ABOUT: &'static str =
+        "Boot the guest, map a region, start all vCPUs and power off: does KVM work here at all";
+    type Args = Args;
+    type Findings = findings::Findings;
+    type Conclusion = Nothing;
+
+    fn common(args: &Args) -> &Common {
+        &args.common
+    }
+
+    #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+    fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
+        run::run(args, build)
+    }
+
+    fn view(_: &RunResult) -> View {
+        View::default()
+    }
+}

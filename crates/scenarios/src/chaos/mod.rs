@@ -1,0 +1,42 @@
+//! `chaos`: runs guests that scribble over everything they can reach.
+
+mod args;
+pub mod findings;
+pub mod program;
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+pub mod run;
+
+use record::result::RunResult;
+use record::view::View;
+
+use crate::options::Common;
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+use crate::runner::session::{Build, Error, Finished};
+use crate::scenario::{Nothing, Scenario};
+
+pub use args::Args;
+
+/// The scenario.
+pub struct Chaos;
+
+impl Scenario for Chaos {
+    const NAME: &'static str = "chaos";
+    const ABOUT: &'static str =
+        "Run guests that scribble over everything they can reach: does this program live with it";
+    type Args = Args;
+    type Findings = findings::Findings;
+    type Conclusion = Nothing;
+
+    fn common(args: &Args) -> &Common {
+        &args.common
+    }
+
+    #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+    fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
+        run::run(args, build)
+    }
+
+    fn view(_: &RunResult) -> View {
+        View::default()
+    }
+}

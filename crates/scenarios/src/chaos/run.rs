@@ -1,0 +1,96 @@
+//! Runs `chaos`: one hostile guest after another. The test is that this program reads each to its end.
+
+use std::time::Duration;
+
+use abi::Kind;
+use guest::run::{End, GuestRun, GuestSpec};
+use klog::message::Parser;
+use record::case::CaseResult;
+use record::journal::Entry;
+use record::result::VcpuFacts;
+use record::status::{Status, Verdict};
+use units::stats;
+use vmm::layout;
+
+use crate::chaos::Args;
+use crate::chaos::findings::Findings;
+use crate::chaos::program::{self, Targets};
+use crate::runner::ending::{autopsy, facts, guest_verdict, progress};
+use crate::runner::observer::Signals;
+use crate::runner::session::{Build, Error, Finished, Session};
+
+/// Time for one guest: those that wait for ever are ended then.
+const LIMIT: Duration = Duration::from_secs(2);
+/// What a channel without regions takes, rounded up as KVM wants it.
+const CHANNEL_BYTES: u64 = 64 << 10;
+
+/// Values reported by hostile guests are not trusted and are left out of the result.
+const NO_FACTS: Vec<VcpuFacts> = Vec::new();
+
+/// Runs the scenario.
+///
+/// # Errors
+///
+/// The obstacle that kept it from a verdict; a guest is none.
+pub fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
+    let image = build.image(&args.common)?;
+    vmm::check(args.vcpus)?;
+    let mut session = Session::begin(&args.common, build)?;
+    let mut case = CaseResult { rounds: args.runs, ..CaseResult::not_run("chaos", args.vcpus) };
+    session.journal(&Entry::Case { name: "chaos".into(), before: Box::new(case.clone()) })?;
+    let bar = progress(&format!("chaos, {} guests from seed {}", args.runs, args.seed));
+    let targets = Targets {
+        channel: layout::CHANNEL,
+        channel_bytes: CHANNEL_BYTES,
+        doorbell: layout::DOORBELL,
+        uart: layout::UART,
+    };
+    let (mut tally, mut parser) = (Findings::default(), Parser::new());
+    for seed in (args.seed..).take(args.runs as usize) {
+        let spec = GuestSpec { ctr: args.common.guest_ctr, ..program::guest(seed, args.vcpus, &targets) };
+        let run = match vmm::run(&spec, &image, LIMIT, &mut Signals(&session)) {
+            Err(error) if error.is_lack() => {
+                bar.finish_and_clear();
+                case.verdict = Verdict::new(Status::Skip, error.to_string());
+                return session.finish("chaos", NO_FACTS, vec![case]);
+            }
+            run => run?,
+        };
+        read(&run);
+        tally.records += run.vcpus.iter().map(|vcpu| vcpu.records.len() as u64).sum::<u64>();
+        match run.end {
+            End::PoweredOff => tally.powered_off += 1,
+            End::Trapped(_) => tally.trapped += 1,
+            End::TimedOut => tally.timed_out += 1,
+            End::Interrupted => break,
+        }
+        session.read_kmsg(&mut parser)?;
+        bar.tick();
+    }
+    bar.finish_and_clear();
+    case.complaints = session.complaints(&mut parser)?;
+    let Findings { powered_off: off, trapped, timed_out, records } = tally;
+    case.findings = record::findings::Findings::of(&tally);
+    let counts = format!(
+        "{off} powered off, {trapped} were stopped at something impossible, {timed_out} at the time limit; {records} records read"
+    );
+    case.verdict = match off + trapped + timed_out {
+        all if all == args.runs => Verdict::new(Status::Pass, format!("{all} hostile guests: {counts}")),
+        all => Verdict::new(Status::Error, format!("interrupted after {all} hostile guests: {counts}")),
+    };
+    session.hold_against_log(&mut case);
+    session.finish("chaos", NO_FACTS, vec![case])
+}
+
+/// Reads everything that a guest left behind, as the other scenarios do.
+fn read(run: &GuestRun) {
+    let _ = (guest_verdict(run), autopsy(run));
+    let _ = run.vcpus.iter().map(facts).collect::<Vec<_>>();
+    for vcpu in &run.vcpus {
+        let of_kind = |kind: Kind| vcpu.records.iter().filter(move |r| r.kind == kind as u16).map(|r| r.data[1]);
+        for kind in [Kind::Summary, Kind::Element, Kind::Mismatch] {
+            let _ = stats::timing(of_kind(kind).collect(), vcpu.cntfrq_el0);
+        }
+        let _ = stats::ns(run.boot.ticks, vcpu.cntfrq_el0);
+    }
+}

@@ -1,0 +1,44 @@
+//! `coherence`: changes code, lets the host do something to its memory, and looks.
+
+mod args;
+pub mod findings;
+pub mod program;
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+pub mod run;
+mod table;
+pub mod verdict;
+
+use record::result::RunResult;
+use record::view::View;
+
+use crate::options::Common;
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+use crate::runner::session::{Build, Error, Finished};
+use crate::scenario::{Nothing, Scenario};
+
+pub use args::Args;
+
+/// The scenario.
+pub struct Coherence;
+
+impl Scenario for Coherence {
+    const NAME: &'static str = "coherence";
+    const ABOUT: &'static str =
+        "Change code, let the host do something to its memory, and look: what KVM's maintenance has to make visible";
+    type Args = Args;
+    type Findings = findings::Findings;
+    type Conclusion = Nothing;
+
+    fn common(args: &Args) -> &Common {
+        &args.common
+    }
+
+    #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+    fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
+        run::run(args, build)
+    }
+
+    fn view(run: &RunResult) -> View {
+        table::view(run)
+    }
+}

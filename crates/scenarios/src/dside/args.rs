@@ -1,0 +1,25 @@
+//! Options of `dside`.
+
+use clap::Args as ClapArgs;
+use record::memory::MemoryKind;
+use units::size::Size;
+
+use crate::options::Common;
+
+/// Options of `dside`.
+#[derive(ClapArgs, Clone, Debug)]
+#[command(args_override_self = true)]
+pub struct Args {
+    /// Kinds of memory: page, thp, memfd, file, or a hugetlb size such as 2M or 1G; without it, all that this host has
+    #[arg(long, value_delimiter = ',', value_name = "BLOCK,…")]
+    pub blocks: Vec<MemoryKind>,
+    /// Timed rounds; one more is traced
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub rounds: u64,
+    /// Size of the region for each kind of memory
+    #[arg(long, default_value = "1G", value_name = "SIZE")]
+    pub region: Size,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would take the comment for the help text of the group")]
+    pub common: Common,
+}

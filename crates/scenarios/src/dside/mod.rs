@@ -1,0 +1,43 @@
+//! `dside`: times the first touch and the teardown of large memory, where the host cleans the D-cache.
+
+mod args;
+pub mod findings;
+pub mod program;
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+pub mod run;
+pub mod verdict;
+
+use record::result::RunResult;
+use record::view::View;
+
+use crate::options::Common;
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+use crate::runner::session::{Build, Error, Finished};
+use crate::scenario::{Nothing, Scenario};
+
+pub use args::Args;
+
+/// The scenario.
+pub struct DSide;
+
+impl Scenario for DSide {
+    const NAME: &'static str = "dside";
+    const ABOUT: &'static str =
+        "First touch and teardown of large memory, where the host cleans the D-cache: not what the I-cache patch fixes";
+    type Args = Args;
+    type Findings = findings::Findings;
+    type Conclusion = Nothing;
+
+    fn common(args: &Args) -> &Common {
+        &args.common
+    }
+
+    #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+    fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
+        run::run(args, build)
+    }
+
+    fn view(run: &RunResult) -> View {
+        crate::table::faults(run)
+    }
+}

@@ -1,0 +1,99 @@
+//! Runs `dside`: first touch and teardown of each kind of memory.
+
+use guest::region::event;
+use record::case::{CaseResult, FaultTimes};
+use record::maintenance::Maintenance;
+use record::memory::MemoryKind;
+use record::status::{Status, Verdict};
+use units::size::Size;
+use units::stats;
+
+use crate::cost::CostModel;
+use crate::dside::findings::Findings;
+use crate::dside::program::{Case, TOUCH};
+use crate::dside::{Args, verdict};
+use crate::runner::cases::{CaseRun, CaseRunner, blocks, write_samples};
+use crate::runner::observer::Setup;
+use crate::runner::session::{Build, Error, Finished, Session};
+
+/// Runs the scenario.
+///
+/// # Errors
+///
+/// The obstacle that kept it from a verdict.
+pub fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
+    let mut runner = CaseRunner::new("dside", &args.common, build, 1)?;
+    let mut session = Session::begin(&args.common, build)?;
+    let mut cases = Vec::new();
+    let outcome = all_cases(&mut runner, &mut session, args, &mut cases);
+    session.end(outcome, runner.name, runner.vcpus, cases)
+}
+
+fn all_cases(
+    runner: &mut CaseRunner<'_>,
+    session: &mut Session,
+    args: &Args,
+    cases: &mut Vec<CaseResult>,
+) -> Result<(), Error> {
+    for block in blocks(&args.blocks, Some(args.region), |_, _| args.region.0)? {
+        let mut case = case(runner, session, args, block)?;
+        runner.done(session, &mut case)?;
+        cases.push(case);
+        if session.interrupted() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn case(
+    runner: &mut CaseRunner<'_>,
+    session: &mut Session,
+    args: &Args,
+    block: MemoryKind,
+) -> Result<CaseResult, Error> {
+    let mut result = CaseResult { rounds: args.rounds, ..CaseResult::on(block, 1) };
+    let memory = match runner.prepare(session, block, |_| args.region.0)? {
+        Ok(memory) => memory,
+        Err(missing) => {
+            result.verdict = Verdict::new(Status::Skip, missing.to_string());
+            return Ok(result);
+        }
+    };
+    let traced = runner.traced(args.rounds);
+    let rounds = args.rounds + u64::from(traced.is_some());
+    let (block_bytes, region_bytes, backing) = (memory.block_bytes, memory.region_bytes, memory.backing);
+    let plan = Case { block_bytes, region_bytes, backing, rounds };
+    let setup = Setup { label: format!("dside {block}"), traced, ..Setup::default() };
+    let Some(mut ran) = runner.run(session, &memory, &plan.guest(), setup, &mut result)? else { return Ok(result) };
+    result.times = Some(FaultTimes { touch: ran.timing(TOUCH, args.rounds), ..FaultTimes::default() });
+    write_samples(session, block, &ran.run, |_| "touch")?;
+    let facts = runner.vcpus.first();
+    let line_bytes = facts.map_or(64, |vcpu| vcpu.dmin_line_bytes);
+    let floor_ns = CostModel::new(&session.machine, facts, memory.host.page_bytes).line_floor_ns();
+    let dside = observed(&ran, &result, line_bytes, floor_ns, vmm::limits()?.fwb);
+    let judged = || verdict::case(&result, &dside, &ran.context);
+    result.verdict = ran.trouble.take().unwrap_or_else(judged);
+    result.findings = record::findings::Findings::of(&dside);
+    Ok(result)
+}
+
+fn observed(ran: &CaseRun, result: &CaseResult, line_bytes: u64, floor_ns: f64, read: Option<bool>) -> Findings {
+    let clean = result.host.as_ref().and_then(|host| host.dcache);
+    let touch_ns = result.times().touch.map_or(0, |touch| touch.ns.p50);
+    let (fwb, how) = match (read, clean.filter(|clean| clean.calls > 0)) {
+        (Some(true), _) => (Some(true), "ID_AA64MMFR2_EL1.FWB is 1".into()),
+        (Some(false), Some(Maintenance { calls, max_bytes, .. })) => {
+            (Some(false), format!("ID_AA64MMFR2_EL1.FWB is 0; {calls} cleans of up to {}", Size(max_bytes)))
+        }
+        _ => verdict::fwb(clean.as_ref(), touch_ns, result.block_bytes(), line_bytes, floor_ns),
+    };
+    let timed = |event| ran.seen.timed.iter().filter(move |t| t.event == event);
+    Findings {
+        fwb,
+        how,
+        lines: result.region_bytes() / line_bytes.max(1),
+        unmap: stats::distribution(timed(event::UNMAP).filter(|t| !t.traced).map(|t| t.ns).collect()),
+        discard_ns: timed(event::DISCARD).map(|t| t.ns).next(),
+    }
+}

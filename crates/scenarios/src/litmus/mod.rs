@@ -1,0 +1,42 @@
+//! `litmus`: races the published instruction-fetch litmus tests, plain and across stage-2 events.
+
+mod args;
+pub mod findings;
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+pub mod run;
+mod table;
+pub mod verdict;
+
+use record::result::RunResult;
+use record::view::View;
+
+use crate::options::Common;
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+use crate::runner::session::{Build, Error, Finished};
+use crate::scenario::{Nothing, Scenario};
+
+pub use args::Args;
+
+/// The scenario.
+pub struct Litmus;
+
+impl Scenario for Litmus {
+    const NAME: &'static str = "litmus";
+    const ABOUT: &'static str = "Race the published instruction-fetch litmus tests, plain and across stage-2 events: does anything forbidden come";
+    type Args = Args;
+    type Findings = findings::Findings;
+    type Conclusion = Nothing;
+
+    fn common(args: &Args) -> &Common {
+        &args.common
+    }
+
+    #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+    fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
+        run::run(args, build)
+    }
+
+    fn view(run: &RunResult) -> View {
+        table::view(run)
+    }
+}

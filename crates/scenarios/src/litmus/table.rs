@@ -1,0 +1,52 @@
+//! The table of litmus tests.
+
+use programs::litmus::test::Ruling;
+use record::case::CaseResult;
+use record::result::RunResult;
+use record::view::{Table, View};
+use units::text::thousands;
+
+use crate::litmus::findings::{Findings, Outcome};
+
+const HEAD: [&str; 8] = ["test", "across", "of interest", "published", "seen", "races", "a second", "verdict"];
+
+/// Returns the view of a run: a row for each test, and the outcomes of those of interest.
+pub fn view(run: &RunResult) -> View {
+    let tests: Vec<(&CaseResult, Findings)> =
+        run.cases.iter().filter_map(|case| Some((case, case.findings.get::<Findings>()?))).collect();
+    if tests.is_empty() {
+        return View::default();
+    }
+    let seen = tests.iter().filter(|(_, findings)| findings.seen > 0);
+    let table = Table {
+        head: HEAD.map(str::to_owned).to_vec(),
+        rows: tests.iter().map(|(case, findings)| row(case, findings)).collect(),
+        left: usize::MAX,
+        shared: false,
+        notes: seen.map(|(_, findings)| format!("{}: {}", findings.name(), histogram(findings))).collect(),
+    };
+    View { tables: vec![table], passes_in_table: true, ..View::default() }
+}
+
+fn row(case: &CaseResult, findings: &Findings) -> Vec<String> {
+    let number = |number: u64| if findings.races == 0 { "-".into() } else { thousands(number) };
+    vec![
+        findings.test.clone(),
+        findings.across.name().into(),
+        findings.condition.clone(),
+        findings.ruling.map_or("-", Ruling::name).into(),
+        number(findings.seen),
+        number(findings.races),
+        number(findings.per_second),
+        case.verdict.status.name().into(),
+    ]
+}
+
+/// Lists the outcomes; that of interest has a star.
+fn histogram(findings: &Findings) -> String {
+    let outcome = |outcome: &Outcome| {
+        let star = if outcome.of_interest { "*" } else { "" };
+        format!("{star}{} {}", outcome.values, thousands(outcome.count))
+    };
+    findings.outcomes.iter().map(outcome).collect::<Vec<_>>().join(", ")
+}

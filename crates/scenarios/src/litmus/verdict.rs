@@ -1,0 +1,191 @@
+//! Verdicts on litmus tests. Pure.
+
+use crate::litmus::findings::Findings;
+use crate::verdict::{Context, broken};
+use programs::litmus::event::Across;
+use programs::litmus::test::Ruling;
+use record::case::CaseResult;
+use record::maintenance::{Access, FaultCount, FaultKind};
+use record::status::{Status, Verdict};
+use units::text::thousands;
+
+/// Judges a test whose guest ended well.
+pub fn case(case: &CaseResult, litmus: &Findings, context: &Context) -> Verdict {
+    let Some(ruling) = litmus.ruling else { return Verdict::new(Status::Error, "no guest said what the machine is") };
+    if litmus.exceptions > 0 {
+        let (exceptions, races) = (thousands(litmus.exceptions), thousands(litmus.races));
+        return Verdict::new(Status::Fail, format!("a thread took an exception in {exceptions} of {races} races"));
+    }
+    if ruling == Ruling::Forbidden && litmus.seen > 0 {
+        let (seen, races) = (thousands(litmus.seen), thousands(litmus.races));
+        return Verdict::new(
+            Status::Fail,
+            format!("forbidden outcome {} seen in {seen} of {races} races", litmus.condition),
+        );
+    }
+    if let Some(verdict) = broken(case, context) {
+        return verdict;
+    }
+    if let Some(what) = incomplete(litmus) {
+        return Verdict::new(Status::Error, what);
+    }
+    match event(case, litmus, context) {
+        Err(verdict) => verdict,
+        Ok(how) => Verdict::new(Status::Pass, format!("{}{how}", outcome(litmus, ruling))),
+    }
+}
+
+/// Says what is missing of the races.
+fn incomplete(litmus: &Findings) -> Option<String> {
+    let (least, most) = (litmus.iterations.iter().min().copied()?, litmus.iterations.iter().max().copied()?);
+    if least == 0 {
+        return Some("a vCPU completed no iteration".into());
+    }
+    let one_copy = litmus.copies == 1 && least != most;
+    let counted = litmus.counted();
+    (one_copy || counted != litmus.races).then(|| {
+        format!(
+            "vCPUs completed {least} to {most} iterations, and {counted} outcomes of {} races were counted",
+            litmus.races
+        )
+    })
+}
+
+/// Says how the events went; without evidence of them nothing passes.
+fn event(case: &CaseResult, litmus: &Findings, context: &Context) -> Result<String, Verdict> {
+    if litmus.events_asked == 0 {
+        return Ok(String::new());
+    }
+    let (asked, done) = (litmus.events_asked, litmus.events_done);
+    if done < asked {
+        return Err(Verdict::new(Status::Skip, format!("the host carried out {done} of {asked} events")));
+    }
+    let carried_out = format!("; {} events", thousands(done));
+    let Some(fault) = litmus.across.fault() else { return Ok(carried_out) };
+    if let Some(why) = &context.untraced {
+        let races = thousands(litmus.races);
+        return Err(Verdict::new(
+            Status::Skip,
+            format!("{races} races held{carried_out}; no evidence of their faults: {why}"),
+        ));
+    }
+    let faults = case.host.iter().flat_map(|host| &host.faults);
+    let seen: u64 = faults.filter(|f| is_fault_of(litmus.across, f)).map(|f| f.count).sum();
+    if seen > 0 {
+        return Ok(format!("{carried_out}, {seen} faults traced: {fault}"));
+    }
+    let why = if context.dic { "; with DIC, KVM grants execution at the first fault" } else { "" };
+    let lost = if context.trace_lost > 0 { "; trace records were lost" } else { "" };
+    Err(Verdict::new(Status::Skip, format!("no {fault} fault was traced{why}{lost}")))
+}
+
+/// Returns whether a traced fault is the one that the event is there for.
+fn is_fault_of(across: Across, fault: &FaultCount) -> bool {
+    /// Level of page descriptors.
+    const PAGES: u8 = 3;
+    let is = |access, kind| fault.access == access && fault.kind == kind;
+    match across {
+        Across::Plain | Across::Move => false,
+        Across::Relax => is(Access::Fetch, FaultKind::Permission),
+        Across::Unmap => is(Access::Fetch, FaultKind::Translation),
+        Across::Split => is(Access::Data, FaultKind::Permission) && fault.level < PAGES,
+        // Whoever comes first makes the block. Before, while there is logging, blocks are what is written to.
+        Across::Collapse => fault.kind == FaultKind::Permission && fault.level == PAGES,
+    }
+}
+
+/// Says how often the outcome of interest was seen.
+fn outcome(litmus: &Findings, ruling: Ruling) -> String {
+    let (seen, races, vcpus) = (thousands(litmus.seen), thousands(litmus.races), litmus.iterations.len());
+    format!("{}, seen in {seen} of {races} races on {vcpus} vCPU{}", ruling.name(), if vcpus == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::litmus::findings::Outcome;
+    use programs::litmus::event::Across;
+    use programs::litmus::test::{Source, Variant};
+    use record::maintenance::{FaultCount, HostSide};
+
+    fn litmus(ruling: Ruling, across: Across, seen: u64) -> Findings {
+        let outcome = |values: &str, count, of_interest| Outcome { values: values.into(), count, of_interest };
+        Findings {
+            test: "SM".into(),
+            source: Source::Esop2020,
+            across,
+            threads: 2,
+            copies: 1,
+            condition: "1:x=1 1:f=0".into(),
+            variant: Some(Variant::Neither),
+            ruling: Some(ruling),
+            iterations: vec![100, 100],
+            races: 100,
+            per_second: 1,
+            outcomes: vec![outcome("1:x=1 1:f=1", 100 - seen, false), outcome("1:x=1 1:f=0", seen, true)],
+            seen,
+            exceptions: 0,
+            events_asked: 100 * across.events(),
+            events_done: 100 * across.events(),
+        }
+    }
+
+    fn context() -> Context {
+        Context { page_bytes: 4096, dic: false, unwatched: None, kmsg_lost: 0, untraced: None, trace_lost: 0 }
+    }
+
+    fn judge(litmus: &Findings, faults: &[FaultCount]) -> Verdict {
+        let host = HostSide { faults: faults.to_vec(), icache: None, dcache: None };
+        let result = CaseResult { host: Some(host), ..CaseResult::not_run("test", 2) };
+        case(&result, litmus, &context())
+    }
+
+    fn fault(access: Access, kind: FaultKind, level: u8) -> FaultCount {
+        FaultCount { access, kind, level, count: 3 }
+    }
+
+    #[test]
+    fn only_what_is_forbidden_fails() {
+        for (ruling, seen, status) in [
+            (Ruling::Forbidden, 0, Status::Pass),
+            (Ruling::Forbidden, 1, Status::Fail),
+            (Ruling::Allowed, 7, Status::Pass),
+            (Ruling::Unpublished, 7, Status::Pass),
+        ] {
+            let verdict = judge(&litmus(ruling, Across::Plain, seen), &[]);
+            assert_eq!(verdict.status, status, "{verdict:?}");
+            assert!(verdict.reason.contains(ruling.name()) || seen > 0, "{verdict:?}");
+        }
+        let verdict = judge(&Findings { exceptions: 1, ..litmus(Ruling::Allowed, Across::Plain, 0) }, &[]);
+        assert_eq!(verdict.status, Status::Fail);
+    }
+
+    #[test]
+    fn nothing_passes_that_did_not_run() {
+        let whole = litmus(Ruling::Forbidden, Across::Plain, 0);
+        for iterations in [vec![100, 99], vec![0, 0]] {
+            assert_eq!(judge(&Findings { iterations, ..whole.clone() }, &[]).status, Status::Error);
+        }
+        assert_eq!(judge(&Findings { races: 101, ..whole.clone() }, &[]).status, Status::Error);
+        assert_eq!(judge(&Findings { ruling: None, ..whole }, &[]).status, Status::Error);
+    }
+
+    #[test]
+    fn events_need_their_faults() {
+        let relax = litmus(Ruling::Forbidden, Across::Relax, 0);
+        assert_eq!(judge(&relax, &[fault(Access::Fetch, FaultKind::Permission, 3)]).status, Status::Pass);
+        assert_eq!(judge(&relax, &[fault(Access::Fetch, FaultKind::Translation, 3)]).status, Status::Skip);
+        assert_eq!(
+            judge(&Findings { events_done: 99, ..relax }, &[fault(Access::Fetch, FaultKind::Permission, 3)]).status,
+            Status::Skip
+        );
+        let split = litmus(Ruling::Forbidden, Across::Split, 0);
+        assert_eq!(judge(&split, &[fault(Access::Data, FaultKind::Permission, 3)]).status, Status::Skip);
+        assert_eq!(judge(&split, &[fault(Access::Data, FaultKind::Permission, 2)]).status, Status::Pass);
+        let untraced = Context { untraced: Some("--no-trace".into()), ..context() };
+        let case_ = CaseResult::not_run("test", 2);
+        assert_eq!(case(&case_, &litmus(Ruling::Forbidden, Across::Relax, 0), &untraced).status, Status::Skip);
+        let moved = litmus(Ruling::Forbidden, Across::Move, 0);
+        assert_eq!(judge(&moved, &[]).status, Status::Pass);
+    }
+}

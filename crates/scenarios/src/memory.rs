@@ -1,0 +1,134 @@
+//! Kinds of memory as a host has them: sizes, backing, and what is missing.
+
+use guest::run::Backing;
+use hostfacts::memory::HostBlocks;
+use record::memory::MemoryKind;
+use units::size::Size;
+
+/// Why a kind of memory cannot be had here.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Missing {
+    /// No transparent huge pages.
+    #[error("transparent huge pages are not built in or switched off (/sys/kernel/mm/transparent_hugepage/enabled)")]
+    Thp,
+    /// No hugetlb pages of that size exist.
+    #[error("this kernel has no hugetlb pages of {0}")]
+    NoPool(Size),
+    /// The pool is too small.
+    #[error("{needed} free hugetlb pages of {size} needed, {free} there: echo {needed} > /sys/kernel/mm/hugepages/hugepages-{}kB/nr_hugepages", .size.0 >> 10)]
+    Pool {
+        /// Page size.
+        size: Size,
+        /// Pages needed.
+        needed: u64,
+        /// Pages free.
+        free: u64,
+    },
+    /// Too little memory.
+    #[error("{needed} of memory needed, {available} available: use a smaller --region")]
+    Memory {
+        /// Bytes needed.
+        needed: Size,
+        /// Bytes available.
+        available: Size,
+    },
+    /// The region is not made of whole blocks.
+    #[error("a region of {region} is not a multiple of its {block} blocks")]
+    Odd {
+        /// Region asked for.
+        region: Size,
+        /// Block asked for.
+        block: Size,
+    },
+}
+
+/// Returns the size in bytes of one block of this kind of memory.
+///
+/// # Errors
+///
+/// If the host has no such blocks at all.
+pub fn block_bytes(kind: MemoryKind, host: &HostBlocks) -> Result<u64, Missing> {
+    match kind {
+        MemoryKind::Page | MemoryKind::Memfd | MemoryKind::File => Ok(host.page_bytes),
+        MemoryKind::Hugetlb(size) if size.0 == host.page_bytes => Ok(size.0),
+        MemoryKind::Thp => host.thp_bytes.ok_or(Missing::Thp),
+        MemoryKind::Hugetlb(size) if host.hugetlb.iter().any(|(bytes, _)| *bytes == size.0) => Ok(size.0),
+        MemoryKind::Hugetlb(size) => Err(Missing::NoPool(size)),
+    }
+}
+
+/// Returns the backing of a region of this kind of memory. A hugetlb size that is the base page means base pages.
+///
+/// # Errors
+///
+/// As [`block_bytes`].
+pub fn backing(kind: MemoryKind, host: &HostBlocks) -> Result<Backing, Missing> {
+    let bytes = block_bytes(kind, host)?;
+    Ok(match kind {
+        MemoryKind::Memfd => Backing::Memfd,
+        MemoryKind::File => Backing::File,
+        _ if bytes == host.page_bytes => Backing::Pages,
+        MemoryKind::Page => Backing::Pages,
+        MemoryKind::Thp => Backing::Thp(bytes),
+        MemoryKind::Hugetlb(_) => Backing::Hugetlb(bytes),
+    })
+}
+
+/// Checks that the host has a region of `region_bytes` of this kind of memory to give.
+///
+/// # Errors
+///
+/// The part that is missing, and how to get it.
+pub fn check(kind: MemoryKind, region_bytes: u64, host: &HostBlocks) -> Result<(), Missing> {
+    let block = block_bytes(kind, host)?;
+    if region_bytes == 0 || !region_bytes.is_multiple_of(block) {
+        return Err(Missing::Odd { region: Size(region_bytes), block: Size(block) });
+    }
+    match backing(kind, host)? {
+        Backing::Hugetlb(bytes) => {
+            let needed = region_bytes / bytes;
+            let free = host.hugetlb.iter().find(|(size, _)| *size == bytes).map_or(0, |(_, free)| *free);
+            if free < needed {
+                return Err(Missing::Pool { size: Size(bytes), needed, free });
+            }
+        }
+        _ if region_bytes > host.available_bytes => {
+            return Err(Missing::Memory { needed: Size(region_bytes), available: Size(host.available_bytes) });
+        }
+        _ => (),
+    }
+    Ok(())
+}
+
+/// Returns every kind of memory that this host can give a region of, as `fits` says.
+pub fn all(host: &HostBlocks, fits: impl Fn(MemoryKind) -> bool) -> Vec<MemoryKind> {
+    let hugetlb = host.hugetlb.iter().map(|(bytes, _)| MemoryKind::Hugetlb(Size(*bytes)));
+    [MemoryKind::Page, MemoryKind::Thp].into_iter().chain(hugetlb).filter(|kind| fits(*kind)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOST: HostBlocks =
+        HostBlocks { page_bytes: 4096, thp_bytes: None, hugetlb: Vec::new(), available_bytes: 1 << 30 };
+
+    #[test]
+    fn missing_is_said_with_what_to_do() {
+        let host = HostBlocks { hugetlb: vec![(2 << 20, 1)], ..HOST };
+        let two_m = MemoryKind::Hugetlb(Size(2 << 20));
+        assert_eq!(check(two_m, 2 << 20, &host), Ok(()));
+        let error = check(two_m, 8 << 20, &host).expect_err("one page is not four").to_string();
+        assert!(error.ends_with("echo 4 > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"), "{error}");
+        assert_eq!(check(MemoryKind::Thp, 2 << 20, &host), Err(Missing::Thp));
+        let one_g = MemoryKind::Hugetlb(Size(1 << 30));
+        assert!(matches!(check(one_g, 1 << 30, &host), Err(Missing::NoPool(_))));
+        assert!(matches!(check(MemoryKind::Page, 5000, &host), Err(Missing::Odd { .. })));
+        assert!(matches!(check(MemoryKind::Page, 2 << 30, &host), Err(Missing::Memory { .. })));
+    }
+
+    #[test]
+    fn the_base_page_by_its_size() {
+        assert_eq!("4K".parse::<MemoryKind>().map(|kind| backing(kind, &HOST)), Ok(Ok(Backing::Pages)));
+    }
+}

@@ -1,0 +1,47 @@
+//! `policy`: finds out which I-cache maintenance a kernel does.
+
+mod args;
+pub mod findings;
+pub mod program;
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+pub mod run;
+mod table;
+pub mod verdict;
+
+use record::result::RunResult;
+use record::view::View;
+
+use crate::options::Common;
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+use crate::runner::session::{Build, Error, Finished};
+use crate::scenario::Scenario;
+
+pub use args::Args;
+
+/// The scenario.
+pub struct Policy;
+
+impl Scenario for Policy {
+    const NAME: &'static str = "policy";
+    const ABOUT: &'static str = "Find out which I-cache maintenance this kernel does";
+    type Args = Args;
+    type Findings = findings::Findings;
+    type Conclusion = findings::Conclusion;
+
+    fn common(args: &Args) -> &Common {
+        &args.common
+    }
+
+    #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+    fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
+        run::run(args, build)
+    }
+
+    fn view(run: &RunResult) -> View {
+        table::view(run)
+    }
+
+    fn conclude(run: &mut RunResult) {
+        verdict::conclude_again(run);
+    }
+}

@@ -1,0 +1,17 @@
+//! The lines about the policy.
+
+use record::result::RunResult;
+use record::view::View;
+
+use crate::policy::findings::Conclusion;
+
+/// Returns the view of a run: the table of faults, and the policy with its evidence.
+pub fn view(run: &RunResult) -> View {
+    let mut findings = Vec::new();
+    if let Some(conclusion) = run.conclusion.get::<Conclusion>() {
+        findings.push(format!("{}: policy: {}", run.machine.kernel_release, conclusion.class.name()));
+        findings.extend(conclusion.evidence.iter().map(|line| format!("    {line}")));
+        findings.extend(conclusion.cannot.iter().map(|line| format!("    cannot be told: {line}")));
+    }
+    View { findings, ..crate::table::faults(run) }
+}

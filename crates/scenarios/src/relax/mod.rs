@@ -1,0 +1,48 @@
+//! `relax`: touches each block as data, then executes it: the permission fault of the report, timed.
+
+mod args;
+pub mod findings;
+pub mod program;
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+pub mod run;
+mod table;
+
+use std::path::Path;
+
+use record::result::RunResult;
+use record::view::View;
+
+use crate::options::Common;
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+use crate::runner::session::{Build, Error, Finished};
+use crate::scenario::{Nothing, Scenario};
+
+pub use args::Args;
+
+/// The scenario.
+pub struct Relax;
+
+impl Scenario for Relax {
+    const NAME: &'static str = "relax";
+    const ABOUT: &'static str = "Touch each block as data, then execute it: the permission fault of the report, timed";
+    type Args = Args;
+    type Findings = findings::Findings;
+    type Conclusion = Nothing;
+
+    fn common(args: &Args) -> &Common {
+        &args.common
+    }
+
+    fn resumes(args: &Args) -> Option<&Path> {
+        args.resume.as_deref()
+    }
+
+    #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+    fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
+        run::run(args, build)
+    }
+
+    fn view(run: &RunResult) -> View {
+        table::view(run)
+    }
+}

@@ -1,0 +1,62 @@
+//! The schema of `result.json`, with the findings of every scenario.
+
+use record::findings::Finding;
+use record::result::RunResult;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde_json::Value;
+
+use crate::LIST;
+use crate::scenario::Nothing;
+
+/// Returns the schema of the stored form of a scenario's findings; none for [`Nothing`].
+pub fn tagged<F: Finding>(generator: &mut SchemaGenerator) -> Option<Schema> {
+    if F::SCENARIO == Nothing::SCENARIO {
+        return None;
+    }
+    let own = generator.subschema_for::<F>();
+    let tag = json_schema!({
+        "type": "object",
+        "properties": { "scenario": { "const": F::SCENARIO } },
+        "required": ["scenario"],
+    });
+    Some(json_schema!({ "allOf": [tag, own] }))
+}
+
+/// Returns the schema of `result.json`.
+pub fn result() -> Schema {
+    let mut generator = SchemaGenerator::default();
+    let known: Vec<Schema> = LIST.iter().flat_map(|scenario| scenario.schemas(&mut generator)).collect();
+    let mut schema = generator.into_root_schema_for::<RunResult>();
+    let findings = record::findings::Findings::schema_name();
+    let any: Vec<Value> =
+        known.into_iter().map(Schema::to_value).chain([json_schema!({ "type": "null" }).to_value()]).collect();
+    if let Some(definitions) = schema.get_mut("$defs").and_then(Value::as_object_mut) {
+        let description = definitions.get(&*findings).and_then(|own| own.get("description")).cloned();
+        let mut own = serde_json::Map::new();
+        own.extend(description.map(|text| ("description".to_owned(), text)));
+        own.insert("anyOf".into(), any.into());
+        definitions.insert(findings.into_owned(), own.into());
+    }
+    schema
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SCHEMA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../results/schema/result-v1.json");
+
+    /// With `FAULTLINE_WRITE_SCHEMA` set, writes the file instead.
+    #[test]
+    fn schema_is_the_committed_one() {
+        let schema = serde_json::to_string_pretty(&result()).expect("a schema is JSON") + "\n";
+        if std::env::var_os("FAULTLINE_WRITE_SCHEMA").is_some() {
+            std::fs::write(SCHEMA, &schema).expect("the repository can be written to");
+        }
+        let committed = std::fs::read_to_string(SCHEMA).expect("the schema is committed");
+        assert!(
+            committed == schema,
+            "results/schema is stale: FAULTLINE_WRITE_SCHEMA=1 cargo test -p faultline-scenarios"
+        );
+    }
+}

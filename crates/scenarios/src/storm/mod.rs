@@ -1,0 +1,44 @@
+//! `storm`: lets vCPUs race into the same block: the storm of the report, against the number of racers.
+
+mod args;
+pub mod findings;
+pub mod program;
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+pub mod run;
+mod table;
+pub mod verdict;
+
+use record::result::RunResult;
+use record::view::View;
+
+use crate::options::Common;
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+use crate::runner::session::{Build, Error, Finished};
+use crate::scenario::Scenario;
+
+pub use args::Args;
+
+/// The scenario.
+pub struct Storm;
+
+impl Scenario for Storm {
+    const NAME: &'static str = "storm";
+    const ABOUT: &'static str =
+        "Let vCPUs race into the same block: the storm of the report, against the number of racers";
+    type Args = Args;
+    type Findings = findings::Findings;
+    type Conclusion = findings::Conclusion;
+
+    fn common(args: &Args) -> &Common {
+        &args.common
+    }
+
+    #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+    fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
+        run::run(args, build)
+    }
+
+    fn view(run: &RunResult) -> View {
+        table::view(run)
+    }
+}

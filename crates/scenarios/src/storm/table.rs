@@ -1,0 +1,62 @@
+//! The table of faults, with a line about each race and the headroom.
+
+use record::case::CaseResult;
+use record::result::RunResult;
+use record::view::{Stall, View};
+use units::text::{thousands, time};
+
+use crate::storm::findings::{Conclusion, Findings};
+use crate::storm::program::{Mode, Order};
+
+/// Returns the view of a run.
+pub fn view(run: &RunResult) -> View {
+    let races: Vec<(&CaseResult, Findings)> =
+        run.cases.iter().filter_map(|case| Some((case, case.findings.get::<Findings>()?))).collect();
+    let mut findings: Vec<String> = races.iter().map(|(case, storm)| format!("    {}", race(case, storm))).collect();
+    let conclusion = run.conclusion.get::<Conclusion>();
+    findings.extend(conclusion.map(|own| format!("{}: {}", run.machine.kernel_release, own.headroom.text())));
+    let distinct = |case: &CaseResult| case.findings.get::<Findings>().is_some_and(|own| own.mode == Mode::Distinct);
+    View { findings, costs: crate::table::costs(run, distinct), stalls: stalls(&races), ..crate::table::faults(run) }
+}
+
+/// Returns the longest stall against the number of racers, for the largest block that all of them raced for.
+fn stalls(races: &[(&CaseResult, Findings)]) -> Vec<Stall> {
+    let shared = || {
+        races.iter().filter(|(case, storm)| {
+            case.block_bytes() > 0 && storm.mode == Mode::Shared && storm.order == Order::DataFirst
+        })
+    };
+    let largest = shared().map(|(case, _)| case.block_bytes()).max();
+    let of = shared().filter(|(case, _)| Some(case.block_bytes()) == largest);
+    let ns = |case: &CaseResult, storm: &Findings| {
+        Some(storm.worst_ns).filter(|ns| *ns > 0).or(Some(case.times().exec?.ns.max))
+    };
+    of.filter_map(|(case, storm)| Some(Stall { racers: case.vcpus, ns: ns(case, storm)? })).collect()
+}
+
+/// Describes a race in one line.
+fn race(case: &CaseResult, storm: &Findings) -> String {
+    let faulted: u64 = storm.racers.iter().map(|racer| racer.faulted).sum();
+    let races: u64 = storm.racers.iter().map(|racer| racer.races).sum();
+    let mut parts = vec![
+        format!(
+            "{} racer{} into {}: worst stall {}",
+            case.vcpus,
+            if case.vcpus == 1 { "" } else { "s" },
+            case.name,
+            time(storm.worst_ns)
+        ),
+        format!("race {}", storm.wall.map_or_else(|| "-".into(), |wall| time(wall.ns.max))),
+        format!("{} of {} fetches faulted", thousands(faulted), thousands(races)),
+    ];
+    if let Some(most) = storm.traced.iter().filter_map(|race| race.invalidations).max() {
+        parts.push(format!("{most} invalidations of a block"));
+    }
+    if let Some(growth) = storm.growth.filter(|_| case.vcpus > 1) {
+        parts.push(format!("{growth:.2} × one racer"));
+    }
+    if let Some(model) = storm.model.as_ref().filter(|_| case.vcpus > 1) {
+        parts.push(format!("{:.2} of the model ({})", model.ratio, time(model.predicted_ns)));
+    }
+    parts.join("; ")
+}
