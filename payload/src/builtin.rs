@@ -3,7 +3,8 @@
 
 use abi::line::{ResultLine, Status};
 use abi::op::{Attr, Barrier, CHECK};
-use abi::{Kind, Op, OpCode, Outcome, Record, slot};
+use abi::record::Summary;
+use abi::{Op, OpCode, Outcome, Record, slot};
 
 /// Memory one CPU works on, in bytes: one level 2 block.
 pub const BYTES_PER_CPU: u64 = 2 << 20;
@@ -84,10 +85,12 @@ pub fn program(base: u64, cpus: u64) -> [Op; OPS] {
 pub fn judge(cpu: usize, records: &[Record], report: &mut impl FnMut(ResultLine<'_>)) -> bool {
     let mut all = true;
     for (check, tag) in CHECKS.iter().zip(1..) {
-        let summary = records.iter().find(|r| r.kind == Kind::Summary as u16 && r.tag == tag);
-        let holds = summary.is_some_and(|r| r.outcome == check.outcome as u16 && r.data[0] == check.elements);
+        let found = summaries(records).find(|(_, record, _)| record.tag == tag);
+        let holds = found.is_some_and(|(_, record, summary)| {
+            record.outcome() == Some(check.outcome) && summary.elements == check.elements
+        });
         let status = if holds { Status::Pass } else { Status::Fail };
-        let value = summary.map_or(0, |r| r.data[3]);
+        let value = found.map_or(0, |(_, _, summary)| summary.max_ticks);
         report(ResultLine { name: check.name, cpu: Some(cpu), status, value, unit: "ticks" });
         all &= holds;
     }
@@ -99,15 +102,19 @@ pub fn judge(cpu: usize, records: &[Record], report: &mut impl FnMut(ResultLine<
     all
 }
 
+/// Returns the summaries in `records`, each with its index and its record.
+fn summaries(records: &[Record]) -> impl Iterator<Item = (usize, &Record, Summary)> {
+    records.iter().enumerate().filter_map(|(index, record)| Some((index, record, record.summary()?)))
+}
+
 /// Returns what a fetch costs that neither faults nor was asked for one by one: ticks inside the timed window, and per
 /// element outside it. Where a tick is an instruction (QEMU's icount), these are instruction counts.
 fn fetch_cost(records: &[Record]) -> Option<(u64, u64)> {
     let after_rendezvous = 3;
-    let at = records.iter().position(|r| r.kind == Kind::Summary as u16 && r.tag == after_rendezvous)?;
-    let [count, _, min, _, sum, began] = records[at].data;
-    let ended = records.get(at + 1)?.data[5];
-    let outside = ended.checked_sub(began)?.checked_sub(sum)?;
-    Some((min, outside.div_ceil(count.max(1))))
+    let (at, _, fetches) = summaries(records).find(|(_, record, _)| record.tag == after_rendezvous)?;
+    let next = records.get(at + 1)?.summary()?;
+    let outside = next.began_ticks.checked_sub(fetches.began_ticks)?.checked_sub(fetches.sum_ticks)?;
+    Some((fetches.min_ticks, outside.div_ceil(fetches.elements.max(1))))
 }
 
 #[cfg(test)]

@@ -175,7 +175,7 @@ pub struct Local<const N: usize> {
 impl<const N: usize> Local<N> {
     /// Returns room for `N` records.
     pub const fn new() -> Self {
-        Self { records: [Record { kind: 0, outcome: 0, op: 0, tag: 0, pass: 0, data: [0; 6] }; N], len: 0, ctr_el0: 0 }
+        Self { records: [Record::from_words([0; 8]); N], len: 0, ctr_el0: 0 }
     }
 }
 

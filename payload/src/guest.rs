@@ -5,7 +5,8 @@ use core::panic::PanicInfo;
 use aarch64_cpu::registers::{CLIDR_EL1, CNTFRQ_EL0, ELR_EL1, ESR_EL1, FAR_EL1, MIDR_EL1, MPIDR_EL1, Readable};
 use abi::channel::{MAX_VCPUS, State};
 use abi::line::{END, PREFIX, ResultLine, START, Status};
-use abi::{Kind, Op, Record};
+use abi::record::{Body, Exception, Place};
+use abi::{Op, Outcome, Record};
 use dtoolkit::fdt::Fdt;
 use payload::builtin;
 use payload::interpreter::{self, Sink};
@@ -175,7 +176,7 @@ fn run_program(index: usize, cpu: &mut RealCpu, channel: Channel) {
         vcpu.set_state(State::Running);
         let state = interpreter::run(cpu, vcpu.program(), &mut vcpu);
         vcpu.set_state(state);
-        if state != State::Between {
+        if state != State::BetweenPrograms {
             return;
         }
         cpu.next_program(vcpu.current_op());
@@ -224,11 +225,9 @@ pub extern "C" fn unexpected_exception(frame: &Frame) -> ! {
     if let Some(channel) = JOB.get().and_then(|job| job.channel) {
         let mut vcpu = channel.vcpu(cpu);
         vcpu.resume();
-        vcpu.record(Record {
-            kind: Kind::Exception as u16,
-            data: [esr, far, elr, frame.vector, 0, 0],
-            ..Record::default()
-        });
+        let exception = Exception { esr_el1: esr, far_el1: far, elr_el1: elr, vector: frame.vector };
+        let place = Place { op: vcpu.current_op(), ..Place::default() };
+        vcpu.record(Record::new(place, Outcome::from_esr(esr), Body::Exception(exception)));
         vcpu.set_state(State::Died);
     }
     panic!(

@@ -1,7 +1,8 @@
 //! Runs programs: an op at a time, a record per op, a record per element where asked.
 
 use abi::op::{Attr, Barrier, CACHES_OFF, CHECK, EACH, FORCE, MISMATCH_CAP, NON_CACHEABLE, SLEEP, SLOT};
-use abi::{Ctr, Kind, Op, OpCode, Outcome, Record, channel::State, slot};
+use abi::record::{Body, Element, Mismatch, Place, Summary};
+use abi::{Ctr, Op, OpCode, Outcome, Record, channel::State, slot};
 
 mod race;
 
@@ -169,10 +170,11 @@ struct Machine {
 impl Machine {
     fn step(&mut self, cpu: &mut impl Cpu, op: &Op, index: u32, sink: &mut impl Sink) -> Next {
         let Some(code) = OpCode::from_raw(op.code) else { return Next::Stop(State::BadProgram) };
-        let mut tally = Tally::new(op, index, self.pass, cpu.ticks());
+        let place = Place { op: index, tag: op.tag, pass: self.pass };
+        let mut tally = Tally::new(place, op.flags, cpu.ticks());
         match code {
             OpCode::End => return Next::Stop(State::Ended),
-            OpCode::Next => return Next::Stop(State::Between),
+            OpCode::Next => return Next::Stop(State::BetweenPrograms),
             OpCode::Repeat => return self.repeat(op, index),
             OpCode::WriteCode => write_code(cpu, op, &mut tally, sink),
             OpCode::Load => {
@@ -240,8 +242,10 @@ impl Machine {
 
 /// Counts over the elements of one op.
 struct Tally {
-    base: Record,
+    place: Place,
     flags: u16,
+    /// The worst outcome so far.
+    outcome: Outcome,
     count: u64,
     mismatches: u64,
     min: u64,
@@ -252,9 +256,9 @@ struct Tally {
 }
 
 impl Tally {
-    fn new(op: &Op, index: u32, pass: u32, began: u64) -> Self {
-        let base = Record { op: index, tag: op.tag, pass, ..Record::default() };
-        Self { base, flags: op.flags, count: 0, mismatches: 0, min: u64::MAX, max: 0, sum: 0, began, whole_op: true }
+    fn new(place: Place, flags: u16, began: u64) -> Self {
+        let (outcome, min) = (Outcome::Ok, u64::MAX);
+        Self { place, flags, outcome, count: 0, mismatches: 0, min, max: 0, sum: 0, began, whole_op: true }
     }
 
     /// Writes what an element was, where every one is asked for or this one is wrong.
@@ -262,12 +266,16 @@ impl Tally {
     fn element(&mut self, ipa: u64, access: &Access, expected: u64, sink: &mut impl Sink) {
         let wrong = access.esr != 0 || (self.flags & CHECK != 0 && access.value != expected);
         if self.flags & EACH != 0 {
-            sink.record(Record {
-                kind: Kind::Element as u16,
-                outcome: if wrong { outcome(access) as u16 } else { Outcome::Ok as u16 },
-                data: [ipa, access.ticks(), access.value, access.esr, access.far, access.began],
-                ..self.base
-            });
+            let outcome = if wrong { outcome(access) } else { Outcome::Ok };
+            let element = Element {
+                ipa,
+                ticks: access.ticks(),
+                value: access.value,
+                esr_el1: access.esr,
+                far_el1: access.far,
+                began_ticks: access.began,
+            };
+            sink.record(Record::new(self.place, outcome, Body::Element(element)));
         }
         if wrong {
             self.mismatch(ipa, access, expected, sink);
@@ -278,14 +286,11 @@ impl Tally {
     fn mismatch(&mut self, ipa: u64, access: &Access, expected: u64, sink: &mut impl Sink) {
         let outcome = outcome(access);
         self.mismatches += 1;
-        self.base.outcome = self.base.outcome.max(outcome as u16);
+        self.outcome = self.outcome.max(outcome);
         if self.mismatches <= MISMATCH_CAP {
-            sink.record(Record {
-                kind: Kind::Mismatch as u16,
-                outcome: outcome as u16,
-                data: [ipa, access.value, expected, access.esr, access.far, access.elr],
-                ..self.base
-            });
+            let Access { value, esr, far, elr, .. } = *access;
+            let mismatch = Mismatch { ipa, value, expected, esr_el1: esr, far_el1: far, elr_el1: elr };
+            sink.record(Record::new(self.place, outcome, Body::Mismatch(mismatch)));
         }
     }
 
@@ -297,11 +302,15 @@ impl Tally {
         } else {
             (if self.count == 0 { 0 } else { self.min }, self.max, self.sum)
         };
-        Record {
-            kind: Kind::Summary as u16,
-            data: [self.count, self.mismatches, min, max, sum, self.began],
-            ..self.base
-        }
+        let summary = Summary {
+            elements: self.count,
+            mismatches: self.mismatches,
+            min_ticks: min,
+            max_ticks: max,
+            sum_ticks: sum,
+            began_ticks: self.began,
+        };
+        Record::new(self.place, self.outcome, Body::Summary(summary))
     }
 }
 

@@ -3,7 +3,8 @@
 
 use abi::op::{Barrier, Op};
 use abi::race::{ARRIVED, COUNTS, EXCEPTION, LINE_BYTES, MAX_THREADS, OBSERVED, OUTCOMES, STOP, Setup};
-use abi::{Kind, Outcome, Record};
+use abi::record::{Body, RaceCount};
+use abi::{Outcome, Record};
 
 use super::{Cpu, Sink, Tally};
 
@@ -115,10 +116,10 @@ impl Race {
     /// Writes an element for each outcome that was seen.
     fn report(&self, cpu: &mut impl Cpu, tally: &Tally, sink: &mut impl Sink) {
         for outcome in 0..=OUTCOMES {
-            let count = cpu.peek(self.count_at(outcome));
-            if count > 0 {
-                let data = [outcome, 0, count, 0, 0, 0];
-                sink.record(Record { kind: Kind::Element as u16, outcome: Outcome::Ok as u16, data, ..tally.base });
+            let iterations = cpu.peek(self.count_at(outcome));
+            if iterations > 0 {
+                let count = Body::RaceCount(RaceCount { outcome, iterations });
+                sink.record(Record::new(tally.place, Outcome::Ok, count));
             }
         }
     }
