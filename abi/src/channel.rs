@@ -4,7 +4,7 @@
 //! offset 0        Header
 //! HEADER_BYTES    Vcpu 0, Vcpu 1, …            VCPU_BYTES each: half written by the host, half by the guest
 //! regions_offset  Region 0, Region 1, …        memory that the guest maps at stage 1
-//! …               programs (arrays of Op) and record rings (arrays of Record), at the offsets in each Vcpu
+//! …               programs (arrays of Op) and record buffers (arrays of Record), at the offsets in each Vcpu
 //! ```
 //!
 //! All offsets count bytes from the start of the channel. All fields are little-endian `u64`. The guest trusts what the
@@ -68,13 +68,13 @@ pub struct Vcpu {
     pub program_ops: u64,
     /// Host: offset of the first [`crate::record::Record`].
     pub records_offset: u64,
-    /// Host: maximum number of records in the ring.
+    /// Host: maximum number of records in the buffer.
     pub records_capacity: u64,
     /// Unused. It keeps both halves on different cache lines, for lines of up to 64 bytes.
     _reserved_host: [u64; 4],
     /// Guest: number of records written. The guest stores it with release order after the record itself.
     pub records: u64,
-    /// Guest: number of records that the guest dropped because the ring was full.
+    /// Guest: number of records that the guest dropped because the buffer was full.
     pub dropped: u64,
     /// Guest: index of the op that the vCPU runs.
     pub current_op: u64,

@@ -53,7 +53,7 @@ pub enum OpCode {
     Repeat = 13,
     /// Ends the program as [`OpCode::End`] does, and runs the program by which the host replaces it.
     ///
-    /// The host replaces the programs of all vCPUs once all of them are at this op. Their record rings are then empty.
+    /// The host replaces the programs of all vCPUs once all of them are at this op. Their record buffers are then empty.
     Next = 14,
     /// Runs a race of `args[1]` threads for `args[0]` iterations, as its thread number `args[2]`.
     ///

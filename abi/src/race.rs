@@ -47,8 +47,8 @@ pub struct Setup {
     pub limit_ticks: u64,
     /// Unused. It makes the size a multiple of 64 bytes.
     pub reserved: [u64; 3],
-    /// Functions that the threads call at the same time, one each. The outcome is the OR of their return values and that
-    /// of `finish`.
+    /// Functions that the threads call at the same time, one each. The outcome is the OR of their return values and
+    /// that of `finish`.
     pub bodies: [u64; MAX_THREADS],
 }
 

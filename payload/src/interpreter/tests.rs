@@ -1,12 +1,14 @@
-//! The interpreter over a fake CPU whose memory is a map and whose clock counts calls.
+//! Tests of the interpreter on a fake CPU, whose memory is a map and whose counter counts calls.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use abi::race;
+use abi::op::{CHECK, EACH, FORCE, MISMATCH_CAP};
+use abi::record::Summary;
+use abi::{Ctr, Outcome, Record, race, slot};
 
 use super::*;
 
-/// Memory is coherent; addresses in `faulting` abort.
+/// CPU with coherent memory. Accesses to the addresses in `faulting` abort.
 #[derive(Default)]
 pub(crate) struct FakeCpu {
     ctr: u64,
@@ -16,11 +18,12 @@ pub(crate) struct FakeCpu {
     maintenance: Vec<(&'static str, u64)>,
     rendezvous: Vec<u64>,
     events: Vec<u32>,
-    /// What was called, and what each call of an address returns.
+    /// Addresses that were called.
     calls: Vec<u64>,
+    /// Values that the calls of an address return.
     returns: BTreeMap<u64, std::vec::IntoIter<u64>>,
     meetings: Vec<u64>,
-    /// What another thread leaves in a race's stop word before each meeting.
+    /// Values that thread 0 of a race writes to the stop word before each meeting.
     stops: std::vec::IntoIter<u64>,
     spins: Vec<u64>,
 }
@@ -49,10 +52,10 @@ impl Cpu for FakeCpu {
         let generation = (low >> 5) as u16;
         self.access(slot::token(ipa, generation), ipa)
     }
-    fn prepare(&mut self, _: Look, _: u64, _: u64) -> bool {
+    fn prepare_load(&mut self, _: LoadMode, _: u64, _: u64) -> bool {
         true
     }
-    fn load(&mut self, ipa: u64, _: Look) -> Access {
+    fn load(&mut self, ipa: u64, _: LoadMode) -> Access {
         let value = self.memory.get(&ipa).copied().unwrap_or(0);
         self.access(value, ipa)
     }
@@ -73,7 +76,7 @@ impl Cpu for FakeCpu {
     fn remap(&mut self, _: u64, _: u64, _: Attr, _: u64) -> bool {
         true
     }
-    fn rendezvous(&mut self, number: u64, _: u64, _: bool, _: u32) {
+    fn rendezvous(&mut self, number: u64, _: u64, _: WaitIn) {
         self.rendezvous.push(number);
     }
     fn event(&mut self, op: u32) {
@@ -95,7 +98,7 @@ impl Cpu for FakeCpu {
     }
     fn meet(&mut self, ipa: u64, _: u64) {
         self.meetings.push(ipa);
-        // What the thread that leads would do.
+        // Thread 0 would write this word.
         if let Some(stop) = self.stops.next() {
             self.memory.insert(BASE + race::STOP, stop);
         }
@@ -226,7 +229,7 @@ const PRIME: u64 = INIT + 0x100;
 const FINISH: u64 = INIT + 0x200;
 const BODY: u64 = INIT + 0x300;
 
-/// A CPU with a race of two threads before it.
+/// Returns a CPU whose memory holds this setup of a race.
 fn racing(setup: race::Setup) -> FakeCpu {
     let words = setup.to_words().into_iter().enumerate();
     FakeCpu { memory: words.map(|(n, word)| (BASE + 8 * n as u64, word)).collect(), ..n1() }
@@ -252,7 +255,7 @@ fn the_first_thread_of_a_race_prepares_and_counts() {
     let summary = summary(records.last().expect("a summary"));
     assert_eq!((summary.elements, summary.mismatches), (3, 0));
     assert_eq!(cpu.calls[..8], [INIT, PRIME, BODY, FINISH, INIT, PRIME, BODY, FINISH]);
-    // Three meetings an iteration, and one to say that it is over.
+    // There are three meetings in each iteration, and one at the end.
     assert_eq!(cpu.meetings, [BASE + race::ARRIVED; 10]);
     assert!(cpu.spins.len() == 3 && cpu.spins.iter().all(|rounds| *rounds < 16), "{:?}", cpu.spins);
 }
