@@ -40,7 +40,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// Returns the outcome with this number, if there is one.
-    pub fn from_raw(raw: u16) -> Option<Self> {
+    fn from_raw(raw: u16) -> Option<Self> {
         [Self::Ok, Self::Wrong, Self::Undefined, Self::InstructionAbort, Self::DataAbort, Self::OtherException]
             .into_iter()
             .find(|outcome| *outcome as u16 == raw)

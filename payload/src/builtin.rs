@@ -12,7 +12,7 @@ use abi::{Op, OpCode, Outcome, Record, slot};
 pub const BYTES_PER_CPU: u64 = 2 << 20;
 
 /// Number of ops in the program.
-pub const OPS: usize = 28;
+const OPS: usize = 28;
 
 /// Maximum number of records of one CPU: a summary for each op, and some mismatches.
 pub const RECORDS: usize = 128;
