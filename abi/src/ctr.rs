@@ -1,24 +1,24 @@
 //! CTR_EL0, the Cache Type Register.
 
-/// A value of CTR_EL0. Arm ARM (DDI 0487) "CTR_EL0, Cache Type Register".
+/// Value of CTR_EL0. Arm ARM (DDI 0487) "CTR_EL0, Cache Type Register".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ctr(pub u64);
 
-/// How the level 1 I-cache is indexed and tagged, CTR_EL0.L1Ip.
+/// Indexing and tagging of the level 1 I-cache, CTR_EL0.L1Ip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum L1Ip {
-    /// VMID-aware PIPT; removed from the architecture.
+    /// Physically indexed, physically tagged, VMID-aware. The architecture no longer has it.
     Vpipt,
-    /// Reserved (AIVIVT in Armv7).
+    /// Reserved. Armv7 used it for AIVIVT.
     Reserved,
-    /// Virtually indexed: aliasing, so KVM always invalidates all of it.
+    /// Virtually indexed, physically tagged. Such a cache is aliasing, so KVM always invalidates all of it.
     Vipt,
-    /// Physically indexed.
+    /// Physically indexed, physically tagged.
     Pipt,
 }
 
 impl L1Ip {
-    /// Returns the manual's name.
+    /// Returns the name that the Arm ARM uses.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Vpipt => "VPIPT",
@@ -29,7 +29,7 @@ impl L1Ip {
     }
 }
 
-/// Widths and places of the fields that change.
+// Fields that this module reads and writes.
 const LINE_MASK: u64 = 0xf;
 const IMIN_LINE_SHIFT: u32 = 0;
 const DMIN_LINE_SHIFT: u32 = 16;
@@ -37,12 +37,12 @@ const IDC: u64 = 1 << 28;
 const DIC: u64 = 1 << 29;
 
 impl Ctr {
-    /// Returns the smallest I-cache line in bytes (IminLine).
+    /// Returns the size of the smallest I-cache line in bytes (IminLine).
     pub const fn imin_line_bytes(self) -> u64 {
         4 << ((self.0 >> IMIN_LINE_SHIFT) & LINE_MASK)
     }
 
-    /// Returns the smallest D-cache line in bytes (DminLine).
+    /// Returns the size of the smallest D-cache line in bytes (DminLine).
     pub const fn dmin_line_bytes(self) -> u64 {
         4 << ((self.0 >> DMIN_LINE_SHIFT) & LINE_MASK)
     }
@@ -57,22 +57,22 @@ impl Ctr {
         }
     }
 
-    /// Returns whether stores become visible to instruction fetch without cleaning the D-cache (IDC).
+    /// Returns whether instruction fetches see stores without a clean of the D-cache (IDC).
     pub const fn idc(self) -> bool {
         self.0 & IDC != 0
     }
 
-    /// Returns whether stores become visible to instruction fetch without invalidating the I-cache (DIC).
+    /// Returns whether instruction fetches see stores without an invalidation of the I-cache (DIC).
     pub const fn dic(self) -> bool {
         self.0 & DIC != 0
     }
 
-    /// Returns the value with another smallest I-cache line, 4 bytes times a power of two.
+    /// Returns the value with a smallest I-cache line of `bytes`, which is 4 times a power of two.
     pub const fn with_imin_line_bytes(self, bytes: u64) -> Self {
         self.with_line(IMIN_LINE_SHIFT, bytes)
     }
 
-    /// Returns the value with another smallest D-cache line, 4 bytes times a power of two.
+    /// Returns the value with a smallest D-cache line of `bytes`, which is 4 times a power of two.
     pub const fn with_dmin_line_bytes(self, bytes: u64) -> Self {
         self.with_line(DMIN_LINE_SHIFT, bytes)
     }
@@ -93,9 +93,9 @@ impl Ctr {
     }
 }
 
-/// Returns whether CLIDR_EL1 alone makes cleaning to the PoU unnecessary: LoC = 0, or LoUU = LoUIS = 0.
+/// Returns whether this CLIDR_EL1 implies IDC: LoC is 0, or both LoUU and LoUIS are 0. Arm ARM "CLIDR_EL1".
 ///
-/// Linux derives IDC the same way (`cache_type_info`, `has_cache_idc` in arch/arm64). Arm ARM "CLIDR_EL1".
+/// Linux derives IDC in the same way (`read_cpuid_effective_cachetype` in arch/arm64).
 pub const fn clidr_implies_idc(clidr_el1: u64) -> bool {
     let louis = (clidr_el1 >> 21) & 0b111;
     let loc = (clidr_el1 >> 24) & 0b111;

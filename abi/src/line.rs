@@ -1,4 +1,4 @@
-//! The line protocol in which the guest reports on its console when no host speaks the channel.
+//! The line protocol in which the guest reports on its console when there is no channel.
 //!
 //! ```text
 //! @faultline start v1
@@ -6,7 +6,7 @@
 //! @faultline end
 //! ```
 //!
-//! Names, values and units hold no spaces and no `=`. Lines that do not start with [`PREFIX`] are for people.
+//! Names, values and units contain neither a space nor `=`. Lines that do not begin with [`PREFIX`] are for people.
 
 use core::fmt;
 
@@ -19,19 +19,19 @@ pub const START: &str = "start v1";
 /// Last line, after [`PREFIX`].
 pub const END: &str = "end";
 
-/// Verdict of one result line.
+/// Verdict of a result line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// Ran and held.
+    /// The check ran, and its condition holds.
     Pass,
-    /// Ran and did not hold.
+    /// The check ran, and its condition does not hold.
     Fail,
-    /// Did not run.
+    /// The check did not run.
     Skip,
 }
 
 impl Status {
-    /// Returns the protocol's word.
+    /// Returns the word that the protocol uses.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Pass => "pass",
@@ -41,12 +41,12 @@ impl Status {
     }
 }
 
-/// One result line; displays as the protocol's line without a line end.
+/// Result line. Its `Display` is the line of the protocol, without a line end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResultLine<'a> {
-    /// What was checked or measured.
+    /// Name of the check or of the measured value.
     pub name: &'a str,
-    /// vCPU it was seen on, appended to the name as `.cpuN`.
+    /// vCPU that the line is about. It is appended to the name as `.cpuN`.
     pub cpu: Option<usize>,
     /// Verdict.
     pub status: Status,

@@ -1,11 +1,11 @@
-//! Programs: arrays of fixed-size ops that the guest's interpreter runs.
+//! Programs: arrays of ops, which the guest's interpreter runs.
 //!
-//! An op that works over a range visits `start`, `start + stride`, … below `start + bytes`. Addresses are IPAs, which
-//! stage 1 maps one to one.
+//! An op over a range visits its elements: the addresses `start`, `start + stride`, … below `start + bytes`. Addresses
+//! are IPAs, which the guest maps one to one at stage 1.
 
 use core::mem::size_of;
 
-/// What an op does. The arguments are those of [`Op::args`].
+/// Code of an op, which selects the work that it does. `args` is [`Op::args`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
 pub enum OpCode {
@@ -13,46 +13,57 @@ pub enum OpCode {
     End = 0,
     /// Writes a code slot of generation `args[0]` at each element.
     WriteCode = 1,
-    /// Loads a `u64` at each element; with [`CHECK`], compares it with `args[0]`, or as [`SLOT`] says. See also
-    /// [`NON_CACHEABLE`] and [`CACHES_OFF`].
+    /// Loads the `u64` at each element.
+    ///
+    /// With [`CHECK`] it compares the value with `args[0]`, or, with [`SLOT`] too, with code of that generation.
+    /// [`NON_CACHEABLE`] and [`CACHES_OFF`] make it load past the data caches.
     Load = 2,
     /// Stores `args[0]` at each element.
     Store = 3,
-    /// Calls the slot at each element and times it; with [`CHECK`], compares its token with generation `args[0]`.
+    /// Calls the slot at each element and measures the time. With [`CHECK`] it compares the token with that of
+    /// generation `args[0]`.
     Fetch = 4,
-    /// Cleans the D-cache line at each element: `DC CVAU`, or with `args[0]` = 1 `DC CVAC`, 2 `DC CIVAC`. Stride 0 is
-    /// the line of CTR_EL0. Left out where IDC allows it, unless [`FORCE`].
+    /// Cleans the D-cache line at each element.
+    ///
+    /// `args[0]` selects the instruction: 1 is `DC CVAC`, 2 is `DC CIVAC`, any other number is `DC CVAU`. A stride of 0
+    /// stands for DminLine of CTR_EL0. Without [`FORCE`] the op does no `DC CVAU` where IDC makes it unnecessary.
     CleanD = 5,
-    /// Invalidates the I-cache line at each element, `IC IVAU`. Stride 0 is the line of CTR_EL0. Left out where DIC
-    /// allows it, unless [`FORCE`].
+    /// Invalidates the I-cache line at each element with `IC IVAU`.
+    ///
+    /// A stride of 0 stands for IminLine of CTR_EL0. Without [`FORCE`] the op does nothing where DIC makes it
+    /// unnecessary.
     InvalI = 6,
-    /// Invalidates the whole I-cache, `IC IALLUIS`.
+    /// Invalidates the whole I-cache with `IC IALLUIS`.
     InvalIAll = 7,
-    /// Executes the barrier `args[0]`: see [`Barrier`].
+    /// Executes the [`Barrier`] `args[0]`.
     Barrier = 8,
-    /// Maps the range anew at stage 1 with break-before-make, as [`Attr`] `args[0]` in blocks of at most `args[1]`
-    /// bytes.
+    /// Maps the range anew at stage 1 with break-before-make, with the attributes [`Attr`] `args[0]`. If `args[1]` is
+    /// 4096 it uses page descriptors alone, otherwise the largest blocks that fit.
     Remap = 9,
-    /// Waits in WFE until `args[1]` vCPUs have reached rendezvous number `args[0]`. With [`SLEEP`], first blocks in
-    /// the host until all have arrived, so that waiting costs no instructions.
+    /// Waits in WFE until `args[1]` vCPUs have reached the rendezvous number `args[0]`.
+    ///
+    /// With [`SLEEP`] the vCPU first blocks in the host until all have arrived, so that it executes no instructions
+    /// while it waits.
     Rendezvous = 10,
-    /// Asks the host for the event `args[0]`, whose meaning is the host's, and goes on when it is done.
+    /// Asks the host for the host event `args[0]` and waits until the host has done it. The host defines the numbers.
     Event = 11,
-    /// Waits for `args[0]` ticks in WFE with the counter's event stream, or polling where there is none.
+    /// Polls the counter until `args[0]` ticks have passed.
     Wait = 12,
-    /// Goes back to op `args[0]` until this op has been reached `args[1]` times.
+    /// Jumps back to the op with index `args[0]`, until this op has been reached `args[1]` times.
     Repeat = 13,
-    /// Ends this program as [`OpCode::End`] does, and goes on with the one that the host puts in its place once all vCPUs
-    /// are here. Records begin anew.
+    /// Ends the program as [`OpCode::End`] does, and runs the program by which the host replaces it.
+    ///
+    /// The host replaces the programs of all vCPUs once all of them are at this op. Their record buffers are then empty.
     Next = 14,
-    /// Runs `args[0]` iterations of a race as thread `args[2]` of `args[1]`, in step with the others; `args[3]` seeds the
-    /// skew. What is raced stands at `start`: see [`crate::race`]. Thread 0 writes an element for each outcome seen: the
-    /// outcome as address, its count as value. Exceptions in a body are mismatches.
+    /// Runs a race of `args[1]` threads for `args[0]` iterations, as its thread number `args[2]`.
+    ///
+    /// The shared memory of [`crate::race`] is at `start`. `args[3]` seeds the random delays. Thread 0 writes a
+    /// [`crate::record::RaceCount`] for each outcome that occurred. An exception in a body is a mismatch.
     Race = 15,
 }
 
 impl OpCode {
-    /// Every op code, in order.
+    /// All op codes, in the order of their numbers.
     pub const ALL: [Self; 16] = [
         Self::End,
         Self::WriteCode,
@@ -72,56 +83,34 @@ impl OpCode {
         Self::Race,
     ];
 
-    /// Returns the op code a number stands for, if any.
+    /// Returns the op code with this number, if there is one.
     pub fn from_raw(raw: u16) -> Option<Self> {
         Self::ALL.get(usize::from(raw)).copied()
     }
-
-    /// Returns the name used in results and plans.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::End => "end",
-            Self::WriteCode => "write-code",
-            Self::Load => "load",
-            Self::Store => "store",
-            Self::Fetch => "fetch",
-            Self::CleanD => "clean-d",
-            Self::InvalI => "inval-i",
-            Self::InvalIAll => "inval-i-all",
-            Self::Barrier => "barrier",
-            Self::Remap => "remap",
-            Self::Rendezvous => "rendezvous",
-            Self::Event => "event",
-            Self::Wait => "wait",
-            Self::Repeat => "repeat",
-            Self::Next => "next",
-            Self::Race => "race",
-        }
-    }
 }
 
-/// Flag: write one record per element, besides the summary.
+/// Flag of an op over a range: write a record for each element, in addition to the summary.
 pub const EACH: u16 = 1 << 0;
-/// Flag: compare what was read or returned with what the op expects; mismatches are recorded up to [`MISMATCH_CAP`].
+/// Flag of [`OpCode::Load`] and [`OpCode::Fetch`]: compare the value or token with the expected one.
 pub const CHECK: u16 = 1 << 1;
-/// Flag: do the maintenance even where IDC or DIC makes it unnecessary.
+/// Flag of [`OpCode::CleanD`] and [`OpCode::InvalI`]: do the maintenance even where IDC or DIC makes it unnecessary.
 pub const FORCE: u16 = 1 << 2;
-/// Flag: wait in the host, not in the guest.
+/// Flag of [`OpCode::Rendezvous`]: wait in the host, not in the guest.
 pub const SLEEP: u16 = 1 << 3;
-/// Flag of [`OpCode::Load`]: what is expected is the first doubleword of the slot of generation `args[0]` there.
+/// Flag of [`OpCode::Load`]: expect the first doubleword of the slot of generation `args[0]` at this address.
 pub const SLOT: u16 = 1 << 4;
 /// Flag of [`OpCode::Load`]: load through a Non-cacheable mapping of the same IPA.
 pub const NON_CACHEABLE: u16 = 1 << 5;
 /// Flag of [`OpCode::Load`]: load with SCTLR_EL1.C cleared.
 pub const CACHES_OFF: u16 = 1 << 6;
 
-/// The most mismatch records one op writes; further ones are only counted.
+/// Maximum number of mismatch records that one op writes. The op only counts further mismatches.
 pub const MISMATCH_CAP: u64 = 64;
 
-/// The most iterations of one [`OpCode::Repeat`] nest, and the number of rendezvous counters.
+/// Number of rendezvous counters. The number of a rendezvous is below it.
 pub const MAX_RENDEZVOUS: u64 = 64;
 
-/// Argument of [`OpCode::Barrier`].
+/// Barrier instruction, argument of [`OpCode::Barrier`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Barrier {
@@ -138,13 +127,13 @@ pub enum Barrier {
 }
 
 impl Barrier {
-    /// Returns the barrier a number stands for, if any.
+    /// Returns the barrier with this number, if there is one.
     pub fn from_raw(raw: u64) -> Option<Self> {
         [Self::DmbIsh, Self::DsbIsh, Self::Isb, Self::DmbIshst, Self::DmbIshld].into_iter().find(|b| *b as u64 == raw)
     }
 }
 
-/// Stage-1 attributes, argument of [`OpCode::Remap`].
+/// Attributes of a stage-1 mapping, argument of [`OpCode::Remap`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Attr {
@@ -152,34 +141,34 @@ pub enum Attr {
     Cacheable = 0,
     /// Normal, Non-cacheable, read-write-execute.
     NonCacheable = 1,
-    /// Not mapped.
+    /// No mapping.
     Invalid = 2,
 }
 
 impl Attr {
-    /// Returns the attributes a number stands for, if any.
+    /// Returns the attributes with this number, if there are any.
     pub fn from_raw(raw: u64) -> Option<Self> {
         [Self::Cacheable, Self::NonCacheable, Self::Invalid].into_iter().find(|a| *a as u64 == raw)
     }
 }
 
-/// One step of a program.
+/// One entry of a program.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Op {
     /// [`OpCode`] as a number.
     pub code: u16,
-    /// [`EACH`], [`CHECK`], [`FORCE`], [`SLEEP`].
+    /// OR of the flags of this module, such as [`EACH`] and [`CHECK`].
     pub flags: u16,
-    /// Free for the host; copied into every record of this op.
+    /// Number for the host's own use. The guest copies it into every record of the op.
     pub tag: u32,
-    /// First address of the range, an IPA.
+    /// First IPA of the range.
     pub start: u64,
     /// Length of the range in bytes.
     pub bytes: u64,
-    /// Distance of two elements in bytes; 0 means one element, or the cache line for maintenance.
+    /// Distance between two elements in bytes. 0 means a single element, or for maintenance the size of a cache line.
     pub stride: u64,
-    /// See [`OpCode`].
+    /// Arguments, as [`OpCode`] describes them.
     pub args: [u64; 4],
 }
 
@@ -191,41 +180,41 @@ impl Op {
         Self { code: code as u16, flags: 0, tag: 0, start: 0, bytes: 0, stride: 0, args }
     }
 
-    /// Returns an op over a range; `arg` is its first argument.
+    /// Returns an op over a range, with `arg` as its first argument.
     pub const fn range(code: OpCode, start: u64, bytes: u64, stride: u64, arg: u64) -> Self {
         Self { code: code as u16, flags: 0, tag: 0, start, bytes, stride, args: [arg, 0, 0, 0] }
     }
 
-    /// Returns the op with more flags.
+    /// Returns the op with these flags added.
     pub const fn with_flags(mut self, flags: u16) -> Self {
         self.flags |= flags;
         self
     }
 
-    /// Returns the op with a tag.
+    /// Returns the op with another tag.
     pub const fn with_tag(mut self, tag: u32) -> Self {
         self.tag = tag;
         self
     }
 
-    /// Returns the barrier op.
+    /// Returns the op that executes `barrier`.
     pub const fn barrier(barrier: Barrier) -> Self {
         Self::plain(OpCode::Barrier, [barrier as u64, 0, 0, 0])
     }
 
-    /// Returns the rendezvous op number `number` for `vcpus` vCPUs.
+    /// Returns the op that waits for `vcpus` vCPUs at the rendezvous `number`.
     pub const fn rendezvous(number: u64, vcpus: u64) -> Self {
         Self::plain(OpCode::Rendezvous, [number, vcpus, 0, 0])
     }
 
-    /// Returns the eight little-endian words that stand for the op in memory.
+    /// Returns the eight words that the op is in memory.
     pub const fn to_words(self) -> [u64; 8] {
         let head = self.code as u64 | (self.flags as u64) << 16 | (self.tag as u64) << 32;
         let [a, b, c, d] = self.args;
         [head, self.start, self.bytes, self.stride, a, b, c, d]
     }
 
-    /// Returns the op that ends a program and asks for another.
+    /// Returns the op that ends a program and asks for the next one.
     pub const fn next() -> Self {
         Self::plain(OpCode::Next, [0; 4])
     }

@@ -1,4 +1,7 @@
-//! Code slots: the smallest functions, each returning a token that names where it stands and how new it is.
+//! Code slots: the small functions that programs write and call.
+//!
+//! A slot returns a token, which contains the IPA of the slot and its generation. A wrong token therefore tells which
+//! slot ran, and which version of it.
 //!
 //! ```text
 //! movz x0, #generation
@@ -8,12 +11,12 @@
 //! ret
 //! ```
 //!
-//! Two generations of a slot differ in the MOVZ alone, so that a fetch during the change sees one or the other.
+//! Two generations of a slot differ in the MOVZ alone. A fetch during a change therefore executes one or the other.
 
-/// Instructions in a slot.
+/// Number of instructions in a slot.
 pub const INSTRUCTIONS: usize = 5;
 
-/// Size of a slot in bytes, rounded up so that slots may stand one per 32-byte line.
+/// Size of a slot in bytes, rounded up so that every 32-byte cache line can hold one slot.
 pub const BYTES: u64 = 32;
 
 const MOVZ_X0: u32 = 0xd280_0000;
@@ -37,14 +40,14 @@ pub const fn encode(ipa: u64, generation: u16) -> [u32; INSTRUCTIONS] {
     ]
 }
 
-/// Returns the first doubleword of the slot, which the generation is in.
+/// Returns the first doubleword of the slot at `ipa`. It contains the generation.
 #[inline]
 pub const fn first_doubleword(ipa: u64, generation: u16) -> u64 {
     let [first, second, ..] = encode(ipa, generation);
     first as u64 | (second as u64) << 32
 }
 
-/// Returns the generation that a slot with this first doubleword is of.
+/// Returns the generation of a slot with this first doubleword.
 pub const fn generation_of(first_doubleword: u64) -> u16 {
     (first_doubleword >> 5) as u16
 }
@@ -55,7 +58,7 @@ pub const fn token(ipa: u64, generation: u16) -> u64 {
     ((ipa >> 4) << 16) | generation as u64
 }
 
-/// Returns the IPA and the generation a token names.
+/// Returns the IPA and the generation in a token.
 pub const fn decode(token: u64) -> (u64, u16) {
     ((token >> 16) << 4, (token & 0xffff) as u16)
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! The counters, their split into phases, and the file they end in.
+//! Counters, their division into phases, and the file to which they are written.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,31 +9,33 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
-/// One operation at one pc. Lives until QEMU exits: translated code holds its address.
+/// Counter of one operation at one pc.
+///
+/// It lives until QEMU exits, because translated code holds its address.
 #[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
+pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
-    /// Counts one execution. Called from any vCPU thread.
-    pub fn add(&self) {
-        // Nothing is ordered by a counter; only the sum matters.
+    /// Counts one execution. Any vCPU thread may call it.
+    pub(crate) fn add(&self) {
+        // Only the sum matters, so the counter needs no ordering.
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// A counter and how much of it already belongs to finished phases.
+/// Counter, and the part of it that belongs to earlier phases.
 #[derive(Debug)]
 struct Slot {
     counter: &'static Counter,
     settled: u64,
 }
 
-/// What identifies a counter: pc, and the operation's name (code at one address can change).
+/// Key of a counter: the pc, and the name of the operation, because the code at an address can change.
 type Key = (u64, &'static str);
 
-/// All counters of the run.
+/// All counters.
 #[derive(Debug)]
-pub struct Counts {
+pub(crate) struct Counts {
     out: PathBuf,
     phase: u8,
     slots: BTreeMap<Key, Slot>,
@@ -41,28 +43,28 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Starts in phase 0, to be written to `out`.
-    pub fn new(out: PathBuf) -> Self {
+    /// Returns counters in phase 0, which [`Counts::write`] writes to `out`.
+    pub(crate) fn new(out: PathBuf) -> Self {
         Self { out, phase: 0, slots: BTreeMap::new(), phases: BTreeMap::new() }
     }
 
-    /// Returns the counter of `op` at `pc`, the same one each time the code is translated again.
-    pub fn counter(&mut self, pc: u64, op: &'static str) -> &'static Counter {
+    /// Returns the counter of `op` at `pc`. It is the same one when QEMU translates the code again.
+    pub(crate) fn counter(&mut self, pc: u64, op: &'static str) -> &'static Counter {
         self.slots.entry((pc, op)).or_insert_with(|| Slot { counter: Box::leak(Box::default()), settled: 0 }).counter
     }
 
-    /// Gives everything counted since the last marker to the current phase and enters `phase`.
-    pub fn enter(&mut self, phase: u8) {
+    /// Adds the counts since the last marker to the current phase, and enters `phase`.
+    pub(crate) fn enter(&mut self, phase: u8) {
         self.settle();
         self.phase = phase;
     }
 
-    /// Writes the counts so far; `ended` tells the reader whether anything may be missing.
+    /// Writes the counts so far, and whether QEMU has ended.
     ///
     /// # Errors
     ///
-    /// The file could not be written beside `out` or renamed to it.
-    pub fn write(&mut self, ended: Ended) -> io::Result<()> {
+    /// An error if the file cannot be written beside `out` or renamed to it.
+    pub(crate) fn write(&mut self, ended: Ended) -> io::Result<()> {
         self.settle();
         let text = serde_json::to_vec(&self.report(ended)).map_err(io::Error::other)?;
         let beside = with_suffix(&self.out, ".part");
@@ -70,11 +72,12 @@ impl Counts {
         fs::rename(&beside, &self.out)
     }
 
-    /// Returns where the counts go.
-    pub fn out(&self) -> &Path {
+    /// Returns the path of the file.
+    pub(crate) fn out(&self) -> &Path {
         &self.out
     }
 
+    /// Adds the counts since the last call to the current phase.
     fn settle(&mut self) {
         let ops = self.phases.entry(self.phase).or_default();
         for (&key, slot) in &mut self.slots {
@@ -95,12 +98,12 @@ impl Counts {
     }
 }
 
-/// Whether QEMU came to its end when the file was written.
+/// State of QEMU when the file is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// At exit: nothing is missing.
+pub(crate) enum Ended {
+    /// QEMU exits, so the counts are complete.
     Yes,
-    /// At a marker: the run goes on.
+    /// QEMU continues.
     No,
 }
 

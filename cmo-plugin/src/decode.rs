@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! Which A64 words are cache maintenance, and which are phase markers.
+//! Decoding of A64 words: cache maintenance and phase markers.
 
-/// The `SYS` encodings counted: `op1`, `CRm`, `op2` with `CRn` = 7, and the name used in the output
-/// (Arm ARM, DDI 0487, C5.3, "A64 System instructions for cache maintenance").
+/// `SYS` encodings that the plugin counts: `op1`, `CRm` and `op2` with `CRn` = 7, and the name in the output.
+/// Arm ARM (DDI 0487) C5.3, "A64 System instructions for cache maintenance".
 const OPERATIONS: [(u32, u32, u32, &str); 12] = [
     (0, 1, 0, "ic_ialluis"),
     (0, 5, 0, "ic_iallu"),
@@ -18,29 +18,29 @@ const OPERATIONS: [(u32, u32, u32, &str); 12] = [
     (3, 14, 1, "dc_civac"),
 ];
 
-/// `SYS #0, C0, C0, #0, X0`: the fixed bits of every `SYS` instruction.
+/// Fixed bits of every `SYS` instruction: `SYS #0, C0, C0, #0, X0`.
 const SYS: u32 = 0xd508_0000;
 
-/// The bits of a word that do not name a register.
+/// Bits of a word that do not name a register.
 const WITHOUT_RT: u32 = !0x1f;
 
-/// `HINT #0`, with the seven bits of its number at bit 5.
+/// Word of `HINT #0`. Bits 5 to 11 are the number of the hint.
 const HINT: u32 = 0xd503_201f;
 
-/// The first hint number that is a phase marker.
+/// First hint number that is a phase marker.
 const FIRST_MARKER: u32 = 96;
 
-/// What the plugin watches for.
+/// Instruction that the plugin instruments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Watched {
-    /// A cache-maintenance operation, by its name in the output.
+pub(crate) enum Watched {
+    /// Cache-maintenance operation, with its name in the output.
     Maintenance(&'static str),
-    /// The start of the phase with this number.
+    /// Marker that begins the phase with this number.
     Marker(u8),
 }
 
-/// Decodes one A64 word; `None` for everything the plugin leaves alone.
-pub fn decode(word: u32) -> Option<Watched> {
+/// Decodes one A64 word. Returns `None` for an instruction that the plugin does not instrument.
+pub(crate) fn decode(word: u32) -> Option<Watched> {
     if word & !(0x7f << 5) == HINT {
         let number = word >> 5 & 0x7f;
         return number.checked_sub(FIRST_MARKER).map(|phase| Watched::Marker(phase as u8));
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_what_an_assembler_emits() {
+    fn maintenance_is_decoded_with_its_name() {
         for (word, name) in [
             (0xd508_711f, "ic_ialluis"),
             (0xd508_751f, "ic_iallu"),
@@ -77,8 +77,8 @@ mod tests {
     }
 
     #[test]
-    fn leaves_neighbours_alone() {
-        // nop, dc zva x0, at s1e1r x0, tlbi vmalle1is, dsb ish, isb, mrs x0, ctr_el0, hint #95 (still below the markers)
+    fn similar_words_are_not_decoded() {
+        // nop, dc zva x0, at s1e1r x0, tlbi vmalle1is, dsb ish, isb, mrs x0, ctr_el0, hint #95 (below the markers)
         for word in
             [0xd503_201f, 0xd50b_7420, 0xd508_7800, 0xd508_831f, 0xd503_3b9f, 0xd503_3fdf, 0xd53b_0020, HINT | 95 << 5]
         {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! The plugin's counts against programs that say how much they maintain, run by the QEMU that is installed.
+//! Tests of the plugin's counts in the installed QEMU, with programs whose number of maintenance instructions is known.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,10 +15,10 @@ const ADR_X2_HERE: u32 = 0x1000_0002;
 const SUBS_X1_X1_1: u32 = 0xf100_0421;
 const HVC: u32 = 0xd400_0002;
 const BRANCH_HERE: u32 = 0x1400_0000;
-/// Where QEMU's virt machine puts a flat image without a header: `CONFIG_ARM_KERNEL_LOAD_OFFSET` into RAM.
+/// Address to which QEMU's virt machine loads a flat image without a header: 0x80000 above the start of RAM.
 const LOADED_AT: u64 = 0x4008_0000;
 
-/// A flat program for the virt machine, a word at a time.
+/// Flat program for the virt machine, word by word.
 #[derive(Default)]
 struct Program(Vec<u32>);
 
@@ -28,16 +28,17 @@ impl Program {
         self
     }
 
-    /// `MOVZ Xd, #value`.
+    /// Appends `MOVZ Xd, #value`.
     fn set(self, register: u32, value: u16) -> Self {
         self.word(0xd280_0000 | u32::from(value) << 5 | register)
     }
 
-    /// Executes `op`, a word that works on the address in x2, `times` times; returns the program and the pc of `op`.
+    /// Appends a loop that executes `op`, which works on the address in x2, `times` times. Returns the program and the
+    /// pc of `op`.
     fn repeat(self, op: u32, times: u16) -> (Self, u64) {
         let program = self.word(ADR_X2_HERE).set(1, times);
         let pc = program.pc();
-        // b.ne back to `op`, two words up.
+        // The last word is a b.ne to `op`, two words before.
         (program.word(op).word(SUBS_X1_X1_1).word(0x5400_0001 | (-2i32 as u32 & 0x7_ffff) << 5), pc)
     }
 
@@ -45,7 +46,7 @@ impl Program {
         self.word(0xd503_201f | (96 + phase) << 5)
     }
 
-    /// PSCI SYSTEM_OFF (0x8400_0008) by HVC.
+    /// Appends PSCI SYSTEM_OFF (0x8400_0008) by HVC.
     fn power_off(self) -> Self {
         self.psci(0x8400_0008)
     }
@@ -59,7 +60,7 @@ impl Program {
     }
 }
 
-/// Why the tests cannot run here; `None` if they can.
+/// Returns the reason why the tests cannot run, or `None` if they can.
 fn missing() -> Option<String> {
     match Command::new("qemu-system-aarch64").arg("--help").output() {
         Err(error) => Some(format!("qemu-system-aarch64: {error}")),
@@ -70,7 +71,7 @@ fn missing() -> Option<String> {
     }
 }
 
-/// The library under test, built by cargo before this test.
+/// Returns the path of the library under test, which cargo builds before this test.
 fn plugin() -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its own path");
     let folders = test.ancestors().skip(1).take(2);
@@ -103,7 +104,7 @@ fn report(program: &Program, options: &[&str]) -> Value {
     serde_json::from_slice(&fs::read(&out).expect("the plugin wrote its file")).expect("JSON")
 }
 
-/// (op, pc, count) of one phase, sorted.
+/// Returns the op, pc and count of each entry of a phase, sorted.
 fn ops(report: &Value, phase: u64) -> Vec<(String, String, u64)> {
     let phases = report["phases"].as_array().expect("an array");
     let found = phases.iter().filter(|entry| entry["phase"] == phase);
@@ -145,9 +146,10 @@ fn counts_of_two_cpus_at_once_add_up() {
         println!("skipped: {reason}");
         return;
     }
-    // With the MMU off memory is Device and must be accessed aligned: the flag is a word, not a doubleword.
     // CPU 0 starts CPU 1 (PSCI CPU_ON 0xc400_0003: target in x1, entry in x2) at the loop that both run, 50 times
-    // 60,000; CPU 1 says through the word at x5 that it is done, CPU 0 waits for that and powers off.
+    // 60,000. CPU 1 then sets the word at x5, and CPU 0 waits for that and powers off.
+    // With the MMU off, memory is Device and needs aligned accesses. The flag is a word, not a doubleword, because its
+    // address is a multiple of 4 only.
     let start = Program::default().set(7, 1).set(1, 1);
     let adr = start.0.len();
     let mut start = start.word(0).set(3, 0).psci(0xc400_0003);
@@ -207,7 +209,7 @@ fn a_place_that_cannot_be_written_stops_qemu_before_the_run() {
         return;
     }
     let folder = tempfile::tempdir().expect("a temporary folder");
-    // A folder cannot be replaced by the file.
+    // The file cannot replace a folder.
     let output = run(&Program::default().power_off(), folder.path(), &[]);
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("cmo-plugin: cannot write"), "{output:?}");

@@ -1,8 +1,10 @@
-//! What a guest may leave in the channel: records, CTR_EL0, counters. All that judges them has to live with any bytes.
+//! Fuzz target for the memory that a guest writes: records, CTR_EL0, counters. The guest is hostile, so everything that
+//! judges these must accept any bytes.
 #![no_main]
 
 use abi::channel::State;
-use abi::{Ctr, Kind, Op, OpCode, Outcome, Record};
+use abi::record::Place;
+use abi::{Ctr, Op, OpCode, Outcome, Record};
 use guest::run::{Boot, End, GuestRun, VcpuReport, trouble};
 use units::stats;
 use libfuzzer_sys::fuzz_target;
@@ -12,9 +14,13 @@ fuzz_target!(|data: &[u8]| {
         data.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect();
     let word = |n: usize| words.get(n).copied().unwrap_or(0);
     let records: Vec<Record> = words.as_chunks::<8>().0.iter().map(|words| Record::from_words(*words)).collect();
-    for record in &records {
-        let _ = (Kind::from_raw(record.kind), Outcome::from_raw(record.outcome), Outcome::from_esr(record.data[3]));
-        let _ = (OpCode::from_raw(record.kind), abi::slot::decode(record.data[2]));
+    for (record, words) in records.iter().zip(words.as_chunks::<8>().0) {
+        assert_eq!(record.to_words(), *words);
+        if let (Some(outcome), Some(body)) = (record.outcome(), record.body()) {
+            let place = Place { op: record.op, tag: record.tag, pass: record.pass };
+            assert_eq!(Record::new(place, outcome, body).body(), Some(body));
+        }
+        let _ = (Outcome::from_esr(words[5]), OpCode::from_raw(words[0] as u16), abi::slot::decode(words[4]));
     }
     let ctr = Ctr(word(0));
     let _ = (ctr.imin_line_bytes(), ctr.dmin_line_bytes(), ctr.l1ip().name(), ctr.idc(), ctr.dic());

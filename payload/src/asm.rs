@@ -1,28 +1,29 @@
-//! One function per instruction that Rust has no word for.
+//! Functions for single instructions.
 
 use core::arch::asm;
 
-/// Reads CTR_EL0, which aarch64-cpu does not have.
-pub fn ctr_el0() -> u64 {
+/// Reads CTR_EL0, which aarch64-cpu lacks.
+pub(crate) fn ctr_el0() -> u64 {
     let value;
-    // SAFETY: reads an identification register; no memory is touched.
+    // SAFETY: the instruction reads an identification register and accesses no memory.
     unsafe { asm!("mrs {}, ctr_el0", out(reg) value, options(nomem, nostack, preserves_flags)) };
     value
 }
 
-/// Reads CNTVCT_EL0, ordered against what stands before and after it.
+/// Reads CNTVCT_EL0. Earlier instructions execute before the read, later ones after it.
 #[inline]
-pub fn cntvct_el0_ordered() -> u64 {
+pub(crate) fn cntvct_el0_ordered() -> u64 {
     let value;
-    // SAFETY: barriers and a counter read; may be taken as touching memory, so that nothing moves across.
+    // SAFETY: the instructions are barriers and a counter read. Without `nomem` the compiler moves no access across
+    // them.
     unsafe { asm!("isb", "mrs {}, cntvct_el0", "isb", out(reg) value, options(nostack, preserves_flags)) };
     value
 }
 
-/// Goes `rounds` times around a loop of nothing, without a barrier or a hint.
+/// Executes an empty loop `rounds` times, without a barrier or a hint.
 #[inline]
-pub fn spin(rounds: u64) {
-    // SAFETY: counts a register down; no memory is touched.
+pub(crate) fn spin(rounds: u64) {
+    // SAFETY: the loop counts a register down and accesses no memory.
     unsafe {
         asm!("1: cbz {0}, 2f", "sub {0}, {0}, #1", "b 1b", "2:", inout(reg) rounds => _, options(nomem, nostack, preserves_flags))
     };
@@ -36,8 +37,9 @@ macro_rules! by_address {
         ///
         /// `va` must be mapped.
         #[inline]
-        pub unsafe fn $name(va: u64) {
-            // SAFETY: maintenance by VA changes no memory contents; the caller has `va` mapped, so it cannot abort.
+        pub(crate) unsafe fn $name(va: u64) {
+            // SAFETY: maintenance by VA changes no contents of memory. It cannot abort, because the caller has mapped
+            // `va`.
             unsafe { asm!(concat!($instruction, ", {}"), in(reg) va, options(nostack, preserves_flags)) };
         })*
     };
@@ -58,8 +60,8 @@ macro_rules! plain {
     ($($(#[$doc:meta])* $name:ident => $instruction:literal;)*) => {
         $($(#[$doc])*
         #[inline]
-        pub fn $name() {
-            // SAFETY: a barrier, hint or invalidation; changes no memory contents and no register.
+        pub(crate) fn $name() {
+            // SAFETY: a barrier, a hint or an invalidation changes neither contents of memory nor registers.
             unsafe { asm!($instruction, options(nostack, preserves_flags)) };
         })*
     };
@@ -68,18 +70,18 @@ macro_rules! plain {
 plain! {
     /// Invalidates all I-caches of the inner shareable domain to the PoU.
     ic_ialluis => "ic ialluis";
-    /// DMB ISH.
+    /// Executes DMB ISH.
     dmb_ish => "dmb ish";
-    /// DMB ISHST.
+    /// Executes DMB ISHST.
     dmb_ishst => "dmb ishst";
-    /// DMB ISHLD.
+    /// Executes DMB ISHLD.
     dmb_ishld => "dmb ishld";
-    /// DSB ISH.
+    /// Executes DSB ISH.
     dsb_ish => "dsb ish";
-    /// ISB.
+    /// Executes ISB.
     isb => "isb";
-    /// WFE.
+    /// Executes WFE.
     wfe => "wfe";
-    /// SEV, after the stores before it are visible.
+    /// Executes SEV once earlier stores are visible.
     sev => "dsb ishst\nsev";
 }

@@ -1,32 +1,35 @@
-//! From the first instruction to Rust: EL1, the image mapped at its linked address with caches on, a stack.
+//! Boot: from the first instruction to Rust code, at EL1 and at the linked address, with caches and a stack.
 //!
-//! The boot CPU is entered by the arm64 boot protocol (kernel Documentation/arch/arm64/booting.rst): MMU off, device
-//! tree in x0. Others are entered by PSCI CPU_ON with their index in x0. The only stores before the MMU is on fill the
-//! boot tables; they bypass the caches, so the tables' lines are invalidated before and after.
+//! The boot CPU is entered by the arm64 boot protocol (kernel Documentation/arch/arm64/booting.rst): the MMU is off,
+//! and x0 is the address of the device tree. PSCI CPU_ON enters every other CPU, with its index in x0.
+//!
+//! The only stores before the MMU is on are those that fill the boot tables. They bypass the caches, so the code
+//! invalidates the cache lines of the tables before and after them.
 
 use core::arch::naked_asm;
 
-use crate::exceptions::vectors;
+use crate::vectors::vectors;
+use crate::{guest, mair};
 
-/// Bytes of stack of each CPU.
-pub const STACK_BYTES: usize = 16 << 10;
+/// Size of the stack of each CPU, in bytes.
+const STACK_BYTES: usize = 16 << 10;
 
 #[repr(C, align(4096))]
 struct Table([u64; 512]);
 
-/// Level 1, 2, 3 for the image in TTBR1; level 0, 1, 2 of an identity map of the image's block in TTBR0.
-/// Addressed by the linker script's symbols.
+/// Boot tables: levels 1, 2 and 3 for the image in TTBR1, then levels 0, 1 and 2 for an identity map of the 2 MiB block
+/// of the image in TTBR0. The code refers to them by symbols of the linker script.
 #[used]
 #[unsafe(link_section = ".boot_tables")]
 static mut BOOT_TABLES: [Table; 6] = [const { Table([0; 512]) }; 6];
 
 #[repr(C, align(16))]
 struct Stacks([[u8; STACK_BYTES]; abi::channel::MAX_VCPUS]);
-/// Not zeroed at boot: a stack holds nothing before it is used.
+/// Stacks, by CPU. Boot code does not zero them, because a stack holds nothing before its first use.
 #[unsafe(link_section = ".noinit")]
 static mut STACKS: Stacks = Stacks([[0; STACK_BYTES]; abi::channel::MAX_VCPUS]);
 
-/// TCR_EL1. Arm ARM "TCR_EL1, Translation Control Register (EL1)". IPS is added from ID_AA64MMFR0_EL1.
+/// Fields of TCR_EL1. Arm ARM "TCR_EL1, Translation Control Register (EL1)". IPS comes from ID_AA64MMFR0_EL1.
 mod tcr {
     const T0SZ_48_BIT: u64 = 16;
     const T1SZ_39_BIT: u64 = 25 << 16;
@@ -34,39 +37,28 @@ mod tcr {
     const WRITE_BACK_1: u64 = (1 << 24) | (1 << 26);
     const INNER_SHAREABLE: u64 = (3 << 12) | (3 << 28);
     const TG1_4K: u64 = 2 << 30;
-    pub const BASE: u64 = T0SZ_48_BIT | T1SZ_39_BIT | WRITE_BACK_0 | WRITE_BACK_1 | INNER_SHAREABLE | TG1_4K;
-    pub const IPS_SHIFT: u64 = 32;
-    /// 48 bits, the most that the 4 KiB granule reaches without LPA2.
-    pub const IPS_MAX: u64 = 5;
+    pub(super) const BASE: u64 = T0SZ_48_BIT | T1SZ_39_BIT | WRITE_BACK_0 | WRITE_BACK_1 | INNER_SHAREABLE | TG1_4K;
+    pub(super) const IPS_SHIFT: u64 = 32;
+    /// 48 bits, the largest size that the 4 KiB granule supports without LPA2.
+    pub(super) const IPS_MAX: u64 = 5;
 }
 
-/// MAIR_EL1: the attribute indices used by every stage-1 descriptor.
-pub mod mair {
-    /// Device-nGnRE.
-    pub const DEVICE: u64 = 0;
-    /// Normal, Write-Back, read and write allocate.
-    pub const NORMAL: u64 = 1;
-    /// Normal, Non-cacheable.
-    pub const NON_CACHEABLE: u64 = 2;
-    /// The register's value.
-    pub const VALUE: u64 = (0x04 << (8 * DEVICE)) | (0xff << (8 * NORMAL)) | (0x44 << (8 * NON_CACHEABLE));
-}
-
-/// SCTLR_EL1. Arm ARM "SCTLR_EL1, System Control Register (EL1)".
+/// Fields of SCTLR_EL1. Arm ARM "SCTLR_EL1, System Control Register (EL1)".
 mod sctlr {
     /// Bits that are RES1 in Armv8.0: LSMAOE, nTLSMD, SPAN, EIS, TSCXT, EOS.
-    pub const RES1: u64 = (1 << 29) | (1 << 28) | (1 << 23) | (1 << 22) | (1 << 20) | (1 << 11);
+    pub(super) const RES1: u64 = (1 << 29) | (1 << 28) | (1 << 23) | (1 << 22) | (1 << 20) | (1 << 11);
     const M: u64 = 1 << 0;
     const C: u64 = 1 << 2;
     const SA: u64 = 1 << 3;
     const I: u64 = 1 << 12;
-    pub const MMU_ON: u64 = RES1 | M | C | SA | I;
+    pub(super) const MMU_ON: u64 = RES1 | M | C | SA | I;
 }
 
-/// Stage-1 descriptors of the boot tables. Arm ARM "VMSAv8-64 descriptor formats".
+/// Descriptors of the boot tables. Arm ARM "VMSAv8-64 descriptor formats".
 mod descriptor {
-    use super::mair;
-    pub const TABLE: u64 = 0b11;
+    use crate::mair;
+
+    pub(super) const TABLE: u64 = 0b11;
     const BLOCK: u64 = 0b01;
     const PAGE: u64 = 0b11;
     const ACCESSED: u64 = 1 << 10;
@@ -75,18 +67,18 @@ mod descriptor {
     const PXN: u64 = 1 << 53;
     const UXN: u64 = 1 << 54;
     const NORMAL: u64 = (mair::NORMAL << 2) | ACCESSED | INNER_SHAREABLE | UXN;
-    pub const CODE_BLOCK: u64 = BLOCK | NORMAL | READ_ONLY;
-    pub const CODE: u64 = PAGE | NORMAL | READ_ONLY;
-    pub const READ_ONLY_DATA: u64 = PAGE | NORMAL | READ_ONLY | PXN;
-    pub const DATA: u64 = PAGE | NORMAL | PXN;
+    pub(super) const CODE_BLOCK: u64 = BLOCK | NORMAL | READ_ONLY;
+    pub(super) const CODE: u64 = PAGE | NORMAL | READ_ONLY;
+    pub(super) const READ_ONLY_DATA: u64 = PAGE | NORMAL | READ_ONLY | PXN;
+    pub(super) const DATA: u64 = PAGE | NORMAL | PXN;
 }
 
-/// arm64 Image header. Kernel Documentation/arch/arm64/booting.rst, "Call the kernel image".
+/// Header of the arm64 Image. Kernel Documentation/arch/arm64/booting.rst, "Call the kernel image".
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
 #[unsafe(link_section = ".text.header")]
 extern "C" fn _header() {
-    // Flags: little-endian, 4 KiB pages, may be placed anywhere in memory.
+    // The flags mean: little-endian, 4 KiB pages, anywhere in memory.
     naked_asm!(
         "b {start}",
         ".long 0",
@@ -106,12 +98,13 @@ extern "C" fn _header() {
 #[unsafe(link_section = ".text.boot")]
 extern "C" fn start() {
     naked_asm!(
-        "mrs x28, cntvct_el0",          // when this guest began
-        "mov x19, x0",                  // the device tree
+        "mrs x28, cntvct_el0",          // counter at the first instruction
+        "mov x19, x0",                  // device tree
+        "adr x26, {start_secondary}",   // physical address, because the MMU is off
         "bl {to_el1}",
         "bl {fill_tables}",
         "bl {mmu_on}",
-        // Now at the linked address: zero what the image file does not hold.
+        // The CPU is now at the linked address. Zero the memory that the image file does not contain.
         "adrp x0, bss_start",
         "add x0, x0, :lo12:bss_start",
         "adrp x1, bss_end",
@@ -121,21 +114,23 @@ extern "C" fn start() {
         "mov x0, xzr",
         "bl {set_stack}",
         "mov x0, x19",
-        "mov x1, x27",                  // where the image was loaded
+        "mov x1, x27",                  // physical address of the image
         "mov x2, x28",
+        "mov x3, x26",
         "b {main}",
         to_el1 = sym to_el1,
         fill_tables = sym fill_tables,
         mmu_on = sym mmu_on,
         set_stack = sym set_stack,
-        main = sym crate::guest::main,
+        start_secondary = sym start_secondary,
+        main = sym guest::main,
     )
 }
 
-/// Entry of every other CPU; x0 is its index.
+/// Entry of every other CPU. x0 is its index.
 #[unsafe(naked)]
 #[unsafe(link_section = ".text.boot")]
-pub extern "C" fn start_secondary() {
+extern "C" fn start_secondary() {
     naked_asm!(
         "mov x19, x0",
         "bl {to_el1}",
@@ -147,11 +142,12 @@ pub extern "C" fn start_secondary() {
         to_el1 = sym to_el1,
         mmu_on = sym mmu_on,
         set_stack = sym set_stack,
-        main = sym crate::guest::main_secondary,
+        main = sym guest::main_secondary,
     )
 }
 
-/// Drops to EL1 with the MMU off, interrupts masked and no trap to EL2 where entered at EL2; returns at EL1.
+/// Masks interrupts, turns the MMU off and returns at EL1. A CPU that was entered at EL2 drops to EL1, without traps to
+/// EL2.
 #[unsafe(naked)]
 #[unsafe(link_section = ".text.boot")]
 extern "C" fn to_el1() {
@@ -161,10 +157,10 @@ extern "C" fn to_el1() {
         "mrs x0, CurrentEL",
         "cmp x0, #(2 << 2)",
         "b.ne 1f",
-        "mov x0, #(1 << 31)",           // HCR_EL2.RW: EL1 is AArch64; all else off, E2H included
+        "mov x0, #(1 << 31)",           // HCR_EL2.RW: EL1 is AArch64; all other bits are 0, E2H too
         "msr hcr_el2, x0",
         "isb",
-        "mov x0, #3",                   // CNTHCTL_EL2: EL1 reads the counters and timers
+        "mov x0, #3",                   // CNTHCTL_EL2: EL1 may access the counters and timers
         "msr cnthctl_el2, x0",
         "msr cntvoff_el2, xzr",
         "mov x0, #0x33ff",              // CPTR_EL2: RES1, no traps
@@ -187,7 +183,7 @@ extern "C" fn to_el1() {
     )
 }
 
-/// Fills the boot tables for the image where it was loaded.
+/// Fills the boot tables for the physical address of the image. Returns that address in x27.
 #[unsafe(naked)]
 #[unsafe(link_section = ".text.boot")]
 extern "C" fn fill_tables() {
@@ -208,7 +204,7 @@ extern "C" fn fill_tables() {
         "add x3, x0, #0x2000",
         "orr x2, x3, #{table}",
         "str x2, [x1]",
-        // A page descriptor for each page of the image, by section.
+        // Write a page descriptor for each page of the image, according to its section.
         "adrp x4, text_end",
         "adrp x5, rodata_end",
         "adrp x6, image_end",
@@ -225,7 +221,7 @@ extern "C" fn fill_tables() {
         "add x7, x7, #0x1000",
         "cmp x7, x6",
         "b.lo 2b",
-        // TTBR0: the 2 MiB block of the image, one to one.
+        // TTBR0: map the 2 MiB block of the image one to one.
         "add x1, x0, #0x3000",
         "add x2, x0, #0x4000",
         "add x3, x0, #0x5000",
@@ -250,8 +246,8 @@ extern "C" fn fill_tables() {
     )
 }
 
-/// Invalidates the boot tables' D-cache lines, so that neither an old line hides nor overwrites what is stored past
-/// the cache.
+/// Invalidates the D-cache lines of the boot tables, so that no old line hides or overwrites a store that bypassed the
+/// cache.
 #[unsafe(naked)]
 #[unsafe(link_section = ".text.boot")]
 extern "C" fn inval_tables() {
@@ -272,7 +268,7 @@ extern "C" fn inval_tables() {
     )
 }
 
-/// Turns MMU and caches on with the boot tables and returns at the linked address of its caller.
+/// Turns the MMU and the caches on with the boot tables, and returns to the linked address of its caller.
 #[unsafe(naked)]
 #[unsafe(link_section = ".text.boot")]
 extern "C" fn mmu_on() {
@@ -292,7 +288,7 @@ extern "C" fn mmu_on() {
         "msr ttbr1_el1, x0",
         "add x0, x0, #0x3000",
         "msr ttbr0_el1, x0",
-        "mov x0, #(3 << 20)",           // CPACR_EL1.FPEN: no traps; the payload uses no FP, fetched code might
+        "mov x0, #(3 << 20)",           // CPACR_EL1.FPEN: no traps, because fetched code may use FP
         "msr cpacr_el1, x0",
         "isb",
         "tlbi vmalle1",
@@ -303,7 +299,7 @@ extern "C" fn mmu_on() {
         "ldr x0, ={sctlr}",
         "msr sctlr_el1, x0",
         "isb",
-        // From here on both addresses of this code are mapped: go on at the linked one.
+        // Both addresses of this code are now mapped. Continue at the linked address.
         "ldr x0, =image_start",
         "sub x1, x30, x27",
         "add x30, x0, x1",
@@ -322,7 +318,7 @@ extern "C" fn mmu_on() {
     )
 }
 
-/// Sets SP to the top of the stack of CPU x0.
+/// Sets SP to the top of the stack of the CPU with index x0.
 #[unsafe(naked)]
 #[unsafe(link_section = ".text.boot")]
 extern "C" fn set_stack() {

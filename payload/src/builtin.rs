@@ -1,17 +1,20 @@
-//! The plan that the guest runs by itself where no host speaks the channel: each CPU writes, maintains, executes and
-//! rewrites code in a piece of memory of its own, and its records are judged here.
+//! Built-in program, which the guest runs if there is no channel, and the checks of its records.
+//!
+//! Each CPU writes code to its own part of memory, does the maintenance, executes the code, and does so again with
+//! other code.
 
 use abi::line::{ResultLine, Status};
 use abi::op::{Attr, Barrier, CHECK};
-use abi::{Kind, Op, OpCode, Outcome, Record, slot};
+use abi::record::Summary;
+use abi::{Op, OpCode, Outcome, Record, slot};
 
-/// Memory one CPU works on, in bytes: one level 2 block.
+/// Size of the memory of one CPU, in bytes: one level 2 block.
 pub const BYTES_PER_CPU: u64 = 2 << 20;
 
-/// Ops of the program of one CPU.
-pub const OPS: usize = 28;
+/// Number of ops in the program.
+const OPS: usize = 28;
 
-/// Records one CPU may write: a summary per op and some mismatches.
+/// Maximum number of records of one CPU: a summary for each op, and some mismatches.
 pub const RECORDS: usize = 128;
 
 const PAGE_BYTES: u64 = 4 << 10;
@@ -19,7 +22,7 @@ const CODE_BYTES: u64 = 64 << 10;
 const LINE_BYTES: u64 = 64;
 const UNDEFINED_INSTRUCTION: u64 = 0;
 
-/// A judged op: its tag is its place in this table.
+/// Check of one op, whose tag is the index of the check plus one.
 struct Check {
     name: &'static str,
     outcome: Outcome,
@@ -35,7 +38,7 @@ const CHECKS: [Check; 6] = [
     Check { name: "fetch-unmapped", outcome: Outcome::InstructionAbort, elements: 1 },
 ];
 
-/// Returns the program of one of `cpus` CPUs; `base` is its memory, a level 2 block already mapped.
+/// Returns the program of one of `cpus` CPUs. `base` is the address of its memory, a mapped level 2 block.
 pub fn program(base: u64, cpus: u64) -> [Op; OPS] {
     let code = |op, arg| Op::range(op, base, CODE_BYTES, LINE_BYTES, arg);
     let checked = |op: Op, check: u32| op.with_flags(CHECK).with_tag(check + 1);
@@ -80,14 +83,16 @@ pub fn program(base: u64, cpus: u64) -> [Op; OPS] {
     ]
 }
 
-/// Judges the records of one CPU and reports a line per check; returns whether all passed.
+/// Checks the records of one CPU and reports a line for each check. Returns whether all checks passed.
 pub fn judge(cpu: usize, records: &[Record], report: &mut impl FnMut(ResultLine<'_>)) -> bool {
     let mut all = true;
     for (check, tag) in CHECKS.iter().zip(1..) {
-        let summary = records.iter().find(|r| r.kind == Kind::Summary as u16 && r.tag == tag);
-        let holds = summary.is_some_and(|r| r.outcome == check.outcome as u16 && r.data[0] == check.elements);
+        let found = summaries(records).find(|(_, record, _)| record.tag == tag);
+        let holds = found.is_some_and(|(_, record, summary)| {
+            record.outcome() == Some(check.outcome) && summary.elements == check.elements
+        });
         let status = if holds { Status::Pass } else { Status::Fail };
-        let value = summary.map_or(0, |r| r.data[3]);
+        let value = found.map_or(0, |(_, _, summary)| summary.max_ticks);
         report(ResultLine { name: check.name, cpu: Some(cpu), status, value, unit: "ticks" });
         all &= holds;
     }
@@ -99,15 +104,21 @@ pub fn judge(cpu: usize, records: &[Record], report: &mut impl FnMut(ResultLine<
     all
 }
 
-/// Returns what a fetch costs that neither faults nor was asked for one by one: ticks inside the timed window, and per
-/// element outside it. Where a tick is an instruction (QEMU's icount), these are instruction counts.
+/// Returns the summaries in `records`, each with its index and its record.
+fn summaries(records: &[Record]) -> impl Iterator<Item = (usize, &Record, Summary)> {
+    records.iter().enumerate().filter_map(|(index, record)| Some((index, record, record.summary()?)))
+}
+
+/// Returns the cost of a fetch that takes no fault and has no record of its own: its ticks inside the timed window, and
+/// those outside it.
+///
+/// With QEMU's icount a tick is an instruction, so that these are instruction counts.
 fn fetch_cost(records: &[Record]) -> Option<(u64, u64)> {
     let after_rendezvous = 3;
-    let at = records.iter().position(|r| r.kind == Kind::Summary as u16 && r.tag == after_rendezvous)?;
-    let [count, _, min, _, sum, began] = records[at].data;
-    let ended = records.get(at + 1)?.data[5];
-    let outside = ended.checked_sub(began)?.checked_sub(sum)?;
-    Some((min, outside.div_ceil(count.max(1))))
+    let (at, _, fetches) = summaries(records).find(|(_, record, _)| record.tag == after_rendezvous)?;
+    let next = records.get(at + 1)?.summary()?;
+    let outside = next.began_ticks.checked_sub(fetches.began_ticks)?.checked_sub(fetches.sum_ticks)?;
+    Some((fetches.min_ticks, outside.div_ceil(fetches.elements.max(1))))
 }
 
 #[cfg(test)]
@@ -125,7 +136,7 @@ mod tests {
         assert_eq!(OpCode::from_raw(ops[OPS - 1].code), Some(OpCode::End));
     }
 
-    /// The fake CPU neither knows undefined instructions nor unmapped memory: just those two checks fail on it.
+    /// The fake CPU implements neither undefined instructions nor unmapped memory, so those two checks fail on it.
     #[test]
     fn judged_over_the_fake_cpu() {
         let mut cpu = FakeCpu::default();

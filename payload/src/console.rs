@@ -1,4 +1,4 @@
-//! The console that the device tree's `stdout-path` names: PL011 or 16550.
+//! Console on the UART that `stdout-path` of the device tree names: a PL011 or a 16550.
 
 use core::fmt::{self, Write};
 use core::ptr::NonNull;
@@ -7,17 +7,7 @@ use arm_pl011_uart::{PL011Registers, Uart};
 use safe_mmio::UniqueMmioPointer;
 use spin::mutex::SpinMutex;
 
-/// Kind of UART and how far apart its registers are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Model {
-    /// Arm PL011.
-    Pl011,
-    /// 16550 with registers `1 << shift` bytes apart.
-    Ns16550 {
-        /// `reg-shift`.
-        shift: u32,
-    },
-}
+use crate::platform::UartModel;
 
 enum Device {
     Pl011(Uart<'static>),
@@ -26,22 +16,23 @@ enum Device {
 
 static CONSOLE: SpinMutex<Option<Device>> = SpinMutex::new(None);
 
-/// Starts using the UART at `base`.
+/// Makes the UART at `base` the console and the output of `log`.
 ///
 /// # Safety
 ///
-/// `base` must be such a device's registers, mapped as device memory for good, and used by nothing else.
-pub unsafe fn init(model: Model, base: usize) {
+/// `base` must be the address of the registers of a UART of this model. They must stay mapped as device memory, and no
+/// other code may use them.
+pub(crate) unsafe fn init(model: UartModel, base: usize) {
     let device = match model {
-        Model::Pl011 => {
+        UartModel::Pl011 => {
             let Some(registers) = NonNull::new(base as *mut PL011Registers) else { return };
-            // SAFETY: the caller hands over the device's mapped registers.
+            // SAFETY: the caller gives this function the mapped registers of the device, for its use alone.
             Device::Pl011(Uart::new(unsafe { UniqueMmioPointer::new(registers) }))
         }
-        Model::Ns16550 { shift } => Device::Ns16550 { base, shift },
+        UartModel::Ns16550 { shift } => Device::Ns16550 { base, shift },
     };
     *CONSOLE.lock() = Some(device);
-    // Cannot fail: this is the only logger.
+    // This is the only logger, so the call succeeds.
     let _ = log::set_logger(&Logger);
     log::set_max_level(log::LevelFilter::Info);
 }
@@ -58,12 +49,12 @@ impl Device {
     }
 }
 
-/// Waits for LSR.THRE and writes THR.
+/// Waits until LSR.THRE is set, then writes the byte to THR.
 fn ns16550_put(base: usize, shift: u32, byte: u8) {
     const LSR: usize = 5;
     const LSR_THRE: u8 = 1 << 5;
     let lsr = (base + (LSR << shift)) as *const u8;
-    // SAFETY: `init`'s caller gave these registers for good; both are one byte wide.
+    // SAFETY: the caller of `init` gave the console these registers, which are one byte wide and stay mapped.
     unsafe {
         while lsr.read_volatile() & LSR_THRE == 0 {}
         (base as *mut u8).write_volatile(byte);
@@ -83,17 +74,17 @@ impl Write for Device {
 }
 
 /// Writes one line.
-pub fn line(arguments: fmt::Arguments<'_>) {
+pub(crate) fn line(arguments: fmt::Arguments<'_>) {
     if let Some(device) = CONSOLE.lock().as_mut() {
-        // The device's writer never fails.
+        // The writer of the device never returns an error.
         let _ = writeln!(device, "{arguments}");
     }
 }
 
-/// Writes one line even where the console's lock is held by code that will not go on.
-pub fn last_line(arguments: fmt::Arguments<'_>) {
+/// Writes one line, even if code that will not continue holds the lock of the console.
+pub(crate) fn last_line(arguments: fmt::Arguments<'_>) {
     if CONSOLE.is_locked() {
-        // SAFETY: only a panicking CPU comes here; at worst two lines mix.
+        // SAFETY: only a panicking CPU gets here. If another CPU holds the lock, the bytes of two lines mix.
         unsafe { CONSOLE.force_unlock() };
     }
     line(arguments);

@@ -1,45 +1,46 @@
-//! The interpreter's [`Cpu`] on the real one.
+//! Implementation of the interpreter's [`Cpu`] by the CPU that executes it.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use abi::channel::doorbell;
 use abi::op::{Attr, Barrier, MAX_RENDEZVOUS};
 use abi::{Ctr, ctr};
-use payload::interpreter::{Access, Clean, Cpu, Look};
+use payload::interpreter::{Access, Clean, Cpu, LoadMode, WaitIn};
 
-use crate::{asm, exceptions, tables};
+use crate::{access, asm, tables};
 
-/// Arrivals at each rendezvous since boot.
+/// Number of arrivals at each rendezvous since boot.
 static ARRIVED: [AtomicU64; MAX_RENDEZVOUS as usize] = [const { AtomicU64::new(0) }; MAX_RENDEZVOUS as usize];
 
-/// How often a vCPU looks whether the others have arrived before it waits in WFE.
-const MEET_LOOKS: u64 = 10_000;
+/// Number of times that a vCPU polls for the arrival of the others before it waits in WFE.
+const MEET_POLLS: u64 = 10_000;
 
-/// This CPU, for the length of one program.
-pub struct RealCpu {
+/// CPU that executes this code, while it runs its programs.
+pub(crate) struct RealCpu {
     index: u64,
     ctr_el0: u64,
     clidr_el1: u64,
     doorbell: Option<u64>,
-    /// How often this CPU has been at each rendezvous.
+    /// Number of times that this CPU has been at each rendezvous.
     visits: [u32; MAX_RENDEZVOUS as usize],
 }
 
 impl RealCpu {
-    /// Returns this CPU, number `index`; `doorbell` is the mapped doorbell page, where there is a host to ask.
-    pub fn new(index: usize, clidr_el1: u64, doorbell: Option<u64>) -> Self {
+    /// Returns this CPU, number `index`. `doorbell` is the address of the mapped doorbell page, if there is one.
+    pub(crate) fn new(index: usize, clidr_el1: u64, doorbell: Option<u64>) -> Self {
         let visits = [0; MAX_RENDEZVOUS as usize];
         Self { index: index as u64, ctr_el0: asm::ctr_el0(), clidr_el1, doorbell, visits }
     }
 
-    /// Waits for the host's next program, at the op that asks for it.
-    pub fn next_program(&self, op: u32) {
+    /// Asks the host for the next program, and waits for it. `op` is the op that asks.
+    pub(crate) fn next_program(&self, op: u32) {
         self.ring(doorbell::NEXT, op);
     }
 
+    /// Writes a register of the doorbell page, if there is one.
     fn ring(&self, offset: u64, op: u32) {
         if let Some(page) = self.doorbell {
-            // SAFETY: the page is mapped as device memory for good; a 64-bit write there is its whole protocol.
+            // SAFETY: the page stays mapped as device memory, and its registers take 64-bit writes.
             unsafe { ((page + offset) as *mut u64).write_volatile(self.index << 32 | u64::from(op)) };
         }
     }
@@ -60,29 +61,29 @@ impl Cpu for RealCpu {
 
     #[inline]
     fn fetch(&mut self, ipa: u64) -> Access {
-        // SAFETY: only regions under test are executable in the lower VA range, and programs put nothing but slots
-        // there.
-        unsafe { exceptions::fetch(ipa) }
+        // SAFETY: only regions under test are executable in the lower VA range, and programs write only slots and
+        // instructions that trap there.
+        unsafe { access::fetch(ipa) }
     }
 
     #[inline]
-    fn load(&mut self, ipa: u64, look: Look) -> Access {
-        // SAFETY: programs name memory under test; the one device in the lower range, the console, is not there.
-        // `prepare` mapped the window, and made table walks possible with caches off.
+    fn load(&mut self, ipa: u64, mode: LoadMode) -> Access {
+        // SAFETY: programs load from memory under test, which contains no device. `prepare_load` has mapped the window,
+        // and has cleaned the tables for table walks with the caches off.
         unsafe {
-            match look {
-                Look::Cacheable => exceptions::load(ipa),
-                Look::NonCacheable => exceptions::load(ipa + tables::NON_CACHEABLE_WINDOW),
-                Look::CachesOff => exceptions::load_caches_off(ipa),
+            match mode {
+                LoadMode::Cacheable => access::load(ipa),
+                LoadMode::NonCacheable => access::load(ipa + tables::NON_CACHEABLE_WINDOW),
+                LoadMode::CachesOff => access::load_caches_off(ipa),
             }
         }
     }
 
-    fn prepare(&mut self, look: Look, ipa: u64, bytes: u64) -> bool {
-        match look {
-            Look::Cacheable => true,
-            Look::NonCacheable => tables::map_non_cacheable(ipa, bytes).is_ok(),
-            Look::CachesOff => {
+    fn prepare_load(&mut self, mode: LoadMode, ipa: u64, bytes: u64) -> bool {
+        match mode {
+            LoadMode::Cacheable => true,
+            LoadMode::NonCacheable => tables::map_non_cacheable(ipa, bytes).is_ok(),
+            LoadMode::CachesOff => {
                 tables::clean_to_poc(self.ctr().dmin_line_bytes());
                 true
             }
@@ -91,13 +92,14 @@ impl Cpu for RealCpu {
 
     #[inline]
     fn store(&mut self, ipa: u64, value: u64) -> Access {
-        // SAFETY: memory under test is not known to Rust.
-        unsafe { exceptions::store(ipa, value) }
+        // SAFETY: programs store to memory under test, which Rust does not use.
+        unsafe { access::store(ipa, value) }
     }
 
     #[inline]
     fn clean_d(&mut self, clean: Clean, ipa: u64) {
-        // SAFETY: programs name mapped memory; an address that is not ends the guest with its syndrome on record.
+        // SAFETY: programs clean mapped memory. An address without a mapping ends the guest with a record of its
+        // exception.
         unsafe {
             match clean {
                 Clean::ToPou => asm::dc_cvau(ipa),
@@ -109,7 +111,8 @@ impl Cpu for RealCpu {
 
     #[inline]
     fn inval_i(&mut self, ipa: u64) {
-        // SAFETY: as for `clean_d`.
+        // SAFETY: programs invalidate mapped memory. An address without a mapping ends the guest with a record of its
+        // exception.
         unsafe { asm::ic_ivau(ipa) }
     }
 
@@ -131,9 +134,9 @@ impl Cpu for RealCpu {
         tables::remap(ipa, bytes, attr.into(), max_block_bytes).is_ok()
     }
 
-    fn rendezvous(&mut self, number: u64, vcpus: u64, sleep: bool, op: u32) {
+    fn rendezvous(&mut self, number: u64, vcpus: u64, wait: WaitIn) {
         let Some(arrived) = ARRIVED.get(number as usize) else { return };
-        if sleep {
+        if let WaitIn::Host { op } = wait {
             self.ring(doorbell::ARRIVE, op);
         }
         let visits = &mut self.visits[number as usize];
@@ -158,35 +161,38 @@ impl Cpu for RealCpu {
 
     #[inline]
     fn call(&mut self, ipa: u64) -> Access {
-        // SAFETY: the host compiles the threads of a race so: they touch memory under test and the doorbell alone.
-        unsafe { exceptions::call(ipa) }
+        // SAFETY: the host compiles the functions of a race so that they access only memory under test and the
+        // doorbell.
+        unsafe { access::call(ipa) }
     }
 
     #[inline]
     fn peek(&mut self, ipa: u64) -> u64 {
-        // SAFETY: programs name memory under test, which Rust does not know of; one that is not mapped ends the guest.
+        // SAFETY: programs name memory under test, which Rust does not use. An address without a mapping ends the
+        // guest.
         unsafe { (ipa as *const u64).read_volatile() }
     }
 
     #[inline]
     fn poke(&mut self, ipa: u64, value: u64) {
-        // SAFETY: as for `peek`.
+        // SAFETY: programs name memory under test, which Rust does not use. An address without a mapping ends the
+        // guest.
         unsafe { (ipa as *mut u64).write_volatile(value) };
     }
 
     fn meet(&mut self, ipa: u64, vcpus: u64) {
-        // SAFETY: as for `peek`; races name an aligned word that is used for nothing else.
+        // SAFETY: races name an aligned word of memory under test, and use it for nothing else.
         let arrived = unsafe { AtomicU64::from_ptr(ipa as *mut u64) };
         let before = arrived.fetch_add(1, Ordering::AcqRel);
         let all = before - before % vcpus + vcpus;
         if before + 1 == all {
             asm::sev();
         }
-        let mut looks = 0;
+        let mut polls = 0;
         while arrived.load(Ordering::Acquire) < all {
-            looks += 1;
-            // Spinning leaves all threads at the same time; but one that waits for long should not take a CPU.
-            if looks > MEET_LOOKS {
+            polls += 1;
+            // All threads leave a busy loop at nearly the same time, but a long wait must not occupy a CPU.
+            if polls > MEET_POLLS {
                 asm::wfe();
             }
         }

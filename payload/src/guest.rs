@@ -1,48 +1,37 @@
-//! What the guest does once it runs Rust: the boot CPU's way and the other CPUs'.
+//! Main functions of the guest, which boot code enters: one for the boot CPU, one for the others.
 
-use core::panic::PanicInfo;
-
-use aarch64_cpu::registers::{CLIDR_EL1, CNTFRQ_EL0, ELR_EL1, ESR_EL1, FAR_EL1, MIDR_EL1, MPIDR_EL1, Readable};
+use aarch64_cpu::registers::{CLIDR_EL1, CNTFRQ_EL0, MIDR_EL1, MPIDR_EL1, Readable};
 use abi::channel::{MAX_VCPUS, State};
 use abi::line::{END, PREFIX, ResultLine, START, Status};
-use abi::{Kind, Op, Record};
 use dtoolkit::fdt::Fdt;
 use payload::builtin;
-use payload::interpreter::{self, Sink};
+use payload::interpreter;
 use spin::mutex::SpinMutex;
-use spin::once::Once;
 
-use crate::channel::{Channel, Local};
+use crate::channel::{Channel, LocalRecords};
 use crate::cpu::RealCpu;
-use crate::exceptions::{self, Frame};
-use crate::platform::{self, Platform, Range};
+use crate::job::{JOB, Job, Programs};
+use crate::platform::{self, IpaRange, Platform};
 use crate::tables::{self, Memory};
-use crate::{asm, console, layout, psci, smp};
+use crate::{asm, console, layout, per_cpu, psci, smp};
 
+/// Size of a level 2 block, in bytes.
 const BLOCK_BYTES: u64 = 2 << 20;
-/// The boot protocol's limit on the size of a device tree.
+/// Maximum size of a device tree, in bytes, according to the boot protocol.
 const FDT_MAX_BYTES: u64 = 2 << 20;
 
-/// What every CPU needs to know to run its program.
-struct Job {
-    channel: Option<Channel>,
-    doorbell: Option<u64>,
-    cpus: usize,
-    /// Memory of the built-in plan, [`builtin::BYTES_PER_CPU`] for each CPU.
-    builtin_base: u64,
-}
-
-static JOB: Once<Job> = Once::new();
-
-/// Records of the built-in plan, by CPU.
-static LOCAL: [SpinMutex<Local<{ builtin::RECORDS }>>; BUILTIN_CPUS] =
-    [const { SpinMutex::new(Local::new()) }; BUILTIN_CPUS];
-/// The most CPUs on which the built-in plan runs: room for their records is in the image.
+/// Maximum number of CPUs that run the built-in program. The image has room for the records of this many.
 const BUILTIN_CPUS: usize = 16;
+/// Records of the built-in program, by CPU.
+static LOCAL: [SpinMutex<LocalRecords<{ builtin::RECORDS }>>; BUILTIN_CPUS] =
+    [const { SpinMutex::new(LocalRecords::new()) }; BUILTIN_CPUS];
 
-/// Entered from boot code on the boot CPU.
-pub extern "C" fn main(fdt_pa: u64, image_pa: usize, entry_ticks: u64) -> ! {
-    exceptions::init(0);
+/// Runs the boot CPU: prepares the guest, starts the other CPUs, runs a program, and powers the guest off.
+///
+/// `entry_ticks` is the counter at the first instruction, and `secondary_pa` the physical address at which the other
+/// CPUs enter the image.
+pub(crate) extern "C" fn main(fdt_pa: u64, image_pa: usize, entry_ticks: u64, secondary_pa: u64) -> ! {
+    per_cpu::init(0);
     tables::init(image_pa);
     let platform = match read_fdt(fdt_pa) {
         Some(platform) => platform,
@@ -54,33 +43,34 @@ pub extern "C" fn main(fdt_pa: u64, image_pa: usize, entry_ticks: u64) -> ! {
     if let Some(uart) = platform.uart
         && tables::map(uart.registers.base, uart.registers.bytes, Memory::Device).is_ok()
     {
-        // SAFETY: the tree names this UART as the console, it is mapped above, and nothing else drives it.
+        // SAFETY: the device tree names this UART as the console. It is mapped above, and no other code drives it.
         unsafe { console::init(uart.model, uart.registers.base as usize) };
     }
     let job = JOB.call_once(|| prepare(&platform, fdt_pa, image_pa as u64, entry_ticks));
-    if job.channel.is_none() {
+    let built_in = matches!(job.programs, Programs::BuiltIn { .. });
+    if built_in {
         console::line(format_args!("{PREFIX} {START}"));
     }
-    let refused = smp::start(&platform.cpus, job.cpus, image_pa);
+    let refused = smp::start(&platform.cpus, job.cpus, secondary_pa);
     if refused != 0 {
         panic!("{refused} CPUs did not start");
     }
     run(0, job);
     smp::wait_done(job.cpus);
-    if job.channel.is_none() {
-        report(job);
+    if built_in {
+        report(job.cpus);
         console::line(format_args!("{PREFIX} {END}"));
     }
     psci::system_off()
 }
 
-/// Entered from boot code on every other CPU.
-pub extern "C" fn main_secondary(index: usize) -> ! {
-    exceptions::init(index);
+/// Runs another CPU: runs its program and turns it off.
+pub(crate) extern "C" fn main_secondary(index: usize) -> ! {
+    per_cpu::init(index);
     tables::activate_secondary();
     match JOB.get() {
         Some(job) => run(index, job),
-        None => unreachable!("CPUs are started after the job is set"),
+        None => unreachable!("the boot CPU sets the job before it starts the others"),
     }
     psci::cpu_off()
 }
@@ -91,39 +81,43 @@ fn read_fdt(fdt_pa: u64) -> Option<Platform> {
         return None;
     }
     tables::map(fdt_pa, FDT_MAX_BYTES, Memory::ReadOnly).ok()?;
-    // SAFETY: the boot protocol puts a tree of at most 2 MiB at x0; it is mapped above and nobody writes to it.
+    // SAFETY: by the boot protocol a device tree of at most 2 MiB is at x0. It is mapped above, and nothing writes to
+    // it.
     let fdt = unsafe { Fdt::from_raw_unchecked(fdt_pa as *const u8) };
     let fdt = Fdt::new(fdt.data()).ok()?;
     Some(platform::read(&fdt))
 }
 
-/// Maps what the programs work on.
+/// Chooses the programs, and maps the memory on which they work.
 fn prepare(platform: &Platform, fdt_pa: u64, image_pa: u64, entry_ticks: u64) -> Job {
     if let Some(node) = platform.channel
         && tables::map(node.memory.base, node.memory.bytes, Memory::Data).is_ok()
         && tables::map(node.doorbell.base, node.doorbell.bytes, Memory::Device).is_ok()
     {
-        // SAFETY: mapped above, and the tree says that it is the channel.
+        // SAFETY: the memory is mapped above, and the device tree says that it is the channel.
         let Some(channel) = (unsafe { Channel::open(node.memory) }) else {
             panic!("the channel speaks another version than this guest");
         };
         channel.set_entry_ticks(entry_ticks);
-        return prepare_regions(platform, channel, node.doorbell.base);
+        map_regions(channel);
+        let cpus = (channel.header().vcpus as usize).min(platform.cpu_count).min(MAX_VCPUS);
+        return Job { programs: Programs::Host { channel, doorbell: node.doorbell.base }, cpus };
     }
     let cpus = platform.cpu_count.min(BUILTIN_CPUS);
     let bytes = cpus as u64 * builtin::BYTES_PER_CPU;
-    let image = Range { base: image_pa, bytes: (layout::image_end() - layout::image_start()) as u64 };
-    let fdt = Range { base: fdt_pa, bytes: FDT_MAX_BYTES };
-    let Some(builtin_base) = free_memory(platform.memory, bytes, &[image, fdt]) else {
-        panic!("no {bytes} bytes of free memory for the built-in plan");
+    let image = IpaRange { base: image_pa, bytes: (layout::image_end() - layout::image_start()) as u64 };
+    let fdt = IpaRange { base: fdt_pa, bytes: FDT_MAX_BYTES };
+    let Some(base) = free_memory(platform.memory, bytes, &[image, fdt]) else {
+        panic!("no {bytes} bytes of free memory for the built-in program");
     };
-    if let Err(error) = tables::map(builtin_base, bytes, Memory::Code) {
-        panic!("cannot map the built-in plan's memory: {error}");
+    if let Err(error) = tables::map(base, bytes, Memory::Code) {
+        panic!("cannot map the built-in program's memory: {error}");
     }
-    Job { channel: None, doorbell: None, cpus, builtin_base }
+    Job { programs: Programs::BuiltIn { base }, cpus }
 }
 
-fn prepare_regions(platform: &Platform, channel: Channel, doorbell: u64) -> Job {
+/// Maps the regions of the channel.
+fn map_regions(channel: Channel) {
     let before = tables::descriptor_writes();
     for region in channel.regions() {
         if let Err(error) = tables::map(region.ipa, region.bytes, Memory::Code) {
@@ -131,12 +125,10 @@ fn prepare_regions(platform: &Platform, channel: Channel, doorbell: u64) -> Job 
         }
     }
     channel.set_descriptor_writes(tables::descriptor_writes() - before);
-    let cpus = (channel.header().vcpus as usize).min(platform.cpu_count).min(MAX_VCPUS);
-    Job { channel: Some(channel), doorbell: Some(doorbell), cpus, builtin_base: 0 }
 }
 
-/// Returns the first level 2 blocks of `memory`, `bytes` long, that touch none of `used`.
-fn free_memory(memory: Range, bytes: u64, used: &[Range]) -> Option<u64> {
+/// Returns the start of the first `bytes` of `memory` that begin at a level 2 block and overlap none of `used`.
+fn free_memory(memory: IpaRange, bytes: u64, used: &[IpaRange]) -> Option<u64> {
     let end = memory.base.checked_add(memory.bytes)?;
     let mut base = memory.base.next_multiple_of(BLOCK_BYTES);
     while base + bytes <= end {
@@ -148,14 +140,17 @@ fn free_memory(memory: Range, bytes: u64, used: &[Range]) -> Option<u64> {
     None
 }
 
-/// Runs this CPU's program.
+/// Runs the programs of this CPU.
 fn run(index: usize, job: &Job) {
-    let mut cpu = RealCpu::new(index, CLIDR_EL1.get(), job.doorbell);
-    match job.channel {
-        Some(channel) => run_program(index, &mut cpu, channel),
-        None => {
-            let base = job.builtin_base + index as u64 * builtin::BYTES_PER_CPU;
-            let program: [Op; builtin::OPS] = builtin::program(base, job.cpus as u64);
+    match job.programs {
+        Programs::Host { channel, doorbell } => {
+            let mut cpu = RealCpu::new(index, CLIDR_EL1.get(), Some(doorbell));
+            run_host_programs(index, &mut cpu, channel);
+        }
+        Programs::BuiltIn { base } => {
+            let mut cpu = RealCpu::new(index, CLIDR_EL1.get(), None);
+            let base = base + index as u64 * builtin::BYTES_PER_CPU;
+            let program = builtin::program(base, job.cpus as u64);
             let mut local = LOCAL[index].lock();
             local.ctr_el0 = asm::ctr_el0();
             interpreter::run(&mut cpu, &program, &mut *local);
@@ -164,7 +159,8 @@ fn run(index: usize, job: &Job) {
     smp::done();
 }
 
-fn run_program(index: usize, cpu: &mut RealCpu, channel: Channel) {
+/// Runs the programs that the host writes to the channel, until one ends without asking for another.
+fn run_host_programs(index: usize, cpu: &mut RealCpu, channel: Channel) {
     let mut vcpu = channel.vcpu(index);
     vcpu.describe(asm::ctr_el0(), CLIDR_EL1.get(), MIDR_EL1.get(), MPIDR_EL1.get(), CNTFRQ_EL0.get());
     vcpu.set_resolution(counter_resolution());
@@ -175,7 +171,7 @@ fn run_program(index: usize, cpu: &mut RealCpu, channel: Channel) {
         vcpu.set_state(State::Running);
         let state = interpreter::run(cpu, vcpu.program(), &mut vcpu);
         vcpu.set_state(state);
-        if state != State::Between {
+        if state != State::BetweenPrograms {
             return;
         }
         cpu.next_program(vcpu.current_op());
@@ -183,7 +179,7 @@ fn run_program(index: usize, cpu: &mut RealCpu, channel: Channel) {
     }
 }
 
-/// Returns the smallest step seen between two reads of the counter, in ticks.
+/// Returns the smallest difference between two reads of the counter, other than zero, in ticks.
 fn counter_resolution() -> u64 {
     let mut smallest = u64::MAX;
     for _ in 0..16 {
@@ -197,13 +193,13 @@ fn counter_resolution() -> u64 {
     smallest
 }
 
-/// Reports the built-in plan's results.
-fn report(job: &Job) {
+/// Prints the results of the built-in program.
+fn report(cpus: usize) {
     let mut print = |line: ResultLine<'_>| console::line(format_args!("{line}"));
     let value = |name, value, unit| ResultLine { name, cpu: Some(0), status: Status::Pass, value, unit };
-    print(ResultLine { cpu: None, ..value("cpus", job.cpus as u64, "cpus") });
+    print(ResultLine { cpu: None, ..value("cpus", cpus as u64, "cpus") });
     print(value("cntfrq", CNTFRQ_EL0.get(), "hz"));
-    for (cpu, local) in LOCAL.iter().enumerate().take(job.cpus) {
+    for (cpu, local) in LOCAL.iter().enumerate().take(cpus) {
         let local = local.lock();
         let ctr = abi::Ctr(local.ctr_el0);
         let line = |name, value, unit| ResultLine { name, cpu: Some(cpu), status: Status::Pass, value, unit };
@@ -213,36 +209,6 @@ fn report(job: &Job) {
         print(line("idc", u64::from(ctr.idc()), "bool"));
         print(line("dic", u64::from(ctr.dic()), "bool"));
         print(line("l1ip", ctr.0 >> 14 & 0b11, ctr.l1ip().name()));
-        builtin::judge(cpu, &local.records[..local.len], &mut print);
+        builtin::judge(cpu, local.records(), &mut print);
     }
-}
-
-/// Entered from the vectors on an exception that nothing expects.
-pub extern "C" fn unexpected_exception(frame: &Frame) -> ! {
-    let (esr, far, elr) = (ESR_EL1.get(), FAR_EL1.get(), ELR_EL1.get());
-    let cpu = exceptions::this_cpu();
-    if let Some(channel) = JOB.get().and_then(|job| job.channel) {
-        let mut vcpu = channel.vcpu(cpu);
-        vcpu.resume();
-        vcpu.record(Record {
-            kind: Kind::Exception as u16,
-            data: [esr, far, elr, frame.vector, 0, 0],
-            ..Record::default()
-        });
-        vcpu.set_state(State::Died);
-    }
-    panic!(
-        "cpu {cpu}: exception at vector {:#x}: ESR_EL1 {esr:#x} FAR_EL1 {far:#x} ELR_EL1 {elr:#x} x0 {:#x} x1 {:#x} x30 {:#x}",
-        frame.vector, frame.x[0], frame.x[1], frame.x[30]
-    );
-}
-
-#[panic_handler]
-fn panic(info: &PanicInfo<'_>) -> ! {
-    console::last_line(format_args!("faultline payload: {info}"));
-    if JOB.get().is_none_or(|job| job.channel.is_none()) {
-        console::last_line(format_args!("{PREFIX} result name=payload status=fail value=0 unit=none"));
-        console::last_line(format_args!("{PREFIX} {END}"));
-    }
-    psci::system_off()
 }

@@ -1,7 +1,7 @@
-//! The part of the guest that knows no machine: the op interpreter and the built-in plan.
+//! The parts of the faultline guest that need no hardware: the interpreter of programs, and the built-in program.
 //!
-//! Both run on the host in `cargo test`, over a fake CPU. Nothing here may touch a system register, a device or the
-//! device tree; that is the business of the binary beside it.
+//! `cargo test` runs both on the host, over a fake CPU. The library contains no access to system registers, devices or
+//! the device tree: those belong to the binary beside it, which implements [`interpreter::Cpu`] on a real CPU.
 
 #![cfg_attr(not(test), no_std)]
 

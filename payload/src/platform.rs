@@ -1,57 +1,67 @@
-//! What the device tree says: console, conduit, memory, CPUs, channel.
+//! Facts that the guest reads from the device tree: console, PSCI conduit, memory, CPUs, channel.
 
 use abi::channel::{COMPATIBLE, MAX_VCPUS};
 use dtoolkit::fdt::{Fdt, FdtNode};
 use dtoolkit::standard::NodeStandard;
 use dtoolkit::{Node, Property, ToCellInt};
 
-use crate::console::Model;
-
-/// A range of IPA.
+/// Range of IPAs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Range {
-    /// First address.
-    pub base: u64,
+pub(crate) struct IpaRange {
+    /// First IPA.
+    pub(crate) base: u64,
     /// Length in bytes.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
 }
 
-/// The channel's memory and doorbell.
+/// Node that announces the channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ChannelNode {
-    /// The memslot.
-    pub memory: Range,
-    /// The doorbell page.
-    pub doorbell: Range,
+pub(crate) struct ChannelNode {
+    /// Memory of the channel.
+    pub(crate) memory: IpaRange,
+    /// Doorbell page.
+    pub(crate) doorbell: IpaRange,
 }
 
-/// The UART of `stdout-path`.
+/// Model of a UART.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Uart {
-    /// What it is.
-    pub model: Model,
-    /// Its registers.
-    pub registers: Range,
+pub(crate) enum UartModel {
+    /// Arm PL011.
+    Pl011,
+    /// 16550 whose registers are `1 << shift` bytes apart.
+    Ns16550 {
+        /// Value of `reg-shift`.
+        shift: u32,
+    },
 }
 
-/// Everything the guest takes from the tree.
-pub struct Platform {
-    /// Console, if the tree names one that this guest drives.
-    pub uart: Option<Uart>,
-    /// PSCI by SMC instead of HVC.
-    pub psci_by_smc: bool,
-    /// First range of memory.
-    pub memory: Range,
-    /// MPIDR affinities of the CPUs, in the tree's order.
-    pub cpus: [u64; MAX_VCPUS],
-    /// How many of `cpus` there are.
-    pub cpu_count: usize,
-    /// Present when a faultline host runs this guest.
-    pub channel: Option<ChannelNode>,
+/// UART of `stdout-path`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Uart {
+    /// Model.
+    pub(crate) model: UartModel,
+    /// Registers.
+    pub(crate) registers: IpaRange,
 }
 
-/// Reads the tree; what it does not say stays empty.
-pub fn read(fdt: &Fdt<'_>) -> Platform {
+/// Facts about the emulated or virtual hardware, from the device tree.
+pub(crate) struct Platform {
+    /// Console, if the device tree names one that the guest can drive.
+    pub(crate) uart: Option<Uart>,
+    /// True if the conduit of PSCI is SMC, false if it is HVC.
+    pub(crate) psci_by_smc: bool,
+    /// First range of memory, empty if there is none.
+    pub(crate) memory: IpaRange,
+    /// MPIDR affinities of the CPUs, in the order of the device tree.
+    pub(crate) cpus: [u64; MAX_VCPUS],
+    /// Number of valid entries in `cpus`, at least 1.
+    pub(crate) cpu_count: usize,
+    /// Channel, if the host announces one.
+    pub(crate) channel: Option<ChannelNode>,
+}
+
+/// Reads the device tree. A fact that the tree lacks stays empty.
+pub(crate) fn read(fdt: &Fdt<'_>) -> Platform {
     let mut cpus = [0; MAX_VCPUS];
     let mut cpu_count = 0;
     if let Ok(node) = fdt.cpus() {
@@ -77,7 +87,7 @@ pub fn read(fdt: &Fdt<'_>) -> Platform {
     }
 }
 
-/// Finds the UART that `/chosen` names by path or alias.
+/// Returns the UART that `/chosen` names by its path or an alias.
 fn stdout(fdt: &Fdt<'_>) -> Option<Uart> {
     let chosen = fdt.find_node("/chosen")?;
     let path = text(&chosen, "stdout-path")?;
@@ -86,10 +96,10 @@ fn stdout(fdt: &Fdt<'_>) -> Option<Uart> {
     let node = fdt.find_node(path)?;
     let registers = nth_reg(node, 0)?;
     let model = if node.is_compatible("arm,pl011") {
-        Model::Pl011
+        UartModel::Pl011
     } else if ["ns16550a", "ns16550", "snps,dw-apb-uart"].iter().any(|name| node.is_compatible(name)) {
         let shift = node.property("reg-shift").and_then(|p| p.value_as::<u32>().ok()).unwrap_or(0);
-        Model::Ns16550 { shift }
+        UartModel::Ns16550 { shift }
     } else {
         return None;
     };
@@ -100,7 +110,7 @@ fn text<'a>(node: &FdtNode<'a>, name: &str) -> Option<&'a str> {
     node.property(name)?.value_as::<&'a str>().ok()
 }
 
-fn nth_reg(node: FdtNode<'_>, n: usize) -> Option<Range> {
+fn nth_reg(node: FdtNode<'_>, n: usize) -> Option<IpaRange> {
     let reg = node.reg().ok()??.nth(n)?;
-    Some(Range { base: reg.address().ok()?, bytes: reg.size().ok()? })
+    Some(IpaRange { base: reg.address().ok()?, bytes: reg.size().ok()? })
 }

@@ -1,7 +1,7 @@
-//! Stage 1, EL1&0, lower VA range: IPAs mapped one to one, with the largest blocks that fit.
+//! Stage-1 tables of the EL1&0 regime, lower VA range: IPAs mapped one to one, with the largest blocks that fit.
 //!
-//! aarch64-paging writes the descriptors and refuses what would break break-before-make; tables come from a heap inside
-//! the image, so that no byte of the memory under test is used for them.
+//! aarch64-paging writes the descriptors, and refuses a change that violates break-before-make. The tables come from a
+//! heap inside the image, so that they use no memory under test.
 
 use core::alloc::Layout;
 use core::ptr::NonNull;
@@ -13,36 +13,36 @@ use abi::op::Attr;
 use buddy_system_allocator::Heap;
 use spin::mutex::SpinMutex;
 
-use crate::boot::mair;
-use crate::{asm, layout};
+use crate::{asm, layout, mair};
 
-/// Room for tables: 1 TiB in 1 GiB blocks takes 3, a 1 GiB region in 4 KiB pages 513.
+/// Size of the memory for tables, in bytes. 1 TiB in 1 GiB blocks takes 3 tables, 1 GiB in 4 KiB pages 513.
 const ARENA_BYTES: usize = 448 << 10;
 const ROOT_LEVEL: usize = 0;
 
-/// VA minus IPA of the Non-cacheable window: the upper half of the lower VA range shows the lower half's IPAs again.
-pub const NON_CACHEABLE_WINDOW: u64 = 1 << 47;
+/// VA minus IPA of the Non-cacheable window: the upper half of the lower VA range, which maps the IPAs of the lower
+/// half again.
+pub(crate) const NON_CACHEABLE_WINDOW: u64 = 1 << 47;
 
 #[repr(C, align(4096))]
 struct Arena([u8; ARENA_BYTES]);
-/// Not zeroed at boot: each table is, when it is allocated.
+/// Memory for tables. Boot code does not zero it, because each table is zeroed when it is allocated.
 #[unsafe(link_section = ".noinit")]
 static mut ARENA: Arena = Arena([0; ARENA_BYTES]);
 
 type Tables = Mapping<ArenaTables, El1And0>;
 
-/// Stage-1 tables and what mapping cost.
-pub struct Stage1 {
+/// Stage-1 tables in use.
+struct Stage1 {
     mapping: Tables,
-    /// Leaf descriptors written so far.
-    pub descriptor_writes: u64,
+    /// Number of leaf descriptors written so far.
+    descriptor_writes: u64,
 }
 
 static STAGE1: SpinMutex<Option<Stage1>> = SpinMutex::new(None);
 
-/// What a range is mapped as.
+/// Memory type and permissions of a mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Memory {
+pub(crate) enum Memory {
     /// Device-nGnRE, read-write.
     Device,
     /// Cacheable, read-only.
@@ -51,9 +51,9 @@ pub enum Memory {
     Data,
     /// Code under test: cacheable, read-write-execute.
     Code,
-    /// As `Code`, Non-cacheable.
+    /// Code under test: Non-cacheable, read-write-execute.
     CodeNonCacheable,
-    /// Nothing.
+    /// No mapping.
     Invalid,
 }
 
@@ -94,13 +94,13 @@ impl<A: PagingAttributes> Translation<A> for ArenaTables {
     fn allocate_table(&mut self) -> (NonNull<PageTable<A>>, PhysicalAddress) {
         let layout = Layout::new::<PageTable<A>>();
         let Ok(table) = self.heap.alloc(layout) else { panic!("no room for another stage-1 table") };
-        // SAFETY: the heap just gave this table's worth of the arena to us alone.
+        // SAFETY: the heap has just allocated this memory, and nothing else refers to it.
         unsafe { table.write_bytes(0, layout.size()) };
         (table.cast(), PhysicalAddress(table.as_ptr() as usize - self.offset))
     }
 
     unsafe fn deallocate_table(&mut self, table: NonNull<PageTable<A>>) {
-        // SAFETY: the trait's caller hands back what `allocate_table` gave, once.
+        // SAFETY: the caller passes a table from `allocate_table`, and does not use it any more.
         unsafe { self.heap.dealloc(table.cast(), Layout::new::<PageTable<A>>()) };
     }
 
@@ -112,51 +112,51 @@ impl<A: PagingAttributes> Translation<A> for ArenaTables {
     }
 }
 
-/// Replaces the boot CPU's identity map by an empty stage 1; `image_pa` is where the image was loaded.
-pub fn init(image_pa: usize) {
+/// Replaces the identity map of the boot tables by empty tables. `image_pa` is the physical address of the image.
+pub(crate) fn init(image_pa: usize) {
     let mut heap = Heap::empty();
-    // SAFETY: the arena is used for nothing else, and `init` runs once, on the boot CPU.
+    // SAFETY: nothing else uses the arena, and `init` runs once, on the boot CPU.
     unsafe { heap.init(&raw mut ARENA as usize, ARENA_BYTES) };
     let tables = ArenaTables { heap, offset: layout::image_start() - image_pa };
     let mapping = Mapping::with_asid_and_va_range(tables, 0, ROOT_LEVEL, El1And0, VaRange::Lower);
-    // SAFETY: this code runs in the upper VA range, so nothing in use is unmapped.
+    // SAFETY: the image runs in the upper VA range, so the change unmaps nothing in use.
     unsafe { mapping.activate() };
     inval_tlb_all();
     *STAGE1.lock() = Some(Stage1 { mapping, descriptor_writes: 0 });
 }
 
 /// Makes this secondary CPU use the tables.
-pub fn activate_secondary() {
+pub(crate) fn activate_secondary() {
     if let Some(stage1) = STAGE1.lock().as_ref() {
-        // SAFETY: as in `init`.
+        // SAFETY: the image runs in the upper VA range, so the change unmaps nothing in use.
         unsafe { stage1.mapping.activate() };
     }
     inval_tlb_all();
 }
 
-/// Forgets the boot tables' identity map.
+/// Invalidates all TLB entries of this CPU, and so the identity map of the boot tables.
 fn inval_tlb_all() {
-    // SAFETY: only drops cached translations; every address in use stays mapped by the tables.
+    // SAFETY: the instructions only drop cached translations. The tables still map every address in use.
     unsafe { core::arch::asm!("dsb ishst", "tlbi vmalle1", "dsb nsh", "isb", options(nostack, preserves_flags)) };
 }
 
-/// Maps `bytes` at `ipa`, rounded outwards to pages, one to one.
+/// Maps `bytes` at `ipa` one to one, rounded outwards to pages.
 ///
 /// # Errors
 ///
-/// [`MapError`] of aarch64-paging: out of the 48-bit range, or live with other attributes.
-pub fn map(ipa: u64, bytes: u64, memory: Memory) -> Result<(), MapError> {
+/// The [`MapError`] of aarch64-paging, if the range exceeds 48 bits or is mapped with other attributes.
+pub(crate) fn map(ipa: u64, bytes: u64, memory: Memory) -> Result<(), MapError> {
     let mut guard = STAGE1.lock();
     let Some(stage1) = guard.as_mut() else { return Ok(()) };
     stage1.map(ipa, bytes, memory, Constraints::NO_CONTIGUOUS_HINT)
 }
 
-/// Maps a range anew with break-before-make, in pages if `max_block_bytes` asks for pages.
+/// Maps a range anew with break-before-make. It uses pages alone if `max_block_bytes` is the size of a page.
 ///
 /// # Errors
 ///
-/// As [`map`].
-pub fn remap(ipa: u64, bytes: u64, memory: Memory, max_block_bytes: u64) -> Result<(), MapError> {
+/// Those of [`map`].
+pub(crate) fn remap(ipa: u64, bytes: u64, memory: Memory, max_block_bytes: u64) -> Result<(), MapError> {
     let mut guard = STAGE1.lock();
     let Some(stage1) = guard.as_mut() else { return Ok(()) };
     let constraints = if max_block_bytes == PAGE_SIZE as u64 {
@@ -168,13 +168,12 @@ pub fn remap(ipa: u64, bytes: u64, memory: Memory, max_block_bytes: u64) -> Resu
     stage1.map(ipa, bytes, memory, constraints)
 }
 
-/// Maps a range a second time, Non-cacheable, at [`NON_CACHEABLE_WINDOW`] above its IPA; what is mapped there already
-/// stays.
+/// Maps a range a second time, Non-cacheable, at [`NON_CACHEABLE_WINDOW`] above its IPA. Existing mappings there stay.
 ///
 /// # Errors
 ///
-/// As [`map`].
-pub fn map_non_cacheable(ipa: u64, bytes: u64) -> Result<(), MapError> {
+/// Those of [`map`].
+pub(crate) fn map_non_cacheable(ipa: u64, bytes: u64) -> Result<(), MapError> {
     let mut guard = STAGE1.lock();
     let Some(stage1) = guard.as_mut() else { return Ok(()) };
     let va = (ipa + NON_CACHEABLE_WINDOW) as usize;
@@ -187,18 +186,18 @@ pub fn map_non_cacheable(ipa: u64, bytes: u64) -> Result<(), MapError> {
     Ok(())
 }
 
-/// Cleans the tables to the PoC, where a table walk looks while SCTLR_EL1.C is clear.
-pub fn clean_to_poc(dmin_line_bytes: u64) {
+/// Cleans the tables to the PoC, from which table walks read them while SCTLR_EL1.C is clear.
+pub(crate) fn clean_to_poc(dmin_line_bytes: u64) {
     let start = &raw const ARENA as u64;
     for va in (start..start + ARENA_BYTES as u64).step_by(dmin_line_bytes as usize) {
-        // SAFETY: the arena is part of the image, which stays mapped.
+        // SAFETY: the address is in the arena, a part of the image, which stays mapped.
         unsafe { asm::dc_cvac(va) };
     }
     asm::dsb_ish();
 }
 
-/// Returns how many leaf descriptors have been written so far.
-pub fn descriptor_writes() -> u64 {
+/// Returns the number of leaf descriptors written so far.
+pub(crate) fn descriptor_writes() -> u64 {
     STAGE1.lock().as_ref().map_or(0, |stage1| stage1.descriptor_writes)
 }
 

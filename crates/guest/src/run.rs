@@ -1,7 +1,8 @@
 //! What a guest run leaves behind, as plain data: no KVM type, so that everything that judges it builds anywhere.
 
 use abi::channel::State;
-use abi::{Ctr, Kind, Op, Outcome, Record};
+use abi::record::Exception;
+use abi::{Ctr, Op, Outcome, Record};
 
 use crate::ctr::GuestCtr;
 
@@ -162,8 +163,8 @@ pub fn trouble(run: &GuestRun) -> Option<String> {
     }
     for (n, vcpu) in run.vcpus.iter().enumerate() {
         let at = vcpu.current_op;
-        if let Some(exception) = vcpu.records.iter().find(|r| r.kind == Kind::Exception as u16) {
-            let [esr, far, elr, ..] = exception.data;
+        if let Some(exception) = vcpu.records.iter().find_map(Record::exception) {
+            let Exception { esr_el1: esr, far_el1: far, elr_el1: elr, .. } = exception;
             return Some(format!(
                 "vcpu-{n} died at op {at}: {:?} ESR_EL1 {esr:#x} FAR_EL1 {far:#x} ELR_EL1 {elr:#x}",
                 Outcome::from_esr(esr)

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use abi::op::MISMATCH_CAP;
-use abi::{Kind, Op, OpCode, Outcome, Record, slot};
+use abi::record::{Body, Exception, Mismatch, Summary};
+use abi::{Op, OpCode, Outcome, Record, slot};
 
 use crate::compile::{Compiled, elements};
 use crate::oracle::{self, Expectations, Expected, Rule, Window};
@@ -196,18 +197,17 @@ pub fn judge(
 
 /// Records of one op.
 #[derive(Default)]
-struct OpRecords<'a> {
-    summary: Option<&'a Record>,
-    mismatches: Vec<&'a Record>,
+struct OpRecords {
+    summary: Option<Summary>,
+    mismatches: Vec<Mismatch>,
 }
 
-fn sort<'a>(vcpu: usize, ops: &[Op], records: &'a [Record]) -> Result<Vec<OpRecords<'a>>, Error> {
+fn sort(vcpu: usize, ops: &[Op], records: &[Record]) -> Result<Vec<OpRecords>, Error> {
     let strange = |why| Error::Strange { vcpu, why };
     let mut by_op: Vec<_> = ops.iter().map(|_| OpRecords::default()).collect();
     for record in records {
-        let kind = Kind::from_raw(record.kind).ok_or(strange("unknown kind"))?;
-        if kind == Kind::Exception {
-            let [esr, far, elr, ..] = record.data;
+        let body = record.body().ok_or(strange("unknown kind"))?;
+        if let Body::Exception(Exception { esr_el1: esr, far_el1: far, elr_el1: elr, .. }) = body {
             return Err(Error::Died { vcpu, esr, far, elr });
         }
         let index = record.op as usize;
@@ -215,11 +215,11 @@ fn sort<'a>(vcpu: usize, ops: &[Op], records: &'a [Record]) -> Result<Vec<OpReco
         if op.tag != record.tag {
             return Err(strange("another op's tag"));
         }
-        match kind {
-            Kind::Summary if seen.summary.is_some() => return Err(strange("two summaries of one op")),
-            Kind::Summary => seen.summary = Some(record),
-            Kind::Mismatch => seen.mismatches.push(record),
-            Kind::Element | Kind::Exception => {}
+        match body {
+            Body::Summary(_) if seen.summary.is_some() => return Err(strange("two summaries of one op")),
+            Body::Summary(summary) => seen.summary = Some(summary),
+            Body::Mismatch(mismatch) => seen.mismatches.push(mismatch),
+            Body::Element(_) | Body::Exception(_) | Body::RaceCount(_) => {}
         }
     }
     Ok(by_op)
@@ -243,9 +243,9 @@ struct Looks {
 
 impl Judge<'_> {
     /// Judges one op of an observing step. All its slots are of one class.
-    fn op(&mut self, vcpu: usize, step: usize, op: &Op, summary: &Record, wrong: &[&Record]) -> Result<(), Error> {
+    fn op(&mut self, vcpu: usize, step: usize, op: &Op, summary: Summary, wrong: &[Mismatch]) -> Result<(), Error> {
         let strange = |why| Error::Strange { vcpu, why };
-        let [slots, mismatches, ..] = summary.data;
+        let Summary { elements: slots, mismatches, .. } = summary;
         if slots != elements(op) {
             return Err(strange("not every slot was looked at"));
         }
@@ -274,7 +274,7 @@ impl Judge<'_> {
                 *rest += mismatches - listed;
             }
         }
-        wrong.iter().try_for_each(|record| self.mismatch(vcpu, step, class, op, &expected, record))
+        wrong.iter().try_for_each(|mismatch| self.mismatch(vcpu, step, class, op, &expected, mismatch))
     }
 
     fn outcome(&mut self, step: usize) -> &mut StepOutcome {
@@ -288,15 +288,15 @@ impl Judge<'_> {
         class: Class,
         op: &Op,
         expected: &Expected,
-        record: &Record,
+        mismatch: &Mismatch,
     ) -> Result<(), Error> {
         let strange = |why| Error::Strange { vcpu, why };
-        let [ipa, value, wanted, ..] = record.data;
+        let Mismatch { ipa, value, expected: wanted, .. } = *mismatch;
         let offset = ipa.wrapping_sub(self.base_ipa);
         if self.expectations.slots.class_at(offset) != Some(class) {
             return Err(strange("a mismatch outside the op's slots"));
         }
-        let sight = sight(op, record);
+        let sight = sight(op, mismatch);
         let fetched = op.code == OpCode::Fetch as u16;
         let outcome = self.outcome(step);
         let newest = match (expected, sight) {
@@ -359,8 +359,8 @@ fn allows(window: &Window, fetched: bool, sight: Sight) -> bool {
 }
 
 /// Returns what a mismatch record of a fetch or load says.
-fn sight(op: &Op, record: &Record) -> Sight {
-    let [ipa, value, _, esr, far, _] = record.data;
+fn sight(op: &Op, mismatch: &Mismatch) -> Sight {
+    let Mismatch { ipa, value, esr_el1: esr, far_el1: far, .. } = *mismatch;
     if esr != 0 {
         return Sight::Exception { outcome: Outcome::from_esr(esr), esr, far };
     }

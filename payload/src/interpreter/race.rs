@@ -1,90 +1,102 @@
-//! Races: functions that the host compiled, called on several vCPUs at the same time, over and over; what they return is
-//! counted. Nothing here knows what is raced.
+//! Races: several vCPUs call functions of the host at the same time, again and again, and thread 0 counts the outcomes.
+//!
+//! The host compiles the functions. This module does not know what they do.
 
 use abi::op::{Barrier, Op};
 use abi::race::{ARRIVED, COUNTS, EXCEPTION, LINE_BYTES, MAX_THREADS, OBSERVED, OUTCOMES, STOP, Setup};
-use abi::{Kind, Outcome, Record};
+use abi::record::{Body, RaceCount};
+use abi::{Outcome, Record};
 
-use super::{Cpu, Sink, Tally};
+use super::cpu::{Access, Cpu};
+use super::tally::{Sink, Tally};
 
-/// One thread's part of a race.
-struct Race {
-    /// Where the shared memory is.
-    at: u64,
+/// One thread of a race.
+struct Thread {
+    /// Address of the memory that the threads share.
+    shared: u64,
     setup: Setup,
+    /// Number of threads.
     threads: u64,
-    /// Which thread this is.
+    /// Number of this thread.
     index: u64,
+    /// State of the random number generator; not 0.
     random: u64,
 }
 
-/// Runs this vCPU's thread; returns whether the op makes sense.
-pub fn run(cpu: &mut impl Cpu, op: &Op, tally: &mut Tally, sink: &mut impl Sink) -> bool {
+/// Runs the thread of this vCPU. Returns whether the arguments of the op are valid.
+pub(super) fn run(cpu: &mut impl Cpu, op: &Op, tally: &mut Tally, sink: &mut impl Sink) -> bool {
     let [iterations, threads, index, seed] = op.args;
     if index >= threads || threads > MAX_THREADS as u64 {
         return false;
     }
     let words = core::array::from_fn(|n| cpu.peek(op.start + 8 * n as u64));
     let random = seed.wrapping_add(index + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut race = Race { at: op.start, setup: Setup::from_words(words), threads, index, random };
-    if race.leads() {
+    let mut thread = Thread { shared: op.start, setup: Setup::from_words(words), threads, index, random };
+    if thread.is_first() {
         for outcome in 0..=OUTCOMES {
-            cpu.poke(race.count_at(outcome), 0);
+            cpu.poke(thread.count_address(outcome), 0);
         }
     }
     let began = cpu.ticks();
-    while race.goes_on(cpu, tally.count < iterations, began) {
-        let access = race.iteration(cpu);
+    while thread.begin_iteration(cpu, tally.count < iterations, began) {
+        let access = thread.run_iteration(cpu);
         if access.esr != 0 {
-            tally.mismatch(race.body(), &access, 0, sink);
+            tally.mismatch(thread.body(), &access, 0, sink);
         }
         tally.count += 1;
     }
-    if race.leads() {
-        race.report(cpu, tally, sink);
+    if thread.is_first() {
+        thread.report(cpu, tally, sink);
     }
     true
 }
 
-impl Race {
-    /// Says whether this thread does what is done once.
-    fn leads(&self) -> bool {
+impl Thread {
+    /// Returns whether this is thread 0, which does the work that is done once for all threads.
+    fn is_first(&self) -> bool {
         self.index == 0
     }
 
+    /// Returns the address of the body of this thread.
     fn body(&self) -> u64 {
         self.setup.bodies[self.index as usize]
     }
 
-    fn observed_at(&self, thread: u64) -> u64 {
-        self.at + OBSERVED + thread * LINE_BYTES
+    /// Returns the address of the value that `thread` observed.
+    fn observed_address(&self, thread: u64) -> u64 {
+        self.shared + OBSERVED + thread * LINE_BYTES
     }
 
-    fn count_at(&self, outcome: u64) -> u64 {
-        self.at + COUNTS + 8 * outcome.min(OUTCOMES)
+    /// Returns the address of the count of `outcome`.
+    fn count_address(&self, outcome: u64) -> u64 {
+        self.shared + COUNTS + 8 * outcome.min(OUTCOMES)
     }
 
+    /// Waits for the other threads.
     fn meet(&self, cpu: &mut impl Cpu) {
-        cpu.meet(self.at + ARRIVED, self.threads);
+        cpu.meet(self.shared + ARRIVED, self.threads);
     }
 
-    /// Prepares the next iteration, unless there is none.
-    fn goes_on(&self, cpu: &mut impl Cpu, more: bool, began: u64) -> bool {
-        if self.leads() {
+    /// Begins the next iteration, together with the other threads. Returns whether there is one.
+    ///
+    /// Thread 0 decides: there is one if `more` is set and the time limit, which starts at `began`, has not passed.
+    fn begin_iteration(&self, cpu: &mut impl Cpu, more: bool, began: u64) -> bool {
+        if self.is_first() {
             let limit = self.setup.limit_ticks;
             let in_time = limit == 0 || cpu.ticks().wrapping_sub(began) < limit;
             if more && in_time && self.setup.init != 0 {
                 cpu.call(self.setup.init);
             }
-            cpu.poke(self.at + STOP, u64::from(!(more && in_time)));
+            cpu.poke(self.shared + STOP, u64::from(!(more && in_time)));
         }
         self.meet(cpu);
-        cpu.peek(self.at + STOP) == 0
+        cpu.peek(self.shared + STOP) == 0
     }
 
-    /// Runs the body once; returns its call.
-    fn iteration(&mut self, cpu: &mut impl Cpu) -> super::Access {
-        // Thread 0 changed code and did the maintenance: what this vCPU has fetched before that goes here.
+    /// Runs one iteration. Returns the call of the body.
+    fn run_iteration(&mut self, cpu: &mut impl Cpu) -> Access {
+        // Thread 0 may have changed code, and has done the maintenance. The ISB discards instructions that this vCPU
+        // fetched before.
         cpu.barrier(Barrier::Isb);
         if self.setup.prime != 0 {
             cpu.call(self.setup.prime);
@@ -93,9 +105,9 @@ impl Race {
         let rounds = self.next_random() & self.setup.skew_mask;
         cpu.spin(rounds);
         let access = cpu.call(self.body());
-        cpu.poke(self.observed_at(self.index), if access.esr == 0 { access.value } else { EXCEPTION });
+        cpu.poke(self.observed_address(self.index), if access.esr == 0 { access.value } else { EXCEPTION });
         self.meet(cpu);
-        if self.leads() {
+        if self.is_first() {
             self.count(cpu);
         }
         access
@@ -105,20 +117,20 @@ impl Race {
     fn count(&self, cpu: &mut impl Cpu) {
         let mut outcome = if self.setup.finish == 0 { 0 } else { cpu.call(self.setup.finish).value };
         for thread in 0..self.threads {
-            outcome |= cpu.peek(self.observed_at(thread));
+            outcome |= cpu.peek(self.observed_address(thread));
         }
-        let at = self.count_at(outcome);
-        let count = cpu.peek(at);
-        cpu.poke(at, count + 1);
+        let address = self.count_address(outcome);
+        let count = cpu.peek(address);
+        cpu.poke(address, count + 1);
     }
 
-    /// Writes an element for each outcome that was seen.
+    /// Records the count of each outcome that occurred.
     fn report(&self, cpu: &mut impl Cpu, tally: &Tally, sink: &mut impl Sink) {
         for outcome in 0..=OUTCOMES {
-            let count = cpu.peek(self.count_at(outcome));
-            if count > 0 {
-                let data = [outcome, 0, count, 0, 0, 0];
-                sink.record(Record { kind: Kind::Element as u16, outcome: Outcome::Ok as u16, data, ..tally.base });
+            let iterations = cpu.peek(self.count_address(outcome));
+            if iterations > 0 {
+                let count = Body::RaceCount(RaceCount { outcome, iterations });
+                sink.record(Record::new(tally.place, Outcome::Ok, count));
             }
         }
     }

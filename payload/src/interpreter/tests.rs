@@ -1,12 +1,14 @@
-//! The interpreter over a fake CPU whose memory is a map and whose clock counts calls.
+//! Tests of the interpreter on a fake CPU, whose memory is a map and whose counter counts calls.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use abi::race;
+use abi::op::{CHECK, EACH, FORCE, MISMATCH_CAP};
+use abi::record::Summary;
+use abi::{Ctr, Outcome, Record, race, slot};
 
 use super::*;
 
-/// Memory is coherent; addresses in `faulting` abort.
+/// CPU with coherent memory. Accesses to the addresses in `faulting` abort.
 #[derive(Default)]
 pub(crate) struct FakeCpu {
     ctr: u64,
@@ -16,11 +18,12 @@ pub(crate) struct FakeCpu {
     maintenance: Vec<(&'static str, u64)>,
     rendezvous: Vec<u64>,
     events: Vec<u32>,
-    /// What was called, and what each call of an address returns.
+    /// Addresses that were called.
     calls: Vec<u64>,
+    /// Values that the calls of an address return.
     returns: BTreeMap<u64, std::vec::IntoIter<u64>>,
     meetings: Vec<u64>,
-    /// What another thread leaves in a race's stop word before each meeting.
+    /// Values that thread 0 of a race writes to the stop word before each meeting.
     stops: std::vec::IntoIter<u64>,
     spins: Vec<u64>,
 }
@@ -49,10 +52,10 @@ impl Cpu for FakeCpu {
         let generation = (low >> 5) as u16;
         self.access(slot::token(ipa, generation), ipa)
     }
-    fn prepare(&mut self, _: Look, _: u64, _: u64) -> bool {
+    fn prepare_load(&mut self, _: LoadMode, _: u64, _: u64) -> bool {
         true
     }
-    fn load(&mut self, ipa: u64, _: Look) -> Access {
+    fn load(&mut self, ipa: u64, _: LoadMode) -> Access {
         let value = self.memory.get(&ipa).copied().unwrap_or(0);
         self.access(value, ipa)
     }
@@ -73,7 +76,7 @@ impl Cpu for FakeCpu {
     fn remap(&mut self, _: u64, _: u64, _: Attr, _: u64) -> bool {
         true
     }
-    fn rendezvous(&mut self, number: u64, _: u64, _: bool, _: u32) {
+    fn rendezvous(&mut self, number: u64, _: u64, _: WaitIn) {
         self.rendezvous.push(number);
     }
     fn event(&mut self, op: u32) {
@@ -95,7 +98,7 @@ impl Cpu for FakeCpu {
     }
     fn meet(&mut self, ipa: u64, _: u64) {
         self.meetings.push(ipa);
-        // What the thread that leads would do.
+        // Thread 0 would write this word.
         if let Some(stop) = self.stops.next() {
             self.memory.insert(BASE + race::STOP, stop);
         }
@@ -124,6 +127,10 @@ fn run_all(cpu: &mut FakeCpu, ops: &[Op]) -> (State, Vec<Record>) {
     (state, records)
 }
 
+fn summary(record: &Record) -> Summary {
+    record.summary().expect("the record is a summary")
+}
+
 #[test]
 fn fetch_checks_the_token_of_every_element() {
     let ops = [
@@ -134,21 +141,24 @@ fn fetch_checks_the_token_of_every_element() {
     ];
     let (state, records) = run_all(&mut n1(), &ops);
     assert_eq!(state, State::Ended);
-    let summary = records.last().expect("a summary");
-    assert_eq!((summary.op, summary.data[0], summary.data[1]), (2, 4, 1));
-    assert_eq!(summary.outcome, Outcome::Wrong as u16);
-    let wrong: Vec<_> = records.iter().filter(|r| r.kind == Kind::Mismatch as u16).collect();
+    let last = records.last().expect("a summary");
+    assert_eq!((last.op, last.outcome()), (2, Some(Outcome::Wrong)));
+    let summary = summary(last);
+    assert_eq!((summary.elements, summary.mismatches), (4, 1));
+    let wrong: Vec<_> = records.iter().filter_map(Record::mismatch).collect();
     assert_eq!(wrong.len(), 1);
-    assert_eq!(slot::decode(wrong[0].data[1]), (BASE + 0x2000, 6));
-    assert_eq!(slot::decode(wrong[0].data[2]), (BASE + 0x2000, 7));
-    assert_eq!(records.iter().filter(|r| r.kind == Kind::Element as u16).count(), 4);
+    assert_eq!(slot::decode(wrong[0].value), (BASE + 0x2000, 6));
+    assert_eq!(slot::decode(wrong[0].expected), (BASE + 0x2000, 7));
+    assert_eq!(records.iter().filter_map(Record::element).count(), 4);
 }
 
 #[test]
 fn summary_times_the_elements_alone() {
     let ops = [Op::range(OpCode::Load, BASE, 0x100, 0x40, 0), Op::end()];
     let (_, records) = run_all(&mut n1(), &ops);
-    assert_eq!(records[0].data[..5], [4, 0, 3, 3, 12]);
+    let began_ticks = summary(&records[0]).began_ticks;
+    let expected = Summary { elements: 4, mismatches: 0, min_ticks: 3, max_ticks: 3, sum_ticks: 12, began_ticks };
+    assert_eq!(summary(&records[0]), expected);
 }
 
 #[test]
@@ -157,7 +167,7 @@ fn an_abort_is_an_outcome() {
     cpu.faulting.insert(BASE);
     let (state, records) = run_all(&mut cpu, &[Op::range(OpCode::Fetch, BASE, 0x40, 0, 1), Op::end()]);
     assert_eq!(state, State::Ended);
-    assert_eq!(records[0].outcome, Outcome::DataAbort as u16);
+    assert_eq!(records[0].outcome(), Some(Outcome::DataAbort));
 }
 
 #[test]
@@ -165,7 +175,7 @@ fn mismatches_are_capped_and_counted() {
     let ops = [Op::range(OpCode::Load, BASE, 64 * 1000, 64, 1).with_flags(CHECK), Op::end()];
     let (_, records) = run_all(&mut n1(), &ops);
     assert_eq!(records.len() as u64, MISMATCH_CAP + 1);
-    assert_eq!(records.last().map(|r| r.data[1]), Some(1000));
+    assert_eq!(records.last().map(|r| summary(r).mismatches), Some(1000));
 }
 
 #[test]
@@ -174,7 +184,7 @@ fn maintenance_goes_by_the_machines_lines_and_covers_a_partial_first_line() {
     let ops = [Op::range(OpCode::InvalI, BASE + 32, 0x40, 0, 0), Op::end()];
     let (_, records) = run_all(&mut cpu, &ops);
     assert_eq!(cpu.maintenance, [("ic", BASE), ("ic", BASE + 64)]);
-    assert_eq!(records[0].data[0], 2);
+    assert_eq!(summary(&records[0]).elements, 2);
 }
 
 #[test]
@@ -219,7 +229,7 @@ const PRIME: u64 = INIT + 0x100;
 const FINISH: u64 = INIT + 0x200;
 const BODY: u64 = INIT + 0x300;
 
-/// A CPU with a race of two threads before it.
+/// Returns a CPU whose memory holds this setup of a race.
 fn racing(setup: race::Setup) -> FakeCpu {
     let words = setup.to_words().into_iter().enumerate();
     FakeCpu { memory: words.map(|(n, word)| (BASE + 8 * n as u64, word)).collect(), ..n1() }
@@ -240,11 +250,12 @@ fn the_first_thread_of_a_race_prepares_and_counts() {
     cpu.memory.insert(BASE + race::OBSERVED + race::LINE_BYTES, 4);
     let (state, records) = run_all(&mut cpu, &race_op(3, 2, 0));
     assert_eq!(state, State::Ended);
-    let counted: Vec<_> = records.iter().filter(|r| r.kind == Kind::Element as u16).map(|r| r.data).collect();
-    assert_eq!(counted.iter().map(|d| (d[0], d[2])).collect::<Vec<_>>(), [(0x06, 1), (0x15, 2)]);
-    assert_eq!(records.last().map(|r| (r.data[0], r.data[1])), Some((3, 0)));
+    let counted: Vec<_> = records.iter().filter_map(Record::race_count).map(|c| (c.outcome, c.iterations)).collect();
+    assert_eq!(counted, [(0x06, 1), (0x15, 2)]);
+    let summary = summary(records.last().expect("a summary"));
+    assert_eq!((summary.elements, summary.mismatches), (3, 0));
     assert_eq!(cpu.calls[..8], [INIT, PRIME, BODY, FINISH, INIT, PRIME, BODY, FINISH]);
-    // Three meetings an iteration, and one to say that it is over.
+    // There are three meetings in each iteration, and one at the end.
     assert_eq!(cpu.meetings, [BASE + race::ARRIVED; 10]);
     assert!(cpu.spins.len() == 3 && cpu.spins.iter().all(|rounds| *rounds < 16), "{:?}", cpu.spins);
 }
@@ -254,7 +265,7 @@ fn the_other_threads_of_a_race_follow() {
     let setup = race::Setup { init: INIT, finish: FINISH, bodies: [0, BODY, 0, 0, 0, 0, 0, 0], ..Default::default() };
     let mut cpu = FakeCpu { stops: vec![0, 0, 0, 0, 1].into_iter(), ..racing(setup) };
     let (state, records) = run_all(&mut cpu, &race_op(99, 2, 1));
-    assert_eq!((state, records.len(), records[0].data[0]), (State::Ended, 1, 2));
+    assert_eq!((state, records.len(), summary(&records[0]).elements), (State::Ended, 1, 2));
     assert_eq!(cpu.calls, [BODY, BODY]);
 }
 
@@ -264,17 +275,17 @@ fn an_exception_in_a_race_is_an_outcome() {
     cpu.faulting.insert(BODY);
     let (state, records) = run_all(&mut cpu, &race_op(2, 1, 0));
     assert_eq!(state, State::Ended);
-    let element = records.iter().find(|r| r.kind == Kind::Element as u16).expect("it is counted");
-    assert_eq!((element.data[0], element.data[2]), (race::OUTCOMES, 2));
-    let summary = records.last().expect("a summary");
-    assert_eq!((summary.data[1], summary.outcome), (2, Outcome::InstructionAbort as u16));
+    let count = records.iter().find_map(Record::race_count).expect("it is counted");
+    assert_eq!((count.outcome, count.iterations), (race::OUTCOMES, 2));
+    let last = records.last().expect("a summary");
+    assert_eq!((summary(last).mismatches, last.outcome()), (2, Some(Outcome::InstructionAbort)));
 }
 
 #[test]
 fn a_race_ends_in_time() {
     let mut cpu = racing(race::Setup { limit_ticks: 10, bodies: [BODY; 8], ..Default::default() });
     let (_, records) = run_all(&mut cpu, &race_op(u64::MAX, 1, 0));
-    let iterations = records.last().map_or(0, |r| r.data[0]);
+    let iterations = records.last().map_or(0, |r| summary(r).elements);
     assert!((1..20).contains(&iterations), "{iterations}");
     assert_eq!(run_all(&mut cpu, &race_op(1, 1, 1)).0, State::BadProgram);
     assert_eq!(run_all(&mut cpu, &race_op(1, 9, 1)).0, State::BadProgram);

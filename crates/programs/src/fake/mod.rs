@@ -8,7 +8,7 @@ mod tests;
 use abi::channel::State;
 use abi::op::{Attr, Barrier};
 use abi::{Ctr, Op, Record, slot};
-use payload::interpreter::{Access, Clean, Cpu, Interpreter, Look, Sink};
+use payload::interpreter::{Access, Clean, Cpu, Interpreter, LoadMode, Sink, WaitIn};
 
 use crate::compile::Compiled;
 use crate::oracle::Geometry;
@@ -148,11 +148,11 @@ impl Cpu for FakeCpu<'_> {
         })
     }
 
-    fn load(&mut self, ipa: u64, look: Look) -> Access {
-        self.fenced(|machine, vcpu| machine.load(vcpu, ipa, look == Look::Cacheable))
+    fn load(&mut self, ipa: u64, mode: LoadMode) -> Access {
+        self.fenced(|machine, vcpu| machine.load(vcpu, ipa, mode == LoadMode::Cacheable))
     }
 
-    fn prepare(&mut self, _: Look, _: u64, _: u64) -> bool {
+    fn prepare_load(&mut self, _: LoadMode, _: u64, _: u64) -> bool {
         true
     }
 
@@ -191,7 +191,7 @@ impl Cpu for FakeCpu<'_> {
         false
     }
 
-    fn rendezvous(&mut self, _: u64, _: u64, _: bool, _: u32) {
+    fn rendezvous(&mut self, _: u64, _: u64, _: WaitIn) {
         self.waits = true;
     }
 
@@ -207,7 +207,7 @@ impl Cpu for FakeCpu<'_> {
     }
 
     fn peek(&mut self, ipa: u64) -> u64 {
-        self.load(ipa, Look::Cacheable).value
+        self.load(ipa, LoadMode::Cacheable).value
     }
 
     fn poke(&mut self, ipa: u64, value: u64) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use abi::Kind;
+use abi::record::Body;
 use guest::run::{End, GuestRun, GuestSpec};
 use klog::message::Parser;
 use record::case::CaseResult;
@@ -87,10 +87,12 @@ fn read(run: &GuestRun) {
     let _ = (guest_verdict(run), autopsy(run));
     let _ = run.vcpus.iter().map(facts).collect::<Vec<_>>();
     for vcpu in &run.vcpus {
-        let of_kind = |kind: Kind| vcpu.records.iter().filter(move |r| r.kind == kind as u16).map(|r| r.data[1]);
-        for kind in [Kind::Summary, Kind::Element, Kind::Mismatch] {
-            let _ = stats::timing(of_kind(kind).collect(), vcpu.cntfrq_el0);
-        }
+        let ticks = vcpu.records.iter().filter_map(|r| match r.body()? {
+            Body::Summary(summary) => Some(summary.max_ticks),
+            Body::Element(element) => Some(element.ticks),
+            Body::Mismatch(_) | Body::Exception(_) | Body::RaceCount(_) => None,
+        });
+        let _ = stats::timing(ticks.collect(), vcpu.cntfrq_el0);
         let _ = stats::ns(run.boot.ticks, vcpu.cntfrq_el0);
     }
 }

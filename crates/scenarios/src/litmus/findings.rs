@@ -1,7 +1,8 @@
 //! Findings of `litmus`.
 
+use abi::Record;
 use abi::race::OUTCOMES;
-use abi::{Kind, Record};
+use abi::record::{RaceCount, Summary};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -89,15 +90,15 @@ impl Findings {
     pub fn collect(&mut self, case: &Case<'_>, run: &GuestRun, variant: Variant, events_done: u64) {
         let test = case.test;
         (self.variant, self.ruling) = (Some(variant), Some(test.ruling(variant)));
-        let done = |records: &[Record]| summaries(records).map(|record| record.data[0]).sum();
+        let done = |records: &[Record]| summaries(records).map(|(_, summary)| summary.elements).sum();
         self.iterations = run.vcpus.iter().map(|vcpu| done(&vcpu.records)).collect();
         self.races = self.iterations.iter().step_by(test.threads.len()).sum();
         self.per_second = per_second(run, test.threads.len());
         let mut counts = [0_u64; OUTCOMES as usize + 1];
-        for record in run.vcpus.iter().flat_map(|vcpu| &vcpu.records).filter(|r| r.kind == Kind::Element as u16) {
-            let [outcome, _, count, ..] = record.data;
+        let records = run.vcpus.iter().flat_map(|vcpu| &vcpu.records);
+        for RaceCount { outcome, iterations } in records.filter_map(Record::race_count) {
             let count_so_far = &mut counts[outcome.min(OUTCOMES) as usize];
-            *count_so_far = count_so_far.saturating_add(count);
+            *count_so_far = count_so_far.saturating_add(iterations);
         }
         self.exceptions = counts[OUTCOMES as usize];
         for (outcome, count) in (0..OUTCOMES).zip(counts).filter(|(_, count)| *count > 0) {
@@ -128,17 +129,17 @@ impl Finding for Findings {
 }
 
 /// Returns the summaries of races.
-fn summaries(records: &[Record]) -> impl Iterator<Item = &Record> {
+fn summaries(records: &[Record]) -> impl Iterator<Item = (&Record, Summary)> {
     // Nothing else has a tag.
-    records.iter().filter(|record| record.kind == Kind::Summary as u16 && record.tag != 0)
+    records.iter().filter(|record| record.tag != 0).filter_map(|record| Some((record, record.summary()?)))
 }
 
 /// Returns the races a second of all copies together, by the time that the first thread of each took.
 fn per_second(run: &GuestRun, threads: usize) -> u64 {
     let of_copy = |vcpu: &guest::run::VcpuReport| {
-        let timed = summaries(&vcpu.records).filter(|record| record.tag == RACE);
-        let (races, ticks) = timed.fold((0_u128, 0_u128), |(races, ticks), record| {
-            (races + u128::from(record.data[0]), ticks + u128::from(record.data[4]))
+        let timed = summaries(&vcpu.records).filter(|(record, _)| record.tag == RACE);
+        let (races, ticks) = timed.fold((0_u128, 0_u128), |(races, ticks), (_, summary)| {
+            (races + u128::from(summary.elements), ticks + u128::from(summary.sum_ticks))
         });
         (races * u128::from(vcpu.cntfrq_el0) / ticks.max(1)) as u64
     };

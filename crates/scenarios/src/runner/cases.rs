@@ -5,7 +5,8 @@ use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
 
-use abi::{Kind, Record};
+use abi::Record;
+use abi::record::Element;
 use guest::run::{Backing, End, GuestRun, GuestSpec, trouble};
 use hostfacts::memory::{HostBlocks, host_blocks};
 use hostfacts::phase::phase_of;
@@ -75,9 +76,8 @@ impl CaseRun {
     }
 
     fn timing_of(&self, tag: u32, rounds: Range<u64>) -> Option<Timing> {
-        let elements = records(&self.run, Kind::Element);
-        let elements = elements.filter(|r| r.tag == tag && rounds.contains(&u64::from(r.pass)));
-        stats::timing(elements.map(|r| r.data[1]).collect(), self.hz())
+        let records = records(&self.run).filter(|r| r.tag == tag && rounds.contains(&u64::from(r.pass)));
+        stats::timing(records.filter_map(Record::element).map(|element| element.ticks).collect(), self.hz())
     }
 
     /// Returns what tracing added to the elements with this tag, where the rounds after the first `rounds` were traced.
@@ -87,9 +87,9 @@ impl CaseRun {
     }
 }
 
-/// Returns a guest's records of one kind.
-pub fn records(run: &GuestRun, kind: Kind) -> impl Iterator<Item = &Record> {
-    run.vcpus.iter().flat_map(|vcpu| &vcpu.records).filter(move |r| r.kind == kind as u16)
+/// Returns the records of all vCPUs of a guest.
+pub fn records(run: &GuestRun) -> impl Iterator<Item = &Record> {
+    run.vcpus.iter().flat_map(|vcpu| &vcpu.records)
 }
 
 impl<'a> CaseRunner<'a> {
@@ -237,7 +237,7 @@ impl<'a> CaseRunner<'a> {
         }
         result.boot = Some(Boot { descriptor_writes: run.boot.descriptor_writes, ticks: run.boot.ticks });
         // Summaries of fetches alone count mismatches: no other op is asked to check.
-        result.mismatches = records(run, Kind::Summary).map(|r| r.data[1]).sum();
+        result.mismatches = records(run).filter_map(Record::summary).map(|summary| summary.mismatches).sum();
         if !run.console.is_empty() {
             let mut console = session.dir.file("guest-console.log")?;
             // Kept for people; what matters of it is in the verdict.
@@ -321,11 +321,10 @@ pub fn write_samples(
     op: impl Fn(u32) -> &'static str,
 ) -> Result<(), Error> {
     let lines = run.vcpus.iter().enumerate().flat_map(|(n, vcpu)| {
-        let elements = vcpu.records.iter().filter(|r| r.kind == Kind::Element as u16);
+        let elements = vcpu.records.iter().filter_map(|r| Some((r, r.element()?)));
         let op = &op;
-        elements.map(move |r| {
-            let [ipa, ticks, _, _, _, began] = r.data;
-            format!("{block},{n},{},{},{ipa:#x},{ticks},{},{began}", r.pass, op(r.tag), r.outcome)
+        elements.map(move |(r, Element { ipa, ticks, began_ticks, .. })| {
+            format!("{block},{n},{},{},{ipa:#x},{ticks},{},{began_ticks}", r.pass, op(r.tag), r.raw_outcome())
         })
     });
     append(session, "samples.csv", "block,vcpu,round,op,ipa,ticks,outcome,began", lines)

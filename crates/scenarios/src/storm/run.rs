@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use abi::{Kind, Record};
+use abi::Record;
+use abi::record::Summary;
 use guest::run::GuestRun;
 use hostfacts::memory::{HostBlocks, host_blocks};
 use record::case::{CaseResult, FaultTimes};
@@ -192,13 +193,18 @@ impl Raced<'_> {
     }
 
     /// Returns summaries of timed fetches of this kind; each is of one element.
-    fn fetches<'a>(&'a self, records: impl Iterator<Item = &'a Record>, kind: u32) -> impl Iterator<Item = &'a Record> {
-        records.filter(move |r| r.kind == Kind::Summary as u16 && tag::split(r.tag).0 == kind && self.timed(r))
+    fn fetches<'a>(
+        &'a self,
+        records: impl Iterator<Item = &'a Record>,
+        kind: u32,
+    ) -> impl Iterator<Item = (&'a Record, Summary)> {
+        let fetches = records.filter(move |r| tag::split(r.tag).0 == kind && self.timed(r));
+        fetches.filter_map(|r| Some((r, r.summary()?)))
     }
 
     fn timing(&self, kind: u32) -> Option<Timing> {
-        let all = self.fetches(records(&self.ran.run, Kind::Summary), kind);
-        stats::timing(all.map(|r| r.data[3]).collect(), self.ran.hz())
+        let all = self.fetches(records(&self.ran.run), kind);
+        stats::timing(all.map(|(_, fetch)| fetch.max_ticks).collect(), self.ran.hz())
     }
 
     fn storm(&self) -> Findings {
@@ -222,8 +228,8 @@ impl Raced<'_> {
     /// From the first begin to the last end of each race.
     fn wall(&self) -> Option<Timing> {
         let mut spans = std::collections::BTreeMap::new();
-        for r in self.fetches(records(&self.ran.run, Kind::Summary), tag::RACE) {
-            let (began, ended) = (r.data[5], r.data[5] + r.data[3]);
+        for (r, fetch) in self.fetches(records(&self.ran.run), tag::RACE) {
+            let (began, ended) = (fetch.began_ticks, fetch.began_ticks + fetch.max_ticks);
             let span = spans.entry((r.pass, r.tag)).or_insert((began, ended));
             *span = (span.0.min(began), span.1.max(ended));
         }
@@ -233,7 +239,8 @@ impl Raced<'_> {
     fn racers(&self) -> Vec<Racer> {
         let threshold = self.timing(tag::RESIDENT).map_or(u64::MAX, |resident| 4 * resident.ticks.max.max(1));
         let racer = |(n, vcpu): (usize, &guest::run::VcpuReport)| {
-            let ticks: Vec<u64> = self.fetches(vcpu.records.iter(), tag::RACE).map(|r| r.data[3]).collect();
+            let ticks: Vec<u64> =
+                self.fetches(vcpu.records.iter(), tag::RACE).map(|(_, fetch)| fetch.max_ticks).collect();
             Racer {
                 vcpu: n as u64,
                 races: ticks.len() as u64,
@@ -288,12 +295,12 @@ fn traced_races(plan: &Case, seen: &Observation) -> Vec<TracedRace> {
 /// Appends every raced fetch to `storm.csv`.
 fn write_races(session: &Session, block: MemoryKind, plan: &Case, run: &GuestRun) -> Result<(), Error> {
     let lines = run.vcpus.iter().enumerate().flat_map(|(n, vcpu)| {
-        vcpu.records.iter().filter(|r| r.kind == Kind::Summary as u16).filter_map(move |r| {
+        vcpu.records.iter().filter_map(|r| Some((r, r.summary()?))).filter_map(move |(r, fetch)| {
             let (kind, race) = tag::split(r.tag);
             let ipa = plan.block_ipa(u64::from(race), n as u64);
             let racers = plan.racers;
-            (kind == tag::RACE)
-                .then(|| format!("{block},{racers},{n},{},{race},{ipa:#x},{},{}", r.pass, r.data[3], r.data[5]))
+            let (ticks, began) = (fetch.max_ticks, fetch.began_ticks);
+            (kind == tag::RACE).then(|| format!("{block},{racers},{n},{},{race},{ipa:#x},{ticks},{began}", r.pass))
         })
     });
     append(session, "storm.csv", "block,racers,vcpu,round,race,ipa,ticks,began", lines)
