@@ -1,10 +1,10 @@
-# Everything a user types. `make help` lists it; docs/ says more.
+# The targets that a user runs. `make help` lists them, and docs/ explains them.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-# Everything is built below target/ with the flags of .cargo/config.toml. Variables that people set for other projects
-# would have stale files used, or the payload linked without its script.
+# Everything is built in target/ with the flags of .cargo/config.toml. If these variables are set for other projects, make
+# would use stale files, or cargo would link the payload without its script.
 export CARGO_TARGET_DIR := $(CURDIR)/target
 unexport RUSTFLAGS CARGO_ENCODED_RUSTFLAGS CARGO_BUILD_TARGET CARGO_BUILD_RUSTFLAGS
 
@@ -21,8 +21,8 @@ CACHE := $(or $(FAULTLINE_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/faultlin
 CARGO_DEB := $(CACHE)/cargo-deb-$(CARGO_DEB_VERSION)
 RESULTS ?= results
 
-# What is built for other machines holds no path of this one: two clones give the same bytes. Joined to what
-# .cargo/config.toml says.
+# Programs for other machines contain no path of this one, so two clones give the same bytes. These flags are added to
+# those of .cargo/config.toml.
 CARGO_HOME ?= $(HOME)/.cargo
 REMAP := "--remap-path-prefix=$(CURDIR)=/faultline", "--remap-path-prefix=$(CARGO_HOME)=/cargo"
 build-for = cargo build -q --locked --target $(1) --config 'target.$(1).rustflags=[$(REMAP)]'
@@ -30,7 +30,7 @@ build-for = cargo build -q --locked --target $(1) --config 'target.$(1).rustflag
 # The kernels of `make reproduce`.
 BEFORE ?= debian:6.1
 AFTER ?= debian:6.12
-# The kernels of `make lab`, and what runs there.
+# The kernel of `make lab`, and the command that runs there.
 KERNEL ?= debian:6.12
 ARGS ?= run relax
 
@@ -39,11 +39,11 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST) | sort
 
 .PHONY: setup
-setup: ## install what building and running needs (as root), or say what is missing
+setup: ## install what building and running need (as root), or name what is missing
 	@lab/setup
 
 .PHONY: setup-kernels
-setup-kernels: ## the same for building policy kernels
+setup-kernels: ## install what building policy kernels needs, too
 	@lab/setup kernels
 
 .PHONY: payload
@@ -53,28 +53,28 @@ payload: setup ## build the guest's image
 	@cmp -s $(PAYLOAD).part $(PAYLOAD) && rm $(PAYLOAD).part || mv $(PAYLOAD).part $(PAYLOAD)
 
 .PHONY: build
-build: payload ## build payload, static arm64 runner and native runner
+build: payload ## build the guest's image, the static arm64 runner, the native runner and the plugin
 	@$(call build-for,$(RUNNER_TARGET)) --release -p host-runner --bin faultline
 	@cargo build -q --release --locked -p host-runner -p cmo-plugin --lib --bin faultline
 
 .PHONY: reproduce
-reproduce: build ## the main job: the lockup on BEFORE=, gone on AFTER=
+reproduce: build ## show the lockup on kernel BEFORE= and its absence on AFTER= (start here)
 	@$(FAULTLINE) reproduce --before '$(BEFORE)' --after '$(AFTER)' --results '$(RESULTS)'
 
 .PHONY: reproduce-patch
-reproduce-patch: setup-kernels build ## the patch alone: the storm on kernels built from one source
+reproduce-patch: setup-kernels build ## run the storm on kernels from one source that differ by one rule
 	@$(FAULTLINE) reproduce-patch --results '$(RESULTS)'
 
 .PHONY: reproduce-patch-2m
-reproduce-patch-2m: setup-kernels build ## the same with 2 MiB blocks alone: 16 vCPUs on 512 of them
+reproduce-patch-2m: setup-kernels build ## do the same with 2 MiB blocks alone: 16 vCPUs on 512 blocks
 	@$(FAULTLINE) reproduce-patch --plan small-blocks --results '$(RESULTS)'
 
 .PHONY: matrix
-matrix: setup-kernels build ## CPUs, page sizes and KVM modes: which maintenance, counted
+matrix: setup-kernels build ## count the maintenance for many CPUs, page sizes and KVM modes
 	@$(FAULTLINE) matrix --results '$(RESULTS)'
 
 .PHONY: reference
-reference: setup-kernels build ## make results/reference anew: tables and pictures from results
+reference: setup-kernels build ## make results/reference anew
 	@lab/reference
 
 .PHONY: lab
@@ -82,11 +82,11 @@ lab: build ## run ARGS="run …" on KERNEL= in the emulated lab
 	@$(FAULTLINE) lab --kernel '$(KERNEL)' --results '$(RESULTS)' -- $(ARGS)
 
 .PHONY: run
-run: payload ## the guest alone, on QEMU's plain virt machine
+run: payload ## run the guest alone, on QEMU's plain virt machine
 	@timeout -k 5 120 qemu-system-aarch64 -machine virt -cpu cortex-a57 -smp 4 -m 2G -nographic -kernel $(PAYLOAD) </dev/null
 
 .PHONY: check
-check: ## fmt, clippy on all targets, unit tests: seconds
+check: ## run fmt, clippy on all targets, and the unit tests (seconds)
 	@cargo fmt --check
 	@cargo clippy -q --locked --all-targets -- -D warnings
 	@cargo clippy -q --locked -p payload --target $(PAYLOAD_TARGET) -- -D warnings
@@ -94,7 +94,7 @@ check: ## fmt, clippy on all targets, unit tests: seconds
 	@cargo test -q --locked
 
 .PHONY: test-formats
-test-formats: build ## every format and page, read by the tools that labs and people read them with
+test-formats: build ## let the tools that labs and people use read every format and every page
 	@lab/setup formats
 	@tests/formats/tools
 	@tests/formats/validate
@@ -102,41 +102,41 @@ test-formats: build ## every format and page, read by the tools that labs and pe
 	@tests/formats/report-page
 
 .PHONY: test
-test: build check test-formats ## check, then everything end to end under QEMU
+test: build check test-formats ## run check and test-formats, and everything end to end under QEMU
 	@cargo test -q --locked -p host-runner --test end_to_end --test survival --test nights --test litmus --test coherence -- --ignored --test-threads 1
 
 .PHONY: test-long
-test-long: setup-kernels setup-release test ## test, and what takes longer: kernels are built once
+test-long: setup-kernels setup-release test ## run test, and the tests that take longer (builds kernels once)
 	@tests/compare-policies
 	@cargo test -q --locked -p host-runner --test storm --test pstore -- --ignored --test-threads 1
 	@tests/release.sh
 
 .PHONY: test-release
-test-release: setup-release ## what `make release` makes: the same twice, installs, purges, works in the lab
+test-release: setup-release ## test that releases are the same twice, install, purge, and work in the lab
 	@tests/release.sh
 
-# How long `make fuzz` runs each target, in seconds.
+# The time for which `make fuzz` runs each target, in seconds.
 FUZZ_SECONDS ?= 300
 
 .PHONY: fuzz
-fuzz: setup ## every fuzz target for FUZZ_SECONDS, with AddressSanitizer, from a corpus of real inputs
+fuzz: setup ## run every fuzz target for FUZZ_SECONDS= with AddressSanitizer, from real inputs
 	@lab/setup fuzz
 	@tests/fuzz.sh $(FUZZ_SECONDS)
 
 .PHONY: bench
-bench: build ## sizes, instruction counts and ratios, some with limits
+bench: build ## measure sizes, instruction counts and ratios, and check the limits of some
 	@cargo test -q --locked -p host-runner --test bench -- --ignored --nocapture --test-threads 1
 
 .PHONY: release
-release: setup-release payload ## static files and .deb for arm64 and amd64, SHA256SUMS, in target/dist
+release: setup-release payload ## make static programs, .deb packages and SHA256SUMS in target/dist
 	@$(foreach target,$(STATIC_TARGETS),$(call build-for,$(target)) --release -p host-runner --bin faultline;)
 	@lab/release $(DIST) '$(CARGO_DEB)/bin/cargo-deb'
 
 .PHONY: setup-release
-setup-release: ## the same for `make release`
+setup-release: ## install what `make release` needs, too
 	@lab/setup release
 	@[ -x '$(CARGO_DEB)/bin/cargo-deb' ] || env -u CARGO_TARGET_DIR cargo install -q --locked --version $(CARGO_DEB_VERSION) --root '$(CARGO_DEB)' cargo-deb
 
 .PHONY: clean
-clean: ## remove what was built; kernels stay in ~/.cache/faultline
+clean: ## remove what was built (kernels stay in ~/.cache/faultline)
 	@cargo clean -q

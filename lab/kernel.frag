@@ -1,5 +1,5 @@
-# What the lab kernels are made of: allnoconfig + this file (KCONFIG_ALLCONFIG). Checked on Linux 6.1 and 6.12. MODULES=y is
-# there because KPROBES needs it on 6.1; nothing is built as a module. The page size below is replaced for +16k and +64k.
+# The configuration of the policy kernels: allnoconfig and this file (KCONFIG_ALLCONFIG). It was checked on Linux 6.1 and
+# 6.12. KPROBES needs MODULES=y on 6.1, but nothing is built as a module. +16k and +64k replace the page size below.
 CONFIG_LOCALVERSION="-faultline"
 # CONFIG_LOCALVERSION_AUTO is not set
 CONFIG_64BIT=y
@@ -16,7 +16,7 @@ CONFIG_EXPERT=y
 CONFIG_PRINTK=y
 CONFIG_PRINTK_TIME=y
 CONFIG_BUG=y
-# Without it static keys are read from memory that EL2 cannot see, and protected KVM panics at boot (handle_trap).
+# Without JUMP_LABEL, static keys are read from memory that EL2 cannot see, and protected KVM panics at boot (handle_trap).
 CONFIG_JUMP_LABEL=y
 CONFIG_KALLSYMS=y
 CONFIG_BINFMT_ELF=y
@@ -30,7 +30,7 @@ CONFIG_EVENTFD=y
 CONFIG_SIGNALFD=y
 CONFIG_TIMERFD=y
 CONFIG_SHMEM=y
-# flock tells a run that is alive from a dead one; inotify tells the lab's init of each file, in place of a look every so often.
+# flock tells a live run from a dead one. inotify tells the lab's process 1 about each file, so that it need not poll.
 CONFIG_FILE_LOCKING=y
 CONFIG_INOTIFY_USER=y
 CONFIG_TMPFS=y
@@ -74,7 +74,8 @@ CONFIG_MMU=y
 CONFIG_SPARSEMEM_VMEMMAP=y
 CONFIG_COMPACTION=y
 CONFIG_MIGRATION=y
-# What the host can do to a guest's pages: merge, swap out (to zram; CRYPTO_LZO is for 6.1's), move to another node.
+# What the host can do to a guest's pages: merge them, swap them out (to zram, which needs CRYPTO_LZO on 6.1), and move
+# them to another node.
 CONFIG_KSM=y
 CONFIG_SWAP=y
 CONFIG_CRYPTO=y

@@ -1,4 +1,4 @@
-"""Judges what `compare` says of the runs that compare-policies made."""
+"""Checks what `compare` reports for the runs that compare-policies made."""
 
 import json
 import pathlib
@@ -8,14 +8,14 @@ import subprocess
 import sys
 
 FAULTLINE, WORK = sys.argv[1], pathlib.Path(sys.argv[2])
-# What includes the host's I-cache maintenance.
+# The measurements that include the host's I-cache maintenance.
 I_SIDE = {"exec", "host_icache"}
 SPLITS = 20
 RUNS = 10
 
 
 def side(name, runs):
-    """Makes a directory of these runs."""
+    """Makes a directory that links to these runs, and returns it."""
     directory = WORK / name
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir()
@@ -44,7 +44,7 @@ def changed(told):
 def main():
     by_line, capped = (sorted((WORK / name).iterdir()) for name in ("by-line", "capped"))
     assert (len(by_line), len(capped)) == (RUNS, 2 * RUNS), "runs are missing"
-    # Of the capped runs those that came right after one that goes line by line.
+    # The capped runs that came directly after a by-line run.
     ten = side("ten-capped", capped[::2])
     for before, after, change in ((WORK / "by-line", ten, "better"), (ten, WORK / "by-line", "worse")):
         told = compare(before, after)

@@ -1,17 +1,18 @@
 #!/bin/bash
-# Runs every fuzz target for so many seconds each, one after the other, with AddressSanitizer. What the targets read is
-# seeded with real inputs; what they find is kept in fuzz/corpus and fuzz/artifacts, which are not in git.
+# Runs the fuzz targets one after another with AddressSanitizer, each for the number of seconds given as the argument
+# (300 by default). Real inputs seed the corpora. What the targets find stays in fuzz/corpus and fuzz/artifacts, which are
+# not in git.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:-300}
-# Targets are built with other flags than everything else, in a directory of their own.
+# The targets are built with flags of their own, so they need a build directory of their own.
 unset CARGO_TARGET_DIR
 
 seed() { # target, file…
     local corpus=fuzz/corpus/$1 file
     shift
     mkdir -p "$corpus"
-    # Named by what they come from: runs and plans all have files of one name.
+    # The whole path becomes the name, because the files of different runs have the same name.
     for file in "$@"; do cp "$file" "$corpus/seed-${file//\//-}"; done
 }
 seed kmsg host-runner/tests/logs/*.log

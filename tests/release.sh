@@ -1,19 +1,21 @@
 #!/bin/bash
-# `make test-release`: what `make release` makes is the same bytes from two clones at different paths; the amd64 .deb
-# installs, works and purges without a trace; the program out of the arm64 .deb works on an arm64 kernel, in the lab.
-# With a directory that `make release` has filled, only what is in there is tried, which takes two minutes.
+# Tests what `make release` makes (`make test-release`):
+# - Two clones at different paths give the same bytes.
+# - The amd64 .deb installs, works, and purges without a trace.
+# - The program of the arm64 .deb works on an arm64 kernel, in the lab.
+# If the argument is a directory that `make release` has filled, only its contents are tested. This takes two minutes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)
 trap 'rm -rf --one-file-system "$work"' EXIT
 commit=$(git rev-parse HEAD)
 fail() { echo "FAILED: $*" >&2; exit 1; }
-# What is not tried is said, and is no failure.
+# Reports a part that cannot be tested here. This is no failure.
 skip() { echo "skipped: $*"; }
 
-clone() { # directory: a clone's own release, from the commit alone
+clone() { # directory: makes a clone and its release there, from the commit alone
     git clone -q . "$1"
-    # Somebody may go on working meanwhile.
+    # The branch may move while this runs.
     git -C "$1" checkout -q "$commit"
     env -C "$1" -u CARGO_TARGET_DIR -u FAULTLINE_COMMIT_ID -u FAULTLINE_PAYLOAD -u SOURCE_DATE_EPOCH make -s release >"$work/log" 2>&1 ||
         { cat "$work/log" >&2; fail "make release in a clone"; }
@@ -22,7 +24,7 @@ clone() { # directory: a clone's own release, from the commit alone
 same_twice() {
     [ -z "$(git status --porcelain)" ] || echo "note: the clones have the last commit, not what was changed since"
     clone "$work/one"
-    # Whoever builds, wherever, and whatever their clock is set to.
+    # The second clone has another umask, path, time zone and locale.
     (umask 077 && mkdir "$work/somewhere" && export TZ=Pacific/Apia LC_ALL=C.UTF-8 && clone "$work/somewhere/else")
     diff "$work/one/target/dist/SHA256SUMS" "$work/somewhere/else/target/dist/SHA256SUMS" || fail "two clones made different files"
     "$work/one/target/dist/faultline-$(uname -m)" --version | grep -qx "faultline [0-9.]* (${commit:0:12})" || fail "--version"
@@ -41,12 +43,12 @@ fi
 (cd "$dist" && sha256sum --quiet -c SHA256SUMS && [ "$(ls | wc -l)" = $(($(wc -l <SHA256SUMS) + 1)) ]) || fail "SHA256SUMS"
 ! grep -aFq -e "$work" -e "$PWD" -e "$HOME/" "$dist"/faultline-* || fail "a path of this machine is in what is released"
 
-list() { # every file of the root, what is in it too; not what dpkg writes down of its own work
+list() { # root: lists its files, their types, modes and link targets; leaves out what dpkg records about its own work
     (cd "$1" && find . -xdev \( -path ./var/lib/dpkg -o -path ./var/log -o -path ./proc -o -path ./tmp \) -prune -o -printf '%p %y %m %l\n' |
         LC_ALL=C sort)
 }
 
-installed() { # root: the .deb does what it says, in there
+installed() { # root: installs the .deb there and tests that it does what it says
     local root=$1
     in_root() { chroot "$root" "$@"; }
     install -t "$root/tmp" "$dist"/faultline_*_amd64.deb
@@ -59,17 +61,17 @@ installed() { # root: the .deb does what it says, in there
         grep -q "faultline $page" "$work/page" || fail "no man page of $page"
     done
     bash -n "$root/usr/share/bash-completion/completions/faultline"
-    # Nothing runs and nothing will.
+    # Nothing runs, and no timer will start anything.
     [ "$(systemctl --root="$root" is-enabled faultline-nightly.timer || true)" = disabled ] || fail "the timer is enabled"
     [ ! -e "$root/var/lib/faultline" ] || fail "there is state before anything ran"
     local said
     said=$(systemd-analyze verify --man=no --root="$root" faultline-nightly.service faultline-nightly.timer 2>&1) && [ -z "$said" ] ||
         fail "systemd-analyze: $said"
-    # The night's script finds the program. This is not the machine for it: the program's own exit code says so.
+    # The nightly script must find the program. The program cannot run here, and its exit code must say so.
     local code=0
     in_root /usr/lib/faultline/nightly 2>"$work/night" || code=$?
     [ $code = 70 ] && grep -q 'needs an arm64 Linux host' "$work/night" || fail "nightly: exit code $code, $(cat "$work/night")"
-    # What use leaves: a timer that was enabled, results, settings to put back.
+    # Makes what use leaves behind: an enabled timer, results, and settings to put back.
     systemctl -q --root="$root" enable faultline-nightly.timer
     mkdir -p "$root/var/lib/systemd/timers"
     touch "$root/var/lib/systemd/timers/stamp-faultline-nightly.timer"

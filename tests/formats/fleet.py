@@ -1,4 +1,4 @@
-"""Makes a fleet of 1,000 runs out of one: fleet.py RESULT DIRECTORY."""
+"""Makes a fleet of 1,000 runs from one run. Usage: fleet.py RESULT DIRECTORY."""
 
 import json
 import pathlib

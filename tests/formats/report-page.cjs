@@ -1,4 +1,4 @@
-// See report-page: report-page.cjs DIRECTORY PAGE…
+// Checks pages in Chromium; report-page starts it. Usage: report-page.cjs DIRECTORY PAGE…
 const { chromium } = require("playwright-core");
 const fs = require("node:fs");
 const path = require("node:path");
@@ -24,14 +24,14 @@ async function check(browser, page_name, colorScheme, width) {
     await page.evaluate(axe);
     const { violations } = await page.evaluate(() => window.axe.run());
     for (const { id, help, nodes } of violations) trouble.push(`axe ${id}: ${help}: ${nodes[0].html.slice(0, 200)}`);
-    // The keyboard reaches something, and shows where it is.
+    // The Tab key must move the focus to an element.
     await page.keyboard.press("Tab");
     if (await page.evaluate(() => document.activeElement === document.body)) trouble.push("Tab reaches nothing");
     await page.evaluate(() => (document.activeElement.blur(), window.scrollTo(0, 0)));
     for (const details of await page.$$("details")) await details.evaluate((element) => (element.open = false));
     const picture = path.join(work, `${page_name}-${colorScheme}-${width}`);
     await page.screenshot({ path: `${picture}.png`, fullPage: true });
-    // What docs/ shows.
+    // The picture that docs/ shows.
     const clip = { x: 0, y: 0, width, height: 1390 };
     if (width === 1200) await page.screenshot({ path: `${picture}-top.png`, fullPage: true, clip });
     await context.close();

@@ -1,6 +1,6 @@
-"""Lets the tools that labs use read every format of the runs and plans named, and counts what they understood.
+"""Lets the tools that labs use read every format of the given runs and plans, and counts what they understood.
 
-Started by `validate`. Each reader is also given a damaged file, which it has to refuse: a reader that takes anything
+`validate` starts this program. Each reader also gets a damaged file, which it must refuse: a reader that accepts anything
 proves nothing.
 """
 
@@ -18,12 +18,12 @@ from kcidb_io.schema import LATEST, V5_0
 
 TOOLS = pathlib.Path("target/format-tools")
 FAULTLINE = os.environ.get("FAULTLINE", "target/release/faultline")
-# What log scanners of labs take for a failure of the machine.
+# The words that the log scanners of labs take for a failure of the machine.
 SCANNED = re.compile(r"BUG:|WARNING:|Oops|Kernel panic")
 
 
 class Refused(Exception):
-    """A reader did not take a file."""
+    """A reader refused a file."""
 
 
 def require(holds, what):
@@ -32,7 +32,7 @@ def require(holds, what):
 
 
 def statuses(stored):
-    """Counts the verdicts of the tests that nothing is below: cases, and steps or runs that have none."""
+    """Counts the verdicts of cases, and of steps and runs that have no cases."""
     runs = stored["runs"] if "runs" in stored else [stored]
     if "summary" not in stored:
         return Counter(case["verdict"]["status"] for run in runs for case in run["cases"] or [run])
@@ -51,7 +51,7 @@ def count(status, *names):
 
 
 def ktap(text, status):
-    """kunit.py ends with 1 where a test failed; what counts is that it found all of them, and no error of its own."""
+    """Checks that kunit.py finds every test and reports no error of its own. Its exit code is 1 if any test failed."""
     command = [sys.executable, TOOLS / "kunit/tools/testing/kunit/kunit.py", "parse"]
     said = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
     found = re.search(r"Testing complete\. Ran (\d+) tests: (.*)", said.stdout)
@@ -72,12 +72,12 @@ def kcidb(text, status):
         told = json.loads(text)
         V5_0.validate(told)
         LATEST.validate(LATEST.upgrade(json.loads(text)))
-    except Exception as error:  # kcidb-io and json raise whatever they like
+    except Exception as error:  # kcidb-io and json raise many kinds of exceptions.
         raise Refused(str(error)) from error
     measured = [test for test in told["tests"] if "number" in test]
     judged = Counter(test["status"] for test in told["tests"] if "number" not in test)
     wanted = {"PASS": status["pass"], "FAIL": status["fail"], "SKIP": status["skip"], "ERROR": count(status, "error", "timeout")}
-    # Besides the cases there is one for each run.
+    # There is one more test for each run.
     require(all(judged[name] >= number for name, number in wanted.items()), f"{judged}, not {wanted}")
     return f"{judged.total()} tests, {len(measured)} measurements"
 
@@ -110,7 +110,7 @@ def prom(text, _status):
 
 
 def lines(pattern):
-    """Linaro and LAVA publish a line's form and no reader that runs alone; lava-run is a test of its own."""
+    """Returns a reader that matches lines. Linaro and LAVA publish no reader that runs alone; lava-run is another test."""
 
     def check(text, _status):
         wrong = [line for line in text.splitlines() if not re.fullmatch(pattern, line)]
@@ -135,7 +135,7 @@ READERS = {
 
 
 def faultline(*arguments):
-    """Returns what a command prints, which may tell of a failure or a regression but must be made to work."""
+    """Returns the output of a command. The command may report a failure or a regression, but it must work."""
     said = subprocess.run([FAULTLINE, *arguments], capture_output=True, text=True, check=False)
     require(said.returncode in (0, 1) and said.stdout, f"{arguments}: {said.stderr}")
     words = SCANNED.findall(said.stdout + said.stderr)
@@ -144,12 +144,12 @@ def faultline(*arguments):
 
 
 def show(subject, form):
-    # Without LAVA's helper in PATH it is signals that are printed.
+    # LAVA's helper is not in PATH, so the command prints signals.
     return faultline("show", subject, "--format", form)
 
 
 def others(subjects):
-    """Looks for scanned words in what other commands print of the same runs."""
+    """Looks for scanned words in the output of other commands on the same runs."""
     before, after, *_ = subjects
     for form in ("text", "markdown", "json"):
         faultline("compare", before, after, "--format", form)

@@ -1,4 +1,4 @@
-"""Stands for libguestfs, which lava-dispatcher imports to change disk images. A job without one never comes here."""
+"""Replaces libguestfs, which lava-dispatcher imports to change disk images. A job without a disk image never calls it."""
 
 
 class GuestFS:

@@ -1,4 +1,4 @@
-"""Runs lab/lava/payload-job.yaml by lava-run, with its image replaced by ours. Started by `lava-run`."""
+"""Runs lab/lava/payload-job.yaml with lava-run and with our image. `lava-run` in this repository starts it."""
 
 import os
 import pathlib
@@ -19,7 +19,7 @@ SECONDS = 200
 
 
 def job(name, image, change=lambda job: None):
-    """Runs the shipped job on an image; returns whether it ended well and the results that LAVA counts for us."""
+    """Runs the shipped job on an image. Returns whether it ended well, and the results that LAVA recorded."""
     work = WORK / name
     work.mkdir(parents=True)
     text = yaml.safe_load((ROOT / "lab/lava/payload-job.yaml").read_text())
@@ -39,7 +39,7 @@ def job(name, image, change=lambda job: None):
 
 
 def spoken():
-    """Returns the names, statuses and units that the guest says on a serial line that nobody filters."""
+    """Returns the names, statuses and units that the guest prints on its serial line without LAVA."""
     command = ["timeout", "-k", "5", "60", "qemu-system-aarch64", "-machine", "virt", "-cpu", "cortex-a57", "-m", "2048"]
     command += ["-nographic", "-kernel", PAYLOAD]
     said = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL).stdout
@@ -57,7 +57,7 @@ def main():
     measured = [result for result in results if result.get("measurement") is not None]
     if not measured or not all(float(result["measurement"]) >= 0 for result in measured):
         sys.exit("lava-run: no measurements")
-    # A guest that says nothing must not pass: the image is cut before its code.
+    # A guest that prints nothing must not pass. This image ends before its code.
     mute = WORK / "mute.img"
     mute.write_bytes(PAYLOAD.read_bytes()[:64] + bytes(4096))
 
