@@ -87,13 +87,13 @@ fn bench() {
     ten_million_lines(&mut bench, directory.path());
 
     let boot = counted(&at("boot"), &[], &["run", "boot", "--region", "1T"]);
-    bench.limit("descriptors that map 1 TiB", number(&boot["cases"][0]["descriptor_writes"]), 1_100, "writes");
+    bench.limit("descriptors that map 1 TiB", number(&boot["cases"][0]["boot"]["descriptor_writes"]), 1_100, "writes");
     let relax = counted(&at("relax"), &[], &["run", "relax", "--no-trace", "--blocks", "page,1G"]);
     let cases = relax["cases"].as_array().expect("cases");
     let (page, large) = (&cases[0], &cases[1]);
     bench.limit(
         "first instruction to first op, 1 GiB, host included",
-        number(&large["boot_ticks"]),
+        number(&large["boot"]["ticks"]),
         2_000_000,
         "instructions",
     );
@@ -124,8 +124,8 @@ fn litmus(bench: &mut Bench, results: &Path) {
     let (output, found) = lab(results, &[], &run);
     let result = found.first().unwrap_or_else(|| panic!("no result: {}{}", stdout(&output), stderr(&output)));
     for case in result["cases"].as_array().expect("cases") {
-        let name = case["litmus"]["test"].as_str().expect("a name");
-        let us = 1_000_000 / number(&case["litmus"]["per_second"]).max(1);
+        let name = case["findings"]["test"].as_str().expect("a name");
+        let us = 1_000_000 / number(&case["findings"]["per_second"]).max(1);
         bench.limit(&format!("litmus {name}, one race"), us, 1_000, "µs");
     }
 }
@@ -134,7 +134,7 @@ fn litmus(bench: &mut Bench, results: &Path) {
 fn random(bench: &mut Bench, results: &Path) {
     let (output, found) = lab(results, &[], &["run", "random", "--programs", "500"]);
     let result = found.first().unwrap_or_else(|| panic!("no result: {}{}", stdout(&output), stderr(&output)));
-    let random = &result["cases"][0]["random"];
+    let random = &result["cases"][0]["findings"];
     bench.limit("random, one program", 1_000 * number(&random["elapsed_ms"]) / 500, 20_000, "µs");
 }
 
@@ -197,7 +197,7 @@ fn by_hand(bench: &mut Bench, directory: &Path, case: &Value, block: &str) {
     let run = ["run", "relax", "--no-trace", "--blocks", block, "--payload", "by-hand.img"];
     let result = counted(&results, &["--with", &guest.to_string_lossy()], &run);
     let expected = number(&result["vcpus"][0]["resolution_ticks"]);
-    let seen = number(&case["exec"]["ticks"]["p50"]);
+    let seen = number(&case["times"]["exec"]["ticks"]["p50"]);
     let permille = seen.abs_diff(expected) * 1000 / expected;
     bench.note(&format!("exec fault on {block}, by hand"), expected, "instructions");
     bench.note(&format!("exec fault on {block}, payload"), seen, "instructions");

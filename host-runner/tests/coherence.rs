@@ -27,7 +27,7 @@ fn events(result: &Value) -> Vec<(String, String, Value)> {
     let text = |value: &Value| value.as_str().expect("a string").to_owned();
     let cases = result["cases"].as_array().expect("cases").iter();
     let of = |case: &Value| {
-        (text(&case["coherence"]["event"]), text(&case["verdict"]["status"]), case["coherence"]["ways"].clone())
+        (text(&case["findings"]["event"]), text(&case["verdict"]["status"]), case["findings"]["ways"].clone())
     };
     cases.map(of).collect()
 }
@@ -78,7 +78,7 @@ fn random_programs_raise_nothing_and_are_the_same_for_the_same_seed() {
         let results = directory.path().join(name);
         let (output, found) = lab(&results, &[], &["run", "random", "--seed", "7", "--programs", "100", "--quiet"]);
         assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
-        found.first().expect("a result")["cases"][0]["random"].clone()
+        found.first().expect("a result")["cases"][0]["findings"].clone()
     };
     let (once, again) = (run("once"), run("again"));
     assert_eq!(once["programs"], 100);

@@ -31,13 +31,13 @@ fn number(value: &Value) -> u64 {
 /// Every case that did not pass.
 fn not_passed(cases: &[Value]) -> Vec<String> {
     let others = cases.iter().filter(|case| case["verdict"]["status"] != "pass");
-    others.map(|case| format!("{} {}", case["litmus"]["test"], case["verdict"]["reason"])).collect()
+    others.map(|case| format!("{} {}", case["findings"]["test"], case["verdict"]["reason"])).collect()
 }
 
 /// Asserts that every vCPU raced, and that nothing forbidden came.
 fn assert_raced(cases: &[Value], iterations: u64) {
     for case in cases {
-        let litmus = &case["litmus"];
+        let litmus = &case["findings"];
         let of_vcpus = litmus["iterations"].as_array().expect("iterations of each vCPU");
         assert!(!of_vcpus.is_empty() && of_vcpus.iter().all(|n| number(n) >= iterations), "{litmus:#}");
         let counted: u64 =
@@ -54,14 +54,14 @@ fn nothing_forbidden_comes_on_two_vcpus() {
     let (code, cases) = litmus(directory.path(), ["debian:6.12", "neoverse-n1"], "2", &["--iterations", "200"]);
     let (skipped, raced): (Vec<_>, Vec<_>) = cases.into_iter().partition(|case| case["verdict"]["status"] == "skip");
     assert_eq!((code, not_passed(&raced)), (Some(0), Vec::new()));
-    assert!(skipped.iter().all(|case| case["litmus"]["threads"] == 3), "{skipped:#?}");
+    assert!(skipped.iter().all(|case| case["findings"]["threads"] == 3), "{skipped:#?}");
     assert_raced(&raced, 200);
-    let forbidden = raced.iter().filter(|case| case["litmus"]["ruling"] == "forbidden").count();
+    let forbidden = raced.iter().filter(|case| case["findings"]["ruling"] == "forbidden").count();
     assert!(forbidden > 30, "{forbidden}");
     // The machine's own: this model's CLIDR_EL1 implies IDC.
-    assert!(raced.iter().all(|case| case["litmus"]["variant"] == "idc"));
+    assert!(raced.iter().all(|case| case["findings"]["variant"] == "idc"));
     // Races that always end the same way are none.
-    let varied = raced.iter().filter(|case| case["litmus"]["outcomes"].as_array().is_some_and(|all| all.len() > 1));
+    let varied = raced.iter().filter(|case| case["findings"]["outcomes"].as_array().is_some_and(|all| all.len() > 1));
     assert!(varied.count() > 10);
 }
 
@@ -74,8 +74,8 @@ fn three_threads_and_copies_race_on_four_vcpus() {
         litmus(directory.path(), ["debian:6.1", "cortex-a57"], "4", &["--iterations", "60", "--tests", tests]);
     assert_eq!((code, not_passed(&cases)), (Some(0), Vec::new()));
     assert_raced(&cases, 60);
-    assert!(cases.iter().all(|case| case["litmus"]["variant"] == "neither"), "this model has neither IDC nor DIC");
-    let copies: Vec<_> = cases.iter().map(|case| number(&case["litmus"]["copies"])).collect();
+    assert!(cases.iter().all(|case| case["findings"]["variant"] == "neither"), "this model has neither IDC nor DIC");
+    let copies: Vec<_> = cases.iter().map(|case| number(&case["findings"]["copies"])).collect();
     assert_eq!(copies, [1, 1, 1, 1, 2, 4]);
 }
 
@@ -91,9 +91,9 @@ fn verdicts_hold_across_events() {
     assert_eq!(cases.len(), 20);
     assert_raced(&cases, 40);
     for case in &cases {
-        let (asked, done) = (number(&case["litmus"]["events_asked"]), number(&case["litmus"]["events_done"]));
+        let (asked, done) = (number(&case["findings"]["events_asked"]), number(&case["findings"]["events_done"]));
         assert!(asked >= 40 && done == asked, "{case:#}");
         // The evidence of those that fault: what passed without it would say so.
-        assert!(case["litmus"]["across"] == "move" || !case["host"]["faults"].as_array().expect("traced").is_empty());
+        assert!(case["findings"]["across"] == "move" || !case["host"]["faults"].as_array().expect("traced").is_empty());
     }
 }

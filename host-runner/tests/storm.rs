@@ -78,7 +78,7 @@ fn the_patch_alone_is_reproduced_and_twice_the_same() {
     assert_eq!(text.matches("\nREPRODUCED").count(), 2, "{text}");
     assert!(text.contains("fails as \"no maintenance\"") && !text.contains("FAILED"), "{text}");
     assert_eq!(found.len(), 4, "{text}");
-    let growth = |result: &Value| result["cases"][2]["storm"]["growth"].as_f64().expect("one racer ran, too");
+    let growth = |result: &Value| result["cases"][2]["findings"]["growth"].as_f64().expect("one racer ran, too");
     assert!(growth(&found[0]) >= 3.5 && found[1..].iter().all(|fixed| growth(fixed) < 1.5), "{text}");
     let (again, others) = reproduce_patch();
     assert_eq!(text, again);
@@ -128,7 +128,7 @@ fn each_policy_is_named() {
         let directory = results();
         let run: Vec<_> = ["policy", "--blocks", "page,thp,1G"].iter().chain(trace).copied().collect();
         let (output, found) = lab(directory.path(), &kernels, &["--cpu", "max", "--time-scale", "4"], &run);
-        let named: Vec<_> = found.iter().map(|result| &result["policy"]["class"]).collect();
+        let named: Vec<_> = found.iter().map(|result| &result["conclusion"]["class"]).collect();
         assert_eq!(named, classes, "{trace:?}");
         assert_eq!(found[3]["verdict"]["status"], "fail");
         assert_eq!(output.status.code(), Some(1), "none fails");
@@ -146,7 +146,7 @@ fn each_policy_is_named_on_64k_pages() {
         let directory = results();
         let run: Vec<_> = ["policy", "--blocks", "page,512M"].iter().chain(trace).copied().collect();
         let (_, found) = lab(directory.path(), &kernels, options, &run);
-        let named: Vec<_> = found.iter().map(|result| &result["policy"]["class"]).collect();
+        let named: Vec<_> = found.iter().map(|result| &result["conclusion"]["class"]).collect();
         assert_eq!(named, ["by_line", "capped", "none"], "{options:?} {trace:?}");
     }
 }
@@ -160,7 +160,7 @@ fn tracing_costs_little_where_it_matters() {
         let append = format!("hugepagesz={block} hugepages=1");
         let options = ["--cpu", "max", "--time-scale", "4", "--append", &append];
         let (_, found) = lab(directory.path(), &[kernel], &options, &["relax", "--blocks", block]);
-        let cost = &found[0]["cases"][0]["tracing_cost"];
+        let cost = &found[0]["cases"][0]["times"]["tracing_cost"];
         let [untraced, traced] = ["untraced_ns", "traced_ns"].map(|name| cost[name].as_f64().expect("it was measured"));
         let percent = (traced / untraced - 1.0) * 100.0;
         println!("{kernel} {block}: tracing adds {percent:.2} % to a fault of {:.1} ms", untraced / 1e6);
@@ -175,7 +175,7 @@ fn an_aliasing_cache_cannot_be_told() {
     let directory = results();
     let options = ["--cpu", "a64fx", "--time-scale", "4"];
     let (output, found) = lab(directory.path(), &["debian:6.12"], &options, &["policy", "--blocks", "page,thp"]);
-    assert_eq!(found[0]["policy"]["class"], "cannot_tell", "{}", stdout(&output));
+    assert_eq!(found[0]["conclusion"]["class"], "cannot_tell", "{}", stdout(&output));
     assert_eq!(output.status.code(), Some(4));
 }
 
@@ -186,7 +186,7 @@ fn the_control_does_not_multiply() {
     let options = ["--cpu", "max", "--smp", "4", "--time-scale", "4"];
     let run = ["storm", "--order", "exec-first", "--racers", "1,4", "--blocks", "thp"];
     let (_, found) = lab(directory.path(), &["policy:by-line"], &options, &run);
-    let races = found[0]["cases"][1]["storm"]["traced"].as_array().expect("it was traced");
+    let races = found[0]["cases"][1]["findings"]["traced"].as_array().expect("it was traced");
     assert!(!races.is_empty() && races.iter().all(|race| race["invalidations"] == 1), "{races:?}");
 }
 

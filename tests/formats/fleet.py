@@ -14,7 +14,7 @@ for n in range(1000):
     if n % 7:
         run["verdict"] = {"status": ["pass", "pass", "skip", "error"][n % 4], "reason": "made for a test"}
         run["cases"][2]["complaints"] = []
-    run["cases"][2]["exec"]["ns"]["max"] = 5_000_000_000 + (n * 7919 % 1000) * 1_000_000
+    run["cases"][2]["times"]["exec"]["ns"]["max"] = 5_000_000_000 + (n * 7919 % 1000) * 1_000_000
     path = pathlib.Path(sys.argv[2]) / run["run"]["id"]
     path.mkdir(parents=True)
     (path / "result.json").write_text(json.dumps(run), encoding="utf-8")

@@ -6,12 +6,11 @@ use clap::{ArgMatches, Args, Command, FromArgMatches};
 use record::findings::Finding;
 use record::result::RunResult;
 use record::view::View;
-use schemars::{Schema, SchemaGenerator};
+use schemars::{Schema, SchemaGenerator, json_schema};
 
 use crate::options::Common;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 use crate::runner::session::{Build, Error, Finished};
-use crate::schema::tagged;
 
 /// A kind of run. One folder implements it, and one line of [`LIST`](crate::LIST) makes it known.
 pub trait Scenario: Sync {
@@ -124,4 +123,18 @@ impl<S: Scenario> Entry for S {
     fn schemas(&self, generator: &mut SchemaGenerator) -> Vec<Schema> {
         [tagged::<S::Findings>(generator), tagged::<S::Conclusion>(generator)].into_iter().flatten().collect()
     }
+}
+
+/// Returns the schema of the stored form of a scenario's findings; none for [`Nothing`].
+fn tagged<F: Finding>(generator: &mut SchemaGenerator) -> Option<Schema> {
+    if F::SCENARIO == Nothing::SCENARIO {
+        return None;
+    }
+    let own = generator.subschema_for::<F>();
+    let tag = json_schema!({
+        "type": "object",
+        "properties": { "scenario": { "const": F::SCENARIO } },
+        "required": ["scenario"],
+    });
+    Some(json_schema!({ "allOf": [tag, own] }))
 }

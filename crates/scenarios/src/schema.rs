@@ -1,26 +1,10 @@
 //! The schema of `result.json`, with the findings of every scenario.
 
-use record::findings::Finding;
 use record::result::RunResult;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
 
-use crate::LIST;
-use crate::scenario::Nothing;
-
-/// Returns the schema of the stored form of a scenario's findings; none for [`Nothing`].
-pub fn tagged<F: Finding>(generator: &mut SchemaGenerator) -> Option<Schema> {
-    if F::SCENARIO == Nothing::SCENARIO {
-        return None;
-    }
-    let own = generator.subschema_for::<F>();
-    let tag = json_schema!({
-        "type": "object",
-        "properties": { "scenario": { "const": F::SCENARIO } },
-        "required": ["scenario"],
-    });
-    Some(json_schema!({ "allOf": [tag, own] }))
-}
+use crate::list::LIST;
 
 /// Returns the schema of `result.json`.
 pub fn result() -> Schema {

@@ -14,7 +14,8 @@ use record::verdict;
 use units::stats;
 use units::text::{thousands, time};
 
-use crate::boot::{Args, findings};
+use crate::boot::args::Args;
+use crate::boot::findings;
 use crate::runner::ending::{autopsy, facts, guest_verdict, progress};
 use crate::runner::observer::Signals;
 use crate::runner::session::{Build, Error, Finished, Session};

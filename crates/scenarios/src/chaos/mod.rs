@@ -14,8 +14,6 @@ use crate::options::Common;
 use crate::runner::session::{Build, Error, Finished};
 use crate::scenario::{Nothing, Scenario};
 
-pub use args::Args;
-
 /// The scenario.
 pub struct Chaos;
 
@@ -23,16 +21,16 @@ impl Scenario for Chaos {
     const NAME: &'static str = "chaos";
     const ABOUT: &'static str =
         "Run guests that scribble over everything they can reach: does this program live with it";
-    type Args = Args;
+    type Args = args::Args;
     type Findings = findings::Findings;
     type Conclusion = Nothing;
 
-    fn common(args: &Args) -> &Common {
+    fn common(args: &args::Args) -> &Common {
         &args.common
     }
 
     #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
-    fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
+    fn run(args: &args::Args, build: &Build) -> Result<Finished, Error> {
         run::run(args, build)
     }
 

@@ -12,7 +12,7 @@ use record::status::{Status, Verdict};
 use units::stats;
 use vmm::layout;
 
-use crate::chaos::Args;
+use crate::chaos::args::Args;
 use crate::chaos::findings::Findings;
 use crate::chaos::program::{self, Targets};
 use crate::runner::ending::{autopsy, facts, guest_verdict, progress};

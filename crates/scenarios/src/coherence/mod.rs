@@ -16,8 +16,6 @@ use crate::options::Common;
 use crate::runner::session::{Build, Error, Finished};
 use crate::scenario::{Nothing, Scenario};
 
-pub use args::Args;
-
 /// The scenario.
 pub struct Coherence;
 
@@ -25,16 +23,16 @@ impl Scenario for Coherence {
     const NAME: &'static str = "coherence";
     const ABOUT: &'static str =
         "Change code, let the host do something to its memory, and look: what KVM's maintenance has to make visible";
-    type Args = Args;
+    type Args = args::Args;
     type Findings = findings::Findings;
     type Conclusion = Nothing;
 
-    fn common(args: &Args) -> &Common {
+    fn common(args: &args::Args) -> &Common {
         &args.common
     }
 
     #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
-    fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
+    fn run(args: &args::Args, build: &Build) -> Result<Finished, Error> {
         run::run(args, build)
     }
 

@@ -15,9 +15,10 @@ use record::journal::Entry;
 use record::memory::{MemoryKind, stage2_level};
 use record::status::{Status, Verdict};
 
+use crate::coherence::args::Args;
 use crate::coherence::findings::{Findings, Way};
 use crate::coherence::program::{Combination, combinations, looks, spans};
-use crate::coherence::{Args, verdict};
+use crate::coherence::verdict;
 use crate::looks::LookCounts;
 use crate::memory::block_bytes;
 use crate::runner::cases::{CaseRunner, PreparedMemory};

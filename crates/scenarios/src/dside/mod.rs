@@ -15,8 +15,6 @@ use crate::options::Common;
 use crate::runner::session::{Build, Error, Finished};
 use crate::scenario::{Nothing, Scenario};
 
-pub use args::Args;
-
 /// The scenario.
 pub struct DSide;
 
@@ -24,16 +22,16 @@ impl Scenario for DSide {
     const NAME: &'static str = "dside";
     const ABOUT: &'static str =
         "First touch and teardown of large memory, where the host cleans the D-cache: not what the I-cache patch fixes";
-    type Args = Args;
+    type Args = args::Args;
     type Findings = findings::Findings;
     type Conclusion = Nothing;
 
-    fn common(args: &Args) -> &Common {
+    fn common(args: &args::Args) -> &Common {
         &args.common
     }
 
     #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
-    fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
+    fn run(args: &args::Args, build: &Build) -> Result<Finished, Error> {
         run::run(args, build)
     }
 

@@ -9,9 +9,10 @@ use units::size::Size;
 use units::stats;
 
 use crate::cost::CostModel;
+use crate::dside::args::Args;
 use crate::dside::findings::Findings;
 use crate::dside::program::{Case, TOUCH};
-use crate::dside::{Args, verdict};
+use crate::dside::verdict;
 use crate::runner::cases::{CaseRun, CaseRunner, blocks, write_samples};
 use crate::runner::observer::Setup;
 use crate::runner::session::{Build, Error, Finished, Session};

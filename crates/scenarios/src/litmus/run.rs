@@ -11,8 +11,9 @@ use record::result::VcpuFacts;
 use record::status::{Status, Verdict};
 use vmm::layout;
 
+use crate::litmus::args::Args;
 use crate::litmus::findings::Findings;
-use crate::litmus::{Args, verdict};
+use crate::litmus::verdict;
 use crate::runner::cases::{CaseRunner, PreparedMemory};
 use crate::runner::ending::facts;
 use crate::runner::observer::Setup;

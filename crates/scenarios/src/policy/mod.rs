@@ -16,24 +16,22 @@ use crate::options::Common;
 use crate::runner::session::{Build, Error, Finished};
 use crate::scenario::Scenario;
 
-pub use args::Args;
-
 /// The scenario.
 pub struct Policy;
 
 impl Scenario for Policy {
     const NAME: &'static str = "policy";
     const ABOUT: &'static str = "Find out which I-cache maintenance this kernel does";
-    type Args = Args;
+    type Args = args::Args;
     type Findings = findings::Findings;
     type Conclusion = findings::Conclusion;
 
-    fn common(args: &Args) -> &Common {
+    fn common(args: &args::Args) -> &Common {
         &args.common
     }
 
     #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
-    fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
+    fn run(args: &args::Args, build: &Build) -> Result<Finished, Error> {
         run::run(args, build)
     }
 

@@ -9,9 +9,10 @@ use units::stats::Timing;
 
 use crate::cost::CostModel;
 use crate::memory::block_bytes;
+use crate::policy::args::Args;
 use crate::policy::findings::Findings;
 use crate::policy::program::{Case, tag};
-use crate::policy::{Args, verdict};
+use crate::policy::verdict;
 use crate::runner::cases::{CaseRunner, blocks, write_samples};
 use crate::runner::observer::Setup;
 use crate::runner::session::{Build, Conclusion, Error, Finished, Session};

@@ -5,6 +5,9 @@ use record::memory::MemoryKind;
 
 use crate::options::Common;
 
+/// Name of the scenario of programs from a file.
+pub const REPLAY: &str = "replay";
+
 /// How long `random` goes on unless the command line says otherwise, in seconds.
 pub const RANDOM_SECONDS: u64 = 10;
 

@@ -1,7 +1,6 @@
 //! `random`: runs random programs of writes, maintenance, host events and looks, and judges each.
 
-#[cfg_attr(not(all(target_os = "linux", target_arch = "aarch64")), expect(dead_code, reason = "only runs need it"))]
-mod args;
+pub mod args;
 pub mod findings;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 pub mod run;
@@ -15,27 +14,22 @@ use crate::options::Common;
 use crate::runner::session::{Build, Error, Finished};
 use crate::scenario::{Nothing, Scenario};
 
-pub use args::Args;
-
-/// Name of the scenario of programs from a file.
-pub const REPLAY: &str = "replay";
-
 /// The scenario.
 pub struct Random;
 
 impl Scenario for Random {
     const NAME: &'static str = "random";
     const ABOUT: &'static str = "Run random programs of writes, maintenance, host events and looks, and judge each";
-    type Args = Args;
+    type Args = args::Args;
     type Findings = findings::Findings;
     type Conclusion = Nothing;
 
-    fn common(args: &Args) -> &Common {
+    fn common(args: &args::Args) -> &Common {
         &args.common
     }
 
     #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
-    fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
+    fn run(args: &args::Args, build: &Build) -> Result<Finished, Error> {
         run::run(args, build)
     }
 

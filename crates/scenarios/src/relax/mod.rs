@@ -17,28 +17,26 @@ use crate::options::Common;
 use crate::runner::session::{Build, Error, Finished};
 use crate::scenario::{Nothing, Scenario};
 
-pub use args::Args;
-
 /// The scenario.
 pub struct Relax;
 
 impl Scenario for Relax {
     const NAME: &'static str = "relax";
     const ABOUT: &'static str = "Touch each block as data, then execute it: the permission fault of the report, timed";
-    type Args = Args;
+    type Args = args::Args;
     type Findings = findings::Findings;
     type Conclusion = Nothing;
 
-    fn common(args: &Args) -> &Common {
+    fn common(args: &args::Args) -> &Common {
         &args.common
     }
 
-    fn resumes(args: &Args) -> Option<&Path> {
+    fn resumes(args: &args::Args) -> Option<&Path> {
         args.resume.as_deref()
     }
 
     #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
-    fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
+    fn run(args: &args::Args, build: &Build) -> Result<Finished, Error> {
         run::run(args, build)
     }
 

@@ -11,8 +11,9 @@ use record::runs;
 use record::status::{Status, Verdict};
 
 use crate::memory::block_bytes;
+use crate::relax::args::Args;
+use crate::relax::findings;
 use crate::relax::program::{Case, Sharing, tag};
-use crate::relax::{Args, findings};
 use crate::runner::cases::{CaseRunner, blocks, racers_id, write_samples};
 use crate::runner::observer::Setup;
 use crate::runner::session::{Build, Error, Finished, Session};

@@ -16,8 +16,6 @@ use crate::options::Common;
 use crate::runner::session::{Build, Error, Finished};
 use crate::scenario::Scenario;
 
-pub use args::Args;
-
 /// The scenario.
 pub struct Storm;
 
@@ -25,16 +23,16 @@ impl Scenario for Storm {
     const NAME: &'static str = "storm";
     const ABOUT: &'static str =
         "Let vCPUs race into the same block: the storm of the report, against the number of racers";
-    type Args = Args;
+    type Args = args::Args;
     type Findings = findings::Findings;
     type Conclusion = findings::Conclusion;
 
-    fn common(args: &Args) -> &Common {
+    fn common(args: &args::Args) -> &Common {
         &args.common
     }
 
     #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
-    fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
+    fn run(args: &args::Args, build: &Build) -> Result<Finished, Error> {
         run::run(args, build)
     }
 

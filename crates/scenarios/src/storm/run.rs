@@ -20,9 +20,10 @@ use crate::projection::{Cost, Headroom};
 use crate::runner::cases::{CaseRun, CaseRunner, PreparedMemory, append, blocks, racers_id, records};
 use crate::runner::observer::{Observation, Setup};
 use crate::runner::session::{Build, Error, Finished, Session};
+use crate::storm::args::Args;
 use crate::storm::findings::{Conclusion, Findings, Racer, TracedRace};
 use crate::storm::program::{Case, Order, tag};
-use crate::storm::{Args, verdict};
+use crate::storm::verdict;
 
 /// The most rounds of a storm that goes on for a time.
 const ROUNDS_MAX: u64 = 100_000;
