@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use syn::visit::{self, Visit};
 use syn::{ImplItem, Item, Visibility};
 
 use crate::modules::{Module, is_for_tests};
@@ -103,5 +104,58 @@ fn leaves(tree: &syn::UseTree, names: &mut BTreeSet<String>) {
         syn::UseTree::Rename(rename) => drop(names.insert(rename.ident.to_string())),
         syn::UseTree::Glob(_) => {}
         syn::UseTree::Group(group) => group.items.iter().for_each(|tree| leaves(tree, names)),
+    }
+}
+
+/// Returns every word in the signatures of the public items of a crate: a type that stands in one has to be public, too.
+pub fn signature_words(modules: &[Module]) -> BTreeSet<String> {
+    let mut words = Words::default();
+    for module in modules {
+        for item in &module.syntax.items {
+            match item {
+                Item::Fn(item) if is_public(&item.vis) => words.visit_signature(&item.sig),
+                Item::Struct(item) if is_public(&item.vis) => words.visit_fields(&item.fields),
+                Item::Enum(item) if is_public(&item.vis) => {
+                    item.variants.iter().for_each(|variant| words.visit_fields(&variant.fields));
+                }
+                Item::Trait(item) if is_public(&item.vis) => words.visit_item_trait(item),
+                Item::Const(item) if is_public(&item.vis) => words.visit_type(&item.ty),
+                Item::Static(item) if is_public(&item.vis) => words.visit_type(&item.ty),
+                Item::Type(item) if is_public(&item.vis) => words.visit_type(&item.ty),
+                Item::Impl(item) => words.visit_impl(item),
+                _ => {}
+            }
+        }
+    }
+    words.0
+}
+
+#[derive(Default)]
+struct Words(BTreeSet<String>);
+
+impl Words {
+    fn visit_impl(&mut self, item: &syn::ItemImpl) {
+        for inner in &item.items {
+            match inner {
+                ImplItem::Fn(method) if item.trait_.is_some() || is_public(&method.vis) => {
+                    self.visit_signature(&method.sig);
+                }
+                ImplItem::Type(inner) => self.visit_type(&inner.ty),
+                ImplItem::Const(inner) if item.trait_.is_some() || is_public(&inner.vis) => self.visit_type(&inner.ty),
+                _ => {}
+            }
+        }
+    }
+
+    fn visit_signature(&mut self, signature: &syn::Signature) {
+        signature.inputs.iter().for_each(|input| visit::visit_fn_arg(self, input));
+        visit::visit_return_type(self, &signature.output);
+        visit::visit_generics(self, &signature.generics);
+    }
+}
+
+impl<'ast> Visit<'ast> for Words {
+    fn visit_ident(&mut self, ident: &'ast proc_macro2::Ident) {
+        self.0.insert(ident.to_string());
     }
 }

@@ -1,9 +1,9 @@
 //! `boot`: boots the guest, maps a region, starts all vCPUs and powers off.
 
 mod args;
-pub mod findings;
+mod findings;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
-pub mod run;
+mod run;
 
 use record::result::RunResult;
 use record::view::View;

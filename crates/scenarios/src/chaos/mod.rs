@@ -1,10 +1,10 @@
 //! `chaos`: runs guests that scribble over everything they can reach.
 
 mod args;
-pub mod findings;
-pub mod program;
+mod findings;
+mod program;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
-pub mod run;
+mod run;
 
 use record::result::RunResult;
 use record::view::View;

@@ -1,12 +1,12 @@
 //! `coherence`: changes code, lets the host do something to its memory, and looks.
 
 mod args;
-pub mod findings;
-pub mod program;
+mod findings;
+mod program;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
-pub mod run;
+mod run;
 mod table;
-pub mod verdict;
+mod verdict;
 
 use record::result::RunResult;
 use record::view::View;

@@ -1,11 +1,11 @@
 //! `dside`: times the first touch and the teardown of large memory, where the host cleans the D-cache.
 
 mod args;
-pub mod findings;
-pub mod program;
+mod findings;
+mod program;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
-pub mod run;
-pub mod verdict;
+mod run;
+mod verdict;
 
 use record::result::RunResult;
 use record::view::View;

@@ -1,11 +1,11 @@
 //! `litmus`: races the published instruction-fetch litmus tests, plain and across stage-2 events.
 
 mod args;
-pub mod findings;
+mod findings;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
-pub mod run;
+mod run;
 mod table;
-pub mod verdict;
+mod verdict;
 
 use record::result::RunResult;
 use record::view::View;

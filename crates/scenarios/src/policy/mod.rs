@@ -2,11 +2,11 @@
 
 mod args;
 pub mod findings;
-pub mod program;
+mod program;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
-pub mod run;
+mod run;
 mod table;
-pub mod verdict;
+mod verdict;
 
 use record::result::RunResult;
 use record::view::View;

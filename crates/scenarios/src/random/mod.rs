@@ -1,7 +1,7 @@
 //! `random`: runs random programs of writes, maintenance, host events and looks, and judges each.
 
 pub mod args;
-pub mod findings;
+mod findings;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 pub mod run;
 mod table;

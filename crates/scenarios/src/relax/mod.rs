@@ -1,10 +1,10 @@
 //! `relax`: touches each block as data, then executes it: the permission fault of the report, timed.
 
 mod args;
-pub mod findings;
-pub mod program;
+mod findings;
+mod program;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
-pub mod run;
+mod run;
 mod table;
 
 use std::path::Path;

@@ -1,8 +1,8 @@
 //! Runs guests on KVM and collects the evidence around them.
 
-pub mod cases;
-pub mod ending;
+pub(crate) mod cases;
+pub(crate) mod ending;
 pub mod inspect;
-pub mod observer;
-pub mod program_runner;
+pub(crate) mod observer;
+pub(crate) mod program_runner;
 pub mod session;

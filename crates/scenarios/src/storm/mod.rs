@@ -2,9 +2,9 @@
 
 mod args;
 pub mod findings;
-pub mod program;
+mod program;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
-pub mod run;
+mod run;
 mod table;
 pub mod verdict;
 
