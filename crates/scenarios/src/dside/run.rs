@@ -4,7 +4,6 @@ use guest::region::event;
 use record::case::{CaseResult, FaultTimes};
 use record::maintenance::Maintenance;
 use record::memory::MemoryKind;
-use record::status::{Status, Verdict};
 use units::size::Size;
 use units::stats;
 
@@ -36,39 +35,26 @@ fn all_cases(
     args: &Args,
     cases: &mut Vec<CaseResult>,
 ) -> Result<(), Error> {
-    for block in blocks(&args.blocks, Some(args.region), |_, _| args.region.0)? {
-        let mut case = case(runner, session, args, block)?;
-        runner.done(session, &mut case)?;
-        cases.push(case);
-        if session.interrupted() {
-            break;
-        }
-    }
-    Ok(())
+    let kinds = blocks(&args.blocks, Some(args.region), |_, _| args.region.0)?;
+    runner.each_kind(session, kinds, cases, |runner, session, kind| case(runner, session, args, kind))
 }
 
 fn case(
     runner: &mut CaseRunner<'_>,
     session: &mut Session,
     args: &Args,
-    block: MemoryKind,
+    kind: MemoryKind,
 ) -> Result<CaseResult, Error> {
-    let mut result = CaseResult { rounds: args.rounds, ..CaseResult::on(block, 1) };
-    let memory = match runner.prepare(session, block, |_| args.region.0)? {
-        Ok(memory) => memory,
-        Err(missing) => {
-            result.verdict = Verdict::new(Status::Skip, missing.to_string());
-            return Ok(result);
-        }
-    };
+    let mut result = CaseResult { rounds: args.rounds, ..CaseResult::on(kind, 1) };
+    let Some(memory) = runner.prepare_for(session, kind, |_| args.region.0, &mut result)? else { return Ok(result) };
     let traced = runner.traced(args.rounds);
     let rounds = args.rounds + u64::from(traced.is_some());
     let (block_bytes, region_bytes, backing) = (memory.block_bytes, memory.region_bytes, memory.backing);
-    let plan = Case { block_bytes, region_bytes, backing, rounds };
-    let setup = Setup { label: format!("dside {block}"), traced, ..Setup::default() };
-    let Some(mut ran) = runner.run(session, &memory, &plan.guest(), setup, &mut result)? else { return Ok(result) };
+    let program = Case { block_bytes, region_bytes, backing, rounds };
+    let setup = Setup { label: format!("dside {kind}"), traced, ..Setup::default() };
+    let Some(mut ran) = runner.run(session, &memory, &program.guest(), setup, &mut result)? else { return Ok(result) };
     result.times = Some(FaultTimes { touch: ran.timing(TOUCH, args.rounds), ..FaultTimes::default() });
-    write_samples(session, block, &ran.run, |_| "touch")?;
+    write_samples(session, kind, &ran.run, |_| "touch")?;
     let facts = runner.vcpus.first();
     let line_bytes = facts.map_or(64, |vcpu| vcpu.dmin_line_bytes);
     let floor_ns = CostModel::new(&session.machine, facts, memory.host.page_bytes).line_floor_ns();

@@ -4,7 +4,6 @@ use hostfacts::memory::HostBlocks;
 use record::case::{CaseResult, FaultTimes};
 use record::maintenance::{Access, HostSide};
 use record::memory::MemoryKind;
-use record::status::{Status, Verdict};
 use units::stats::Timing;
 
 use crate::cost::CostModel;
@@ -26,9 +25,9 @@ pub fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
     let mut runner = CaseRunner::new("policy", &args.common, build, 1)?;
     let mut session = Session::begin(&args.common, build)?;
     let mut cases = Vec::new();
-    let mut page_bytes = 0;
-    let outcome = all_cases(&mut runner, &mut session, args, &mut cases, &mut page_bytes);
-    let conclusion = verdict::of_cases(&cases, &CostModel::new(&session.machine, runner.vcpus.first(), page_bytes));
+    let outcome = all_cases(&mut runner, &mut session, args, &mut cases);
+    let cost = CostModel::new(&session.machine, runner.vcpus.first(), session.machine.page_bytes);
+    let conclusion = verdict::of_cases(&cases, &cost);
     session.conclusion = Conclusion {
         verdict: Some(verdict::judge(&conclusion)),
         facts: verdict::facts(&conclusion),
@@ -42,48 +41,34 @@ fn all_cases(
     session: &mut Session,
     args: &Args,
     cases: &mut Vec<CaseResult>,
-    page_bytes: &mut u64,
 ) -> Result<(), Error> {
-    for block in blocks(&args.blocks, None, region_bytes)? {
-        let mut case = case(runner, session, args, block, page_bytes)?;
-        runner.done(session, &mut case)?;
-        cases.push(case);
-        if session.interrupted() {
-            break;
-        }
-    }
-    Ok(())
+    let kinds = blocks(&args.blocks, None, region_bytes)?;
+    runner.each_kind(session, kinds, cases, |runner, session, kind| case(runner, session, args, kind))
 }
 
-fn region_bytes(block: MemoryKind, host: &HostBlocks) -> u64 {
-    block_bytes(block, host).map_or(0, Case::default_region_bytes)
+fn region_bytes(kind: MemoryKind, host: &HostBlocks) -> u64 {
+    block_bytes(kind, host).map_or(0, Case::default_region_bytes)
 }
 
 fn case(
     runner: &mut CaseRunner<'_>,
     session: &mut Session,
     args: &Args,
-    block: MemoryKind,
-    page_bytes: &mut u64,
+    kind: MemoryKind,
 ) -> Result<CaseResult, Error> {
-    let mut result = CaseResult { rounds: args.rounds, ..CaseResult::on(block, 1) };
-    let memory = match runner.prepare(session, block, |host| region_bytes(block, host))? {
-        Ok(memory) => memory,
-        Err(missing) => {
-            result.verdict = Verdict::new(Status::Skip, missing.to_string());
-            return Ok(result);
-        }
+    let mut result = CaseResult { rounds: args.rounds, ..CaseResult::on(kind, 1) };
+    let Some(memory) = runner.prepare_for(session, kind, |host| region_bytes(kind, host), &mut result)? else {
+        return Ok(result);
     };
-    *page_bytes = memory.host.page_bytes;
     let traced = runner.traced(args.rounds);
-    let plan = Case {
+    let program = Case {
         block_bytes: memory.block_bytes,
         region_bytes: memory.region_bytes,
         backing: memory.backing,
         rounds: args.rounds + u64::from(traced.is_some()),
     };
-    let setup = Setup { label: format!("policy {block}"), traced, code: plan.host_code(), ..Setup::default() };
-    let Some(mut ran) = runner.run(session, &memory, &plan.guest(), setup, &mut result)? else { return Ok(result) };
+    let setup = Setup { label: format!("policy {kind}"), traced, code: program.host_code(), ..Setup::default() };
+    let Some(mut ran) = runner.run(session, &memory, &program.guest(), setup, &mut result)? else { return Ok(result) };
     let timed = |wanted| ran.timing(wanted, args.rounds);
     let p50 = |timing: Option<Timing>| timing.map_or(0, |timing| timing.ns.p50);
     let times = FaultTimes {
@@ -109,7 +94,7 @@ fn case(
             counted: None,
         });
     }
-    write_samples(session, block, &ran.run, |tag| match tag {
+    write_samples(session, kind, &ran.run, |tag| match tag {
         tag::BY_LOAD => "map-by-load",
         tag::PERMISSION => "relax-by-fetch",
         tag::BY_FETCH => "map-by-fetch",

@@ -8,7 +8,6 @@ use record::findings::Findings;
 use record::journal::Entry;
 use record::memory::MemoryKind;
 use record::runs;
-use record::status::{Status, Verdict};
 
 use crate::memory::block_bytes;
 use crate::relax::args::Args;
@@ -40,18 +39,10 @@ fn all_cases(
 ) -> Result<(), Error> {
     let blocks = match &args.resume {
         Some(dead) => resume(runner, session, dead, cases)?,
-        None => blocks(&args.blocks, args.region, |block, host| region_bytes(args, block, host))?,
+        None => blocks(&args.blocks, args.region, |kind, host| region_bytes(args, kind, host))?,
     };
     session.journal(&Entry::Cases { names: blocks.iter().map(MemoryKind::to_string).collect() })?;
-    for block in blocks {
-        let mut case = case(runner, session, args, block)?;
-        runner.done(session, &mut case)?;
-        cases.push(case);
-        if session.interrupted() {
-            break;
-        }
-    }
-    Ok(())
+    runner.each_kind(session, blocks, cases, |runner, session, kind| case(runner, session, args, kind))
 }
 
 /// Takes over what a dead run had found, the case that killed it included, and returns what it had not come to.
@@ -73,8 +64,8 @@ fn resume(
     Ok(left)
 }
 
-fn region_bytes(args: &Args, block: MemoryKind, host: &HostBlocks) -> u64 {
-    let Ok(bytes) = block_bytes(block, host) else { return 0 };
+fn region_bytes(args: &Args, kind: MemoryKind, host: &HostBlocks) -> u64 {
+    let Ok(bytes) = block_bytes(kind, host) else { return 0 };
     args.region.map_or_else(|| Case::default_region_bytes(bytes, args.vcpus, args.sharing), |r| r.0)
 }
 
@@ -82,24 +73,20 @@ fn case(
     runner: &mut CaseRunner<'_>,
     session: &mut Session,
     args: &Args,
-    block: MemoryKind,
+    kind: MemoryKind,
 ) -> Result<CaseResult, Error> {
     let how = if args.sharing == Sharing::Distinct { "distinct" } else { "shared" };
     let mut result = CaseResult {
-        id: racers_id(block, args.vcpus, how),
+        id: racers_id(kind, args.vcpus, how),
         rounds: args.rounds,
         findings: Findings::of(&findings::Findings { sharing: args.sharing }),
-        ..CaseResult::on(block, args.vcpus)
+        ..CaseResult::on(kind, args.vcpus)
     };
-    let memory = match runner.prepare(session, block, |host| region_bytes(args, block, host))? {
-        Ok(memory) => memory,
-        Err(missing) => {
-            result.verdict = Verdict::new(Status::Skip, missing.to_string());
-            return Ok(result);
-        }
+    let Some(memory) = runner.prepare_for(session, kind, |host| region_bytes(args, kind, host), &mut result)? else {
+        return Ok(result);
     };
     let traced = runner.traced(args.rounds);
-    let plan = Case {
+    let program = Case {
         block_bytes: memory.block_bytes,
         region_bytes: memory.region_bytes,
         backing: memory.backing,
@@ -107,8 +94,8 @@ fn case(
         sharing: args.sharing,
         rounds: args.rounds + u64::from(traced.is_some()),
     };
-    let setup = Setup { label: format!("relax {block}, {} vCPUs", args.vcpus), traced, ..Setup::default() };
-    let Some(ran) = runner.run(session, &memory, &plan.guest(), setup, &mut result)? else { return Ok(result) };
+    let setup = Setup { label: format!("relax {kind}, {} vCPUs", args.vcpus), traced, ..Setup::default() };
+    let Some(ran) = runner.run(session, &memory, &program.guest(), setup, &mut result)? else { return Ok(result) };
     let timed = |wanted| ran.timing(wanted, args.rounds);
     result.times = Some(FaultTimes {
         touch: timed(tag::TOUCH),
@@ -117,7 +104,7 @@ fn case(
         // Printing a complaint takes longer than tracing, and falls on one of the rounds.
         tracing_cost: ran.tracing_cost(tag::EXEC, args.rounds).filter(|_| result.complaints.is_empty()),
     });
-    write_samples(session, block, &ran.run, |tag| match tag {
+    write_samples(session, kind, &ran.run, |tag| match tag {
         tag::TOUCH => "touch",
         tag::EXEC => "exec",
         _ => "resident",

@@ -145,6 +145,46 @@ impl<'a> CaseRunner<'a> {
         Ok(ready().map(|(block_bytes, backing)| PreparedMemory { host, block_bytes, region_bytes, backing }))
     }
 
+    /// Makes a kind of memory ready for a case; otherwise the case becomes a skip that names the missing part.
+    ///
+    /// # Errors
+    ///
+    /// If a setting cannot be changed.
+    pub fn prepare_for(
+        &self,
+        session: &mut Session,
+        kind: MemoryKind,
+        region_bytes: impl Fn(&HostBlocks) -> u64,
+        result: &mut CaseResult,
+    ) -> Result<Option<PreparedMemory>, Error> {
+        let prepared = self.prepare(session, kind, region_bytes)?;
+        let skip = |missing: Missing| result.verdict = Verdict::new(Status::Skip, missing.to_string());
+        Ok(prepared.map_err(skip).ok())
+    }
+
+    /// Runs a case on each kind of memory, until a signal asks for the end.
+    ///
+    /// # Errors
+    ///
+    /// Of the case, or if the journal cannot be written.
+    pub fn each_kind(
+        &mut self,
+        session: &mut Session,
+        kinds: Vec<MemoryKind>,
+        cases: &mut Vec<CaseResult>,
+        mut case: impl FnMut(&mut Self, &mut Session, MemoryKind) -> Result<CaseResult, Error>,
+    ) -> Result<(), Error> {
+        for kind in kinds {
+            let mut result = case(self, session, kind)?;
+            self.done(session, &mut result)?;
+            cases.push(result);
+            if session.interrupted() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Runs one guest and fills in what every case's result holds. `None` if it could not be had, as `result` says.
     ///
     /// # Errors

@@ -109,8 +109,8 @@ fn case(
         }
     };
     let traced = runner.traced(args.rounds);
-    let plan = plan(args, &memory, racers, traced.is_some());
-    if plan.races() == 0 {
+    let program = program(args, &memory, racers, traced.is_some());
+    if program.races() == 0 {
         let at_once = args.mode.blocks_at_once(racers);
         skip(format!(
             "a region of {} blocks is too small for races into {at_once}",
@@ -121,16 +121,16 @@ fn case(
     let setup = Setup {
         label: format!("storm {block}, {racers} racers"),
         traced,
-        code: plan.host_code(),
+        code: program.host_code(),
         until: args.seconds.map(Duration::from_secs),
         ..Setup::default()
     };
-    let Some(mut ran) = runner.run(session, &memory, &plan.guest(), setup, &mut result)? else { return Ok(result) };
+    let Some(mut ran) = runner.run(session, &memory, &program.guest(), setup, &mut result)? else { return Ok(result) };
     if args.seconds.is_some() && !ran.seen.time_over && ran.trouble.is_none() {
-        session.evidence.notes.push(format!("storm {block}, {racers} racers: room for {} rounds only", plan.rounds));
+        session.evidence.notes.push(format!("storm {block}, {racers} racers: room for {} rounds only", program.rounds));
     }
-    write_races(session, block, &plan, &ran.run)?;
-    let raced = Raced { ran: &ran, plan: &plan, traced };
+    write_races(session, block, &program, &ran.run)?;
+    let raced = Raced { ran: &ran, program: &program, traced };
     result.times = Some(FaultTimes {
         touch: ran.timing(tag::TOUCH, args.rounds),
         exec: raced.timing(tag::RACE),
@@ -151,7 +151,7 @@ fn case(
     Ok(result)
 }
 
-fn plan(args: &Args, memory: &PreparedMemory, racers: u64, traced: bool) -> Case {
+fn program(args: &Args, memory: &PreparedMemory, racers: u64, traced: bool) -> Case {
     let case = Case {
         block_bytes: memory.block_bytes,
         region_bytes: memory.region_bytes,
@@ -184,7 +184,7 @@ fn headroom(cases: &[CaseResult], vcpus: &[VcpuFacts]) -> Option<Headroom> {
 /// Records of one case, told apart by race and round.
 struct Raced<'a> {
     ran: &'a CaseRun,
-    plan: &'a Case,
+    program: &'a Case,
     traced: Option<u64>,
 }
 
@@ -213,14 +213,14 @@ impl Raced<'_> {
         let traced = u64::from(self.ran.seen.traced);
         let unfinished = u64::from(self.ran.seen.time_over);
         Findings {
-            mode: self.plan.mode,
-            order: self.plan.order,
-            races: self.plan.races(),
+            mode: self.program.mode,
+            order: self.program.order,
+            races: self.program.races(),
             timed_rounds: self.ran.seen.rounds.saturating_sub(traced + unfinished),
             worst_ns: worst,
             wall: self.wall(),
             racers: self.racers(),
-            traced: if self.ran.seen.traced { traced_races(self.plan, &self.ran.seen) } else { Vec::new() },
+            traced: if self.ran.seen.traced { traced_races(self.program, &self.ran.seen) } else { Vec::new() },
             growth: None,
             model: None,
         }
@@ -254,14 +254,14 @@ impl Raced<'_> {
 }
 
 /// Joins the trace with the races: each block's faults by thread, and the invalidations inside them.
-fn traced_races(plan: &Case, seen: &Observation) -> Vec<TracedRace> {
-    let wanted = if plan.order == Order::DataFirst { FaultKind::Permission } else { FaultKind::Translation };
-    let at_once = plan.mode.blocks_at_once(plan.racers);
+fn traced_races(program: &Case, seen: &Observation) -> Vec<TracedRace> {
+    let wanted = if program.order == Order::DataFirst { FaultKind::Permission } else { FaultKind::Translation };
+    let at_once = program.mode.blocks_at_once(program.racers);
     let mut races: Vec<TracedRace> = Vec::new();
-    for race in 0..plan.races() {
+    for race in 0..program.races() {
         for block in 0..at_once {
-            let vcpus = (0..plan.racers).map(|n| plan.block_ipa(race, n));
-            let block_ipa = guest::region::REGION_IPA + (race * at_once + block) * plan.block_bytes;
+            let vcpus = (0..program.racers).map(|n| program.block_ipa(race, n));
+            let block_ipa = guest::region::REGION_IPA + (race * at_once + block) * program.block_bytes;
             races.push(TracedRace {
                 block_ipa,
                 racers: vcpus.filter(|ipa| *ipa == block_ipa).count() as u64,
@@ -272,7 +272,8 @@ fn traced_races(plan: &Case, seen: &Observation) -> Vec<TracedRace> {
             });
         }
     }
-    let holds = |race: &&mut TracedRace, ipa: u64| (race.block_ipa..race.block_ipa + plan.block_bytes).contains(&ipa);
+    let holds =
+        |race: &&mut TracedRace, ipa: u64| (race.block_ipa..race.block_ipa + program.block_bytes).contains(&ipa);
     let faults: Vec<_> = seen.log.faults.iter().filter(|f| f.access == Access::Fetch && f.kind == wanted).collect();
     for fault in &faults {
         let Some(race) = races.iter_mut().find(|race| holds(race, fault.ipa)) else { continue };
@@ -294,12 +295,12 @@ fn traced_races(plan: &Case, seen: &Observation) -> Vec<TracedRace> {
 }
 
 /// Appends every raced fetch to `storm.csv`.
-fn write_races(session: &Session, block: MemoryKind, plan: &Case, run: &GuestRun) -> Result<(), Error> {
+fn write_races(session: &Session, block: MemoryKind, program: &Case, run: &GuestRun) -> Result<(), Error> {
     let lines = run.vcpus.iter().enumerate().flat_map(|(n, vcpu)| {
         vcpu.records.iter().filter_map(|r| Some((r, r.summary()?))).filter_map(move |(r, fetch)| {
             let (kind, race) = tag::split(r.tag);
-            let ipa = plan.block_ipa(u64::from(race), n as u64);
-            let racers = plan.racers;
+            let ipa = program.block_ipa(u64::from(race), n as u64);
+            let racers = program.racers;
             let (ticks, began) = (fetch.max_ticks, fetch.began_ticks);
             (kind == tag::RACE).then(|| format!("{block},{racers},{n},{},{race},{ipa:#x},{ticks},{began}", r.pass))
         })
