@@ -194,6 +194,10 @@ impl<'ast> Visit<'ast> for Names {
         visit::visit_path(self, path);
     }
 
+    fn visit_vis_restricted(&mut self, _: &'ast syn::VisRestricted) {
+        // `pub(super)` says who may use the item, and uses nothing itself.
+    }
+
     fn visit_ident(&mut self, ident: &'ast proc_macro2::Ident) {
         self.words.insert(ident.to_string());
     }
@@ -278,4 +282,48 @@ pub fn circles(graph: &BTreeMap<Vec<String>, BTreeSet<Vec<String>>>) -> Vec<Vec<
         }
     }
     found.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns the circles of a crate with these files.
+    fn circles_of(files: &[(&str, &str)]) -> Vec<Vec<String>> {
+        let source = tempfile::tempdir().expect("a temporary directory");
+        for (name, text) in files {
+            let path = source.path().join(name);
+            fs::create_dir_all(path.parent().expect("a file")).expect("writable");
+            fs::write(path, text).expect("writable");
+        }
+        circles(&uses(&read(source.path())))
+    }
+
+    const ROOT: (&str, &str) = ("lib.rs", "mod a; mod b;");
+
+    #[test]
+    fn two_modules_that_use_each_other_are_a_circle() {
+        let b = ("b.rs", "fn g() { crate::a::f() }");
+        assert_eq!(circles_of(&[ROOT, ("a.rs", "use crate::b::g; pub fn f() {}"), b]), [["a", "b"]]);
+        assert!(circles_of(&[ROOT, ("a.rs", "pub fn f() {}"), b]).is_empty());
+        assert_eq!(circles_of(&[ROOT, ("a.rs", "m!(crate::b::g);"), b]), [["a", "b"]], "in a macro, too");
+    }
+
+    #[test]
+    fn a_parent_that_uses_its_child_and_is_used_by_it_is_a_circle() {
+        let child = ("a/c.rs", "use super::f;");
+        let root = ("lib.rs", "mod a;");
+        assert_eq!(circles_of(&[root, ("a/mod.rs", "mod c; use c::g; fn f() {}"), child]), [["a", "a::c"]]);
+        assert!(circles_of(&[root, ("a/mod.rs", "mod c; fn f() {}"), child]).is_empty(), "a declaration is no use");
+        let open = ("a/c.rs", "pub(super) fn g() {}");
+        assert!(circles_of(&[root, ("a/mod.rs", "mod c; use c::g;"), open]).is_empty());
+    }
+
+    #[test]
+    fn code_for_tests_alone_does_not_count() {
+        let a = ("a.rs", "#[cfg(test)] mod tests { use crate::b::g; } pub fn f() {}");
+        assert!(circles_of(&[ROOT, a, ("b.rs", "use crate::a::f;")]).is_empty());
+        let root = ("lib.rs", "mod a; #[cfg(test)] mod b;");
+        assert!(circles_of(&[root, ("a.rs", "use crate::b::g;"), ("b.rs", "use crate::a::f;")]).is_empty());
+    }
 }
