@@ -128,12 +128,12 @@ fn case(
     let setup = Setup { label: format!("litmus {}", litmus.name()), traced: traced.then_some(1), ..Setup::default() };
     let Some(mut ran) = runner.run(session, &memory, &plan.guest(), setup, &mut result)? else { return Ok(result) };
     let vcpus: Vec<_> = ran.run.vcpus.iter().map(facts).collect();
-    litmus.collect(&plan, &ran.run, variant(&vcpus), ran.seen.events);
+    litmus.collect(&plan, &ran.run, variant(&vcpus), ran.observation.events);
     result.rounds = litmus.iterations.first().copied().unwrap_or(0);
     // Exceptions are outcomes of their own.
     result.mismatches = 0;
     let judged = || verdict::case(&result, &litmus, &ran.context);
-    result.verdict = ran.trouble.take().unwrap_or_else(judged);
+    result.verdict = ran.bad_end.take().unwrap_or_else(judged);
     result.findings = record::findings::Findings::of(&litmus);
     Ok(result)
 }
