@@ -66,9 +66,9 @@ fn i_side_lockup(case: &CaseResult) -> Option<(&AttributedComplaint, &Attributio
 fn locked_up_on_the_d_side_alone(case: &CaseResult) -> bool {
     let d_side =
         |c: &AttributedComplaint| !c.attributions.is_empty() && c.attributions.iter().all(|a| a.side == Side::DSide);
-    case.verdict.status == Status::Fail
-        && case.mismatches == 0
-        && case.complaints.iter().filter(|c| is_fatal(c)).all(d_side)
+    let mut fatal = case.complaints.iter().filter(|c| is_fatal(c)).peekable();
+    // Without a fatal complaint, the case failed for a reason of its scenario, for example a lack of maintenance.
+    case.verdict.status == Status::Fail && case.mismatches == 0 && fatal.peek().is_some() && fatal.all(d_side)
 }
 
 #[cfg(test)]

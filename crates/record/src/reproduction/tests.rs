@@ -72,13 +72,14 @@ fn an_old_kernels_lockup_needs_the_traced_faults() {
 #[test]
 fn nothing_is_reproduced_without_evidence_from_both() {
     type Break = fn(&mut CaseResult);
-    let breaks: [(&str, Break); 5] = [
+    let breaks: [(&str, Break); 6] = [
         ("no trace", |case| case.host = None),
         ("no faults", |case| case.host.iter_mut().for_each(|host| host.faults.clear())),
         ("wrong tokens", |case| {
             case.mismatches = 1;
             case.verdict = Verdict::new(Status::Fail, "1 fetches did not return their token");
         }),
+        ("failed without a complaint", |case| case.verdict = Verdict::new(Status::Fail, "no maintenance")),
         ("detector off", |case| case.verdict = Verdict::new(Status::Skip, "no soft lockup detector")),
         ("log lost", |case| case.verdict = Verdict::new(Status::Error, "kernel log records were lost")),
     ];
