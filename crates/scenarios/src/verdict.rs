@@ -5,7 +5,7 @@
 use record::case::CaseResult;
 use record::memory::stage2_level;
 use record::status::{Status, Verdict};
-use record::verdict::{describe, describe_as, fatal, no_detector, records_lost, relax_faults, relax_lockup};
+use record::verdict::{describe, describe_as, fatal_complaint, no_detector, records_lost, relax_faults, relax_lockup};
 
 /// What the whole run knows that a case's verdict needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub fn broken(case: &CaseResult, context: &Context) -> Option<Verdict> {
     if let Some((lockup, shown)) = relax_lockup(case) {
         return fail(format!("{} while relaxing a permission", describe_as(lockup, shown)));
     }
-    if let Some(complaint) = fatal(case) {
+    if let Some(complaint) = fatal_complaint(case) {
         return fail(describe(complaint));
     }
     (context.kmsg_lost > 0).then(|| records_lost(context.kmsg_lost))

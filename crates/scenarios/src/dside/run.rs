@@ -61,7 +61,7 @@ fn case(
     let dside = observed(&ran, &result, line_bytes, floor_ns, vmm::limits()?.fwb);
     let judged = || verdict::case(&result, &dside, &ran.context);
     result.verdict = ran.trouble.take().unwrap_or_else(judged);
-    result.findings = record::findings::Findings::of(&dside);
+    result.findings = record::findings::StoredFindings::of(&dside);
     Ok(result)
 }
 

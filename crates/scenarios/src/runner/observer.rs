@@ -10,8 +10,8 @@ use guest::region::{GENERATION, REGION_IPA, event};
 use hostfacts::phase::phase;
 use hostfacts::trace::{GuestFault, Trace, TraceLog};
 use indicatif::ProgressBar;
-use klog::message::Parser;
-use record::case::Complaint;
+use klog::parser::Parser;
+use record::case::AttributedComplaint;
 use record::maintenance::{FaultCount, HostSide, Maintenance};
 
 use crate::runner::ending::progress;
@@ -73,7 +73,7 @@ pub struct Observer<'a> {
 #[derive(Default)]
 pub struct Observation {
     /// The kernel's complaints.
-    pub complaints: Vec<Complaint>,
+    pub complaints: Vec<AttributedComplaint>,
     /// The trace of the traced round.
     pub log: TraceLog,
     /// vCPU of each thread, from the traced round.
@@ -231,7 +231,7 @@ impl<'a> Observer<'a> {
         }
         let mut seen = self.seen;
         let events = self.parser.finish().into_iter();
-        seen.complaints = events.map(Complaint::from).collect();
+        seen.complaints = events.map(AttributedComplaint::from).collect();
         Ok((self.session, seen))
     }
 }
