@@ -129,7 +129,7 @@ bench: build ## measure sizes, instruction counts and ratios, and check the limi
 
 .PHONY: release
 release: setup-release payload ## make static programs, .deb packages and SHA256SUMS in target/dist
-	@$(foreach target,$(STATIC_TARGETS),$(call build-for,$(target)) --release -p host-runner --bin faultline;)
+	@$(foreach target,$(STATIC_TARGETS),CARGO_INCREMENTAL=0 $(call build-for,$(target)) --release -p host-runner --bin faultline;)
 	@lab/release $(DIST) '$(CARGO_DEB)/bin/cargo-deb'
 
 .PHONY: setup-release

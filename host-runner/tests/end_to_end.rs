@@ -377,7 +377,7 @@ fn the_lab_says_as_much_as_it_is_asked_to() {
     let plain = shell(&line(""));
     let said = stderr(&plain);
     assert!(said.contains("debian:6.12: booting\n") && !said.contains(['\u{1b}', '\r']), "{said:?}");
-    assert!(!said.contains("-machine") && stdout(&plain).contains(" page: pass"), "{}", stdout(&plain));
+    assert!(!said.contains("-machine") && stdout(&plain).contains(" boot: pass"), "{}", stdout(&plain));
     let loud = stderr(&shell(&line("-v")));
     assert!(loud.contains("debian:6.12: qemu-system-aarch64 -machine"), "{loud}");
     let quiet = shell(&line("-q --json"));
@@ -388,5 +388,5 @@ fn the_lab_says_as_much_as_it_is_asked_to() {
     let drawn = terminal("");
     assert!(drawn.contains('\u{1b}') && !drawn.contains("\u{1b}[3"), "a spinner without colour: {drawn:?}");
     let drawn = terminal("-q");
-    assert!(drawn.contains(" page: pass") && !drawn.contains('\u{1b}'), "{drawn:?}");
+    assert!(drawn.contains(" boot: pass") && !drawn.contains('\u{1b}'), "{drawn:?}");
 }

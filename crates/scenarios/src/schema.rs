@@ -14,7 +14,7 @@ pub fn result() -> Schema {
     let mut generator = SchemaGenerator::default();
     let known: Vec<Schema> = LIST.iter().flat_map(|scenario| scenario.schemas(&mut generator)).collect();
     let mut schema = generator.into_root_schema_for::<RunResult>();
-    let findings = record::findings::Findings::schema_name();
+    let findings = record::findings::StoredFindings::schema_name();
     let any: Vec<Value> =
         known.into_iter().map(Schema::to_value).chain([json_schema!({ "type": "null" }).to_value()]).collect();
     if let Some(definitions) = schema.get_mut("$defs").and_then(Value::as_object_mut) {

@@ -6,7 +6,7 @@
 use record::case::CaseResult;
 use record::memory::stage2_level;
 use record::status::{Status, Verdict};
-use record::verdict::{describe, describe_as, fatal, no_detector, records_lost, relax_faults, relax_lockup};
+use record::verdict::{describe, describe_as, fatal_complaint, no_detector, records_lost, relax_faults, relax_lockup};
 
 /// Facts of the whole run that the verdict of a case needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub fn failure(case: &CaseResult, context: &Context) -> Option<Verdict> {
     if let Some((lockup, shown)) = relax_lockup(case) {
         return fail(format!("{} while relaxing a permission", describe_as(lockup, shown)));
     }
-    if let Some(complaint) = fatal(case) {
+    if let Some(complaint) = fatal_complaint(case) {
         return fail(describe(complaint));
     }
     (context.kmsg_lost > 0).then(|| records_lost(context.kmsg_lost))

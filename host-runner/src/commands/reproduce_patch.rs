@@ -166,7 +166,7 @@ fn print_races(out: &mut impl Write, results: &[RunResult]) -> io::Result<()> {
     let dash = || "-".to_owned();
     for (run, (case, storm)) in results.iter().flat_map(|run| races(run).map(move |race| (run, race))) {
         let most = storm.traced.iter().filter_map(|race| race.invalidations).max();
-        let lockup = relax_lockup(case).and_then(|(lockup, _)| lockup.event.seconds);
+        let lockup = relax_lockup(case).and_then(|(lockup, _)| lockup.complaint.seconds);
         rows.push([
             run.machine.kernel_release.clone(),
             case.name.clone(),

@@ -5,9 +5,9 @@ use std::time::Duration;
 use abi::Op;
 use guest::region::REGION_IPA;
 use guest::run::{Backing, GuestSpec, RegionSpec};
-use klog::message::Parser;
+use klog::parser::Parser;
 use record::case::{Boot, CaseResult};
-use record::findings::Findings;
+use record::findings::StoredFindings;
 use record::journal::Entry;
 use record::status::{Status, Verdict};
 use record::verdict;
@@ -36,7 +36,7 @@ pub fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
     vmm::check(args.vcpus)?;
     let mut session = Session::begin(&args.common, build)?;
     let mut case = CaseResult {
-        findings: Findings::of(&findings::Findings { region_bytes: args.region.0 }),
+        findings: StoredFindings::of(&findings::Findings { region_bytes: args.region.0 }),
         ..CaseResult::not_run("boot", args.vcpus)
     };
     session.journal(&Entry::Case { name: "boot".into(), before: Box::new(case.clone()) })?;
@@ -73,7 +73,7 @@ pub fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
         Verdict::new(Status::Pass, reason)
     });
     // A boot is no evidence about lockups, so it needs no detector that watched.
-    verdict::with_kernel_log(&mut case, session.evidence.kmsg_lost, None);
+    verdict::apply_kernel_log(&mut case, session.evidence.kmsg_lost, None);
     if case.verdict.status != Status::Pass {
         case.autopsy = autopsy(&run);
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use abi::record::Body;
 use guest::run::{End, GuestRun, GuestSpec};
-use klog::message::Parser;
+use klog::parser::Parser;
 use record::case::CaseResult;
 use record::journal::Entry;
 use record::result::VcpuFacts;
@@ -70,7 +70,7 @@ pub fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
     bar.finish_and_clear();
     case.complaints = session.complaints(&mut parser)?;
     let Findings { powered_off: off, trapped, timed_out, records } = tally;
-    case.findings = record::findings::Findings::of(&tally);
+    case.findings = record::findings::StoredFindings::of(&tally);
     let counts = format!(
         "{off} powered off, {trapped} were stopped at something impossible, {timed_out} at the time limit; {records} records read"
     );

@@ -10,7 +10,7 @@ use guest::run::GuestSpec;
 use hostfacts::memory::{HostBlocks, host_blocks};
 use programs::oracle::Geometry;
 use programs::program::Program;
-use record::case::{CaseResult, Complaint, Memory};
+use record::case::{AttributedComplaint, CaseResult, Memory};
 use record::journal::Entry;
 use record::memory::{MemoryKind, stage2_level};
 use record::status::{Status, Verdict};
@@ -136,7 +136,7 @@ fn group(case: &CaseResult, ways: Vec<Way>, chosen: &[Combination], eager_split:
         id: format!("{}.{}", case.id, findings.event_name()),
         verdict: verdict::event(&findings.ways),
         mismatches: findings.ways.iter().map(|way| way.seen.forbidden).sum(),
-        findings: record::findings::Findings::of(&findings),
+        findings: record::findings::StoredFindings::of(&findings),
         ..case.clone()
     };
     events.into_iter().map(of).collect()
@@ -153,7 +153,7 @@ struct OnBlock<'a> {
     block: MemoryKind,
     memory: &'a PreparedMemory,
     fwb: bool,
-    complaints: Vec<Complaint>,
+    complaints: Vec<AttributedComplaint>,
 }
 
 impl OnBlock<'_> {

@@ -61,7 +61,7 @@ fn case(
     let dside = findings(&ran, &result, line_bytes, floor_ns, vmm::limits()?.fwb);
     let judged = || verdict::judge(&result, &dside, &ran.context);
     result.verdict = ran.bad_end.take().unwrap_or_else(judged);
-    result.findings = record::findings::Findings::of(&dside);
+    result.findings = record::findings::StoredFindings::of(&dside);
     Ok(result)
 }
 

@@ -5,7 +5,7 @@ use record::verdict::describe_as;
 use crate::dside::findings::Findings;
 use crate::verdict::Context;
 use klog::attribution::Side;
-use klog::message::Kind;
+use klog::complaint::Kind;
 use record::case::CaseResult;
 use record::maintenance::Maintenance;
 use record::status::{Status, Verdict};
@@ -49,7 +49,7 @@ pub fn infer_fwb(
 
 /// Judges a case whose guest ended well.
 pub fn judge(case: &CaseResult, dside: &Findings, context: &Context) -> Verdict {
-    let lockups = || case.complaints.iter().filter(|c| c.event.kind == Kind::SoftLockup);
+    let lockups = || case.complaints.iter().filter(|c| c.complaint.kind == Kind::SoftLockup);
     let on_d_side = lockups().find_map(|c| Some((c, c.attributions.iter().find(|a| a.side == Side::DSide)?)));
     if let Some((lockup, shown)) = on_d_side {
         return Verdict::new(Status::Fail, format!("{}; {NOT_FIXED}", describe_as(lockup, shown)));
@@ -57,7 +57,7 @@ pub fn judge(case: &CaseResult, dside: &Findings, context: &Context) -> Verdict 
     if let Some(other) = lockups().next() {
         return Verdict::new(Status::Fail, record::verdict::describe(other));
     }
-    if let Some(complaint) = record::verdict::fatal(case) {
+    if let Some(complaint) = record::verdict::fatal_complaint(case) {
         return Verdict::new(Status::Fail, record::verdict::describe(complaint));
     }
     if context.kmsg_lost > 0 {

@@ -106,7 +106,7 @@ fn case(
     let memory = Memory { kind: block, block_bytes: 0, region_bytes: 0 };
     let mut result = CaseResult {
         memory: Some(memory),
-        findings: record::findings::Findings::of(&litmus),
+        findings: record::findings::StoredFindings::of(&litmus),
         ..CaseResult::not_run(litmus.name(), plan.racing_vcpus())
     };
     let threads = test.threads.len() as u64;
@@ -134,7 +134,7 @@ fn case(
     result.mismatches = 0;
     let judged = || verdict::case(&result, &litmus, &ran.context);
     result.verdict = ran.bad_end.take().unwrap_or_else(judged);
-    result.findings = record::findings::Findings::of(&litmus);
+    result.findings = record::findings::StoredFindings::of(&litmus);
     Ok(result)
 }
 

@@ -31,7 +31,7 @@ pub fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
     session.conclusion = Conclusion {
         verdict: Some(verdict::judge(&conclusion)),
         facts: verdict::facts(&conclusion),
-        findings: record::findings::Findings::of(&conclusion),
+        findings: record::findings::StoredFindings::of(&conclusion),
     };
     session.end(outcome, runner.name, runner.vcpus, cases)
 }
@@ -81,7 +81,7 @@ fn case(
     let icache = result.host.as_ref().and_then(|host| host.icache);
     let fetches = |host: &HostSide| host.faults.iter().filter(|f| f.access == Access::Fetch).map(|f| f.count).sum();
     if ran.bad_end.is_none() {
-        result.findings = record::findings::Findings::of(&Findings {
+        result.findings = record::findings::StoredFindings::of(&Findings {
             mapped_bytes: memory.block_bytes,
             permission_ns: p50(times.exec),
             resident_ns: p50(times.resident),

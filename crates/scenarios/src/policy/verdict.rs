@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use record::case::CaseResult;
 use record::maintenance::Counted as Counts;
 use record::result::RunResult;
-use record::verdict::with_own;
+use record::verdict::overall;
 
 use crate::cost::CostModel;
 use crate::policy::findings::{Cap, Class, Conclusion, Counted, Findings};
@@ -78,14 +78,14 @@ pub fn conclude_with_counts(run: &mut RunResult) {
         if let (Some(mut findings), Some(counted)) = (case.findings.get::<Findings>(), &case.counted) {
             let Counts { faults, ic_ivau, ic_ialluis, .. } = *counted;
             findings.counted = Some(Counted { blocks: faults, ic_ivau, ic_ialluis });
-            case.findings = record::findings::Findings::of(&findings);
+            case.findings = record::findings::StoredFindings::of(&findings);
         }
     }
     let cost = CostModel::new(&run.machine, run.vcpus.first(), run.machine.page_bytes);
     let conclusion = conclude(&run.cases, &cost);
-    run.verdict = with_own(record::verdict::run(&run.cases), Some(judge(&conclusion)));
+    run.verdict = overall(record::verdict::of_cases(&run.cases), Some(judge(&conclusion)));
     run.facts = facts(&conclusion);
-    run.conclusion = record::findings::Findings::of(&conclusion);
+    run.conclusion = record::findings::StoredFindings::of(&conclusion);
 }
 
 /// Returns the class as a fact about the kernel, for `faultline compare`.

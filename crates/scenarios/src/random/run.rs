@@ -131,7 +131,7 @@ fn run_programs(
         store::replace(&path, text.as_bytes()).map_err(|error| store::Error::Write(path, error))?;
         source.found.failure = Some(text);
     }
-    case.findings = record::findings::Findings::of(&Findings { seed, ..source.found });
+    case.findings = record::findings::StoredFindings::of(&Findings { seed, ..source.found });
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use hostfacts::memory::HostBlocks;
 use record::case::{CaseResult, FaultTimes};
-use record::findings::Findings;
+use record::findings::StoredFindings;
 use record::journal::Entry;
 use record::memory::MemoryKind;
 use record::runs;
@@ -52,7 +52,7 @@ fn resume(
     dead: &Path,
     cases: &mut Vec<CaseResult>,
 ) -> Result<Vec<MemoryKind>, Error> {
-    let (before, left) = runs::dead(dead).map_err(|error| Error::Usage(error.to_string()))?;
+    let (before, left) = runs::read_dead(dead).map_err(|error| Error::Usage(error.to_string()))?;
     let left = left.iter().map(|name| name.parse()).collect::<Result<Vec<MemoryKind>, _>>();
     let left = left.map_err(|error| Error::Usage(format!("{}: {error}", dead.display())))?;
     session.resumed_from = Some(before.run.id);
@@ -79,7 +79,7 @@ fn case(
     let mut result = CaseResult {
         id: racers_id(kind, args.vcpus, sharing),
         rounds: args.rounds,
-        findings: Findings::of(&findings::Findings { sharing: args.sharing }),
+        findings: StoredFindings::of(&findings::Findings { sharing: args.sharing }),
         ..CaseResult::on(kind, args.vcpus)
     };
     let Some(memory) = runner.prepare_for(session, kind, |host| region_bytes(args, kind, host), &mut result)? else {

@@ -10,8 +10,8 @@ use guest::region::{GENERATION, REGION_IPA, event};
 use hostfacts::phase::phase;
 use hostfacts::trace::{GuestFault, Trace, TraceLog};
 use indicatif::ProgressBar;
-use klog::message::Parser;
-use record::case::Complaint;
+use klog::parser::Parser;
+use record::case::AttributedComplaint;
 use record::maintenance::{FaultCount, HostSide, Maintenance};
 
 use crate::runner::ending::progress;
@@ -73,7 +73,7 @@ pub struct Observer<'a> {
 #[derive(Default)]
 pub struct Observation {
     /// Complaints of the kernel.
-    pub complaints: Vec<Complaint>,
+    pub complaints: Vec<AttributedComplaint>,
     /// Trace of the traced round.
     pub log: TraceLog,
     /// Number of the vCPU that each thread runs, by thread id; from the traced round.
@@ -230,8 +230,8 @@ impl<'a> Observer<'a> {
             return Err(error);
         }
         let mut seen = self.seen;
-        let events = self.parser.finish().into_iter();
-        seen.complaints = events.map(Complaint::from).collect();
+        let complaints = self.parser.finish().into_iter();
+        seen.complaints = complaints.map(AttributedComplaint::from).collect();
         Ok((self.session, seen))
     }
 }

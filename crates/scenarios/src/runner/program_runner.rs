@@ -8,14 +8,14 @@ use guest::region::REGION_IPA;
 use guest::run::{GuestRun, GuestSpec, RegionSpec, VcpuReport, trouble};
 use hostfacts::trace::{Trace, TraceLog};
 use indicatif::ProgressBar;
-use klog::message::Parser;
+use klog::parser::Parser;
 use programs::compile::{Compiled, Options, Waiting, compile, elements};
 use programs::judge::{self, Outcomes, judge};
 use programs::legal::{Illegal, Limits, legal};
 use programs::oracle::{Expectations, Geometry, expect};
 use programs::program::{Act as ProgramAct, Program, Step};
 use programs::slots::Slots;
-use record::case::Complaint;
+use record::case::AttributedComplaint;
 use record::maintenance::HostSide;
 use vmm::{Act, Host, Refused};
 
@@ -145,7 +145,7 @@ pub struct ProgramRunner<'a, S> {
 #[derive(Default)]
 pub struct Seen {
     /// The kernel's complaints.
-    pub complaints: Vec<Complaint>,
+    pub complaints: Vec<AttributedComplaint>,
     /// What was missing.
     pub absent: Vec<String>,
     /// Trace records lost.
@@ -350,7 +350,7 @@ impl<'a, S: ProgramSource> ProgramRunner<'a, S> {
             self.source.done(running.program, ProgramRun::not(NoOutcome::Died(why)));
         }
         let events = self.parser.finish().into_iter();
-        self.seen.complaints = events.map(Complaint::from).collect();
+        self.seen.complaints = events.map(AttributedComplaint::from).collect();
         Ok(self.seen)
     }
 }

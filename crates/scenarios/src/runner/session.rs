@@ -12,12 +12,12 @@ use hostfacts::kmsg::{Kmsg, KmsgError, boot_log};
 use hostfacts::memory::host_blocks;
 use hostfacts::{procfs, symbols, trace};
 use klog::kmsg::KmsgRecord;
-use klog::message::Parser;
+use klog::parser::Parser;
 use klog::quiet::quiet;
-use record::case::{CaseResult, Complaint};
+use record::case::{AttributedComplaint, CaseResult};
 use record::detector::{Detector, NotWatched};
 use record::exit::{HARNESS, USAGE};
-use record::findings::Findings;
+use record::findings::StoredFindings;
 use record::journal::{self, Entry};
 use record::machine::Machine;
 use record::result::{EvidenceState, RunId, RunResult, Tool, VERSION, VcpuFacts};
@@ -116,7 +116,7 @@ pub(crate) struct Conclusion {
     /// Facts about the kernel, for `faultline compare`.
     pub facts: BTreeMap<String, String>,
     /// The scenario's findings.
-    pub findings: Findings,
+    pub findings: StoredFindings,
 }
 
 /// A run that is going on.
@@ -276,7 +276,7 @@ impl Session {
     fn mark(&self, case: &str) {
         let run = self.dir.path().file_name().unwrap_or_default().to_string_lossy();
         if let Ok(mut log) = File::options().write(true).open("/dev/kmsg") {
-            let _ = log.write_all(format!("<4>{}\n", journal::mark(&run, case)).as_bytes());
+            let _ = log.write_all(format!("<4>{}\n", journal::case_mark(&run, case)).as_bytes());
         }
     }
 
@@ -338,7 +338,7 @@ impl Session {
         }
         self.evidence.kmsg_lost = kmsg.lost();
         for record in records {
-            for line in record.records() {
+            for line in record.lines() {
                 self.tell(&format!("kernel: {}", line.text));
                 parser.push(&line);
             }
@@ -351,9 +351,9 @@ impl Session {
     /// # Errors
     ///
     /// Returns an error if the log cannot be read or copied any further.
-    pub fn complaints(&mut self, parser: &mut Parser) -> Result<Vec<Complaint>, Error> {
+    pub fn complaints(&mut self, parser: &mut Parser) -> Result<Vec<AttributedComplaint>, Error> {
         self.read_kmsg(parser)?;
-        Ok(parser.finish().into_iter().map(Complaint::from).collect())
+        Ok(parser.finish().into_iter().map(AttributedComplaint::from).collect())
     }
 
     /// Returns the reason for soft lockups on these CPUs to go unseen; none if they would be seen.
@@ -371,7 +371,7 @@ impl Session {
     /// too, if the log could not have shown a lockup.
     pub(crate) fn check_against_log(&self, case: &mut CaseResult) {
         let unwatched = self.unwatched(&hostfacts::detector::read(Path::new("/")), &vmm::cpus(case.vcpus as usize));
-        verdict::with_kernel_log(case, self.evidence.kmsg_lost, unwatched.as_deref());
+        verdict::apply_kernel_log(case, self.evidence.kmsg_lost, unwatched.as_deref());
     }
 
     fn run_id(&self) -> RunId {
@@ -407,7 +407,7 @@ impl Session {
     /// Returns the first error. If settings cannot be restored, the result is written all the same.
     pub fn finish(mut self, scenario: &str, vcpus: Vec<VcpuFacts>, cases: Vec<CaseResult>) -> Result<Finished, Error> {
         let interrupted = self.interrupted();
-        let verdict = match verdict::with_own(verdict::run(&cases), self.conclusion.verdict.take()) {
+        let verdict = match verdict::overall(verdict::of_cases(&cases), self.conclusion.verdict.take()) {
             verdict if interrupted && verdict.status <= Status::Skip => {
                 let over = cases.iter().filter(|case| case.verdict.status <= Status::Skip).count();
                 Verdict::new(Status::Error, format!("interrupted after {over} cases that neither failed nor broke off"))

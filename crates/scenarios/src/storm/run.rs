@@ -41,7 +41,7 @@ pub fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
     let mut cases: Vec<CaseResult> = Vec::new();
     let outcome = all_cases(&mut runner, &mut session, args, &mut cases);
     session.conclusion.findings = headroom(&cases, &runner.vcpus)
-        .map(|headroom| record::findings::Findings::of(&Conclusion { headroom }))
+        .map(|headroom| record::findings::StoredFindings::of(&Conclusion { headroom }))
         .unwrap_or_default();
     session.end(outcome, runner.name, runner.vcpus, cases)
 }
@@ -147,7 +147,7 @@ fn case(
     }
     let judged = || verdict::judge(&result, &storm, racers, &ran.context);
     result.verdict = ran.bad_end.take().unwrap_or_else(judged);
-    result.findings = record::findings::Findings::of(&storm);
+    result.findings = record::findings::StoredFindings::of(&storm);
     Ok(result)
 }
 

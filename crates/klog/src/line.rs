@@ -1,16 +1,16 @@
-//! One message of the kernel log, whatever it was read from.
+//! One line of a kernel log, without the prefix that its format puts before the message.
 
-/// Names who printed a message, as kernels built with `CONFIG_PRINTK_CALLER` tell it.
+/// The context that printed a line. Only kernels built with `CONFIG_PRINTK_CALLER` tell it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Caller {
     /// A task, by its thread id: `T123`.
     Task(u32),
-    /// A CPU outside task context: `C1`.
+    /// A CPU outside of task context: `C1`.
     Cpu(u32),
 }
 
 impl Caller {
-    /// Parses `T123` or `C1`. A newer kernel may append more after the number; that part is ignored.
+    /// Parses `T123` or `C1`. Newer kernels may append more after the number; that part is ignored.
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
         let (kind, rest) = text.split_at_checked(1)?;
@@ -24,42 +24,43 @@ impl Caller {
     }
 }
 
-/// Says whether a message came from the kernel itself.
+/// The author of a line. The parser ignores lines that user space wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// Facility 0, which user space cannot write.
+    /// The kernel: facility 0, which user space cannot write.
     Kernel,
-    /// A further line of a message of facility 0: it may go on with a report, but begins none. A message that quotes the
-    /// name of a file has that file's line breaks.
+    /// The kernel, in a further line of one record. Such a line may continue a complaint, but it cannot begin one. A
+    /// record that quotes a file name also contains the line breaks of that name, and user space chose them.
     KernelContinued,
-    /// Another facility: written by user space, so never believed.
+    /// User space: any other facility.
     User,
-    /// The log format does not carry the facility.
+    /// Unknown: the format of the log does not carry the facility.
     Unknown,
 }
 
 impl Origin {
-    /// Decodes the origin from a syslog priority value (`facility << 3 | level`).
+    /// Decodes the origin from a syslog priority (`facility << 3 | level`).
     pub fn from_priority(priority: u32) -> Self {
         if priority >> 3 == 0 { Self::Kernel } else { Self::User }
     }
 }
 
-/// One message, without its prefix; leading white space is kept, since it tells a stack frame from a header.
+/// One line of a kernel log. The white space at the start of the message is kept, because it tells a frame of a call
+/// trace from the first line of a complaint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Record<'a> {
+pub struct LogLine<'a> {
     /// The message.
     pub text: &'a str,
-    /// The kernel's time stamp in microseconds, where the format has one.
+    /// The kernel's time stamp in microseconds, if the format has one.
     pub timestamp_usec: Option<u64>,
-    /// Who printed it, where the kernel says so.
+    /// The context that printed the line, if the kernel tells it.
     pub caller: Option<Caller>,
-    /// Whether the kernel itself printed it.
+    /// The author of the line.
     pub origin: Origin,
 }
 
-impl<'a> Record<'a> {
-    /// Returns a record that holds nothing but text.
+impl<'a> LogLine<'a> {
+    /// Returns a line of which only the message is known.
     pub fn plain(text: &'a str) -> Self {
         Self { text, timestamp_usec: None, caller: None, origin: Origin::Unknown }
     }

@@ -1,15 +1,24 @@
-use crate::message::*;
+use crate::complaint::Kind;
+use crate::parser::*;
 
-fn events(log: &str) -> Vec<Event> {
-    parse(log.lines().map(Record::plain))
+fn parse<'a>(lines: impl IntoIterator<Item = LogLine<'a>>) -> Vec<Complaint> {
+    let mut parser = Parser::new();
+    for line in lines {
+        parser.push(&line);
+    }
+    parser.finish()
 }
 
-fn from_callers(lines: &[(&str, &str)]) -> Vec<Event> {
-    parse(lines.iter().map(|(caller, text)| Record { caller: Caller::parse(caller), ..Record::plain(text) }))
+fn complaints(log: &str) -> Vec<Complaint> {
+    parse(log.lines().map(LogLine::plain))
 }
 
-fn only(log: &str) -> Event {
-    let mut found = events(log);
+fn from_callers(lines: &[(&str, &str)]) -> Vec<Complaint> {
+    parse(lines.iter().map(|(caller, text)| LogLine { caller: Caller::parse(caller), ..LogLine::plain(text) }))
+}
+
+fn only(log: &str) -> Complaint {
+    let mut found = complaints(log);
     assert_eq!(found.len(), 1, "{found:#?}");
     found.remove(0)
 }
@@ -73,16 +82,19 @@ Kernel panic is what we test here
 ---[ end Kernel panic - not syncing: softlockup: hung tasks ]---
 bounds check passed
 ";
-    assert_eq!(events(lines), []);
+    assert_eq!(complaints(lines), []);
 }
 
 #[test]
-fn tasks_split_at_the_last_colon() {
-    let event = only("watchdog: BUG: soft lockup - CPU#12 stuck for 26s! [my: odd] name:7:4711]");
-    assert_eq!((event.cpu, event.seconds), (Some(12), Some(26)));
-    assert_eq!((event.comm.as_deref(), event.pid), (Some("my: odd] name:7"), Some(4711)));
-    let event = only("INFO: task kworker/4:2:1520 blocked for more than 360 seconds.");
-    assert_eq!((event.comm.as_deref(), event.pid, event.seconds), (Some("kworker/4:2"), Some(1520), Some(360)));
+fn soft_lockup_and_hung_task_split_the_task_at_the_last_colon() {
+    let complaint = only("watchdog: BUG: soft lockup - CPU#12 stuck for 26s! [my: odd] name:7:4711]");
+    assert_eq!((complaint.cpu, complaint.seconds), (Some(12), Some(26)));
+    assert_eq!((complaint.comm.as_deref(), complaint.pid), (Some("my: odd] name:7"), Some(4711)));
+    let complaint = only("INFO: task kworker/4:2:1520 blocked for more than 360 seconds.");
+    assert_eq!(
+        (complaint.comm.as_deref(), complaint.pid, complaint.seconds),
+        (Some("kworker/4:2"), Some(1520), Some(360))
+    );
 }
 
 const ARM64: &str = "\
@@ -103,32 +115,35 @@ Call trace:
 ";
 
 #[test]
-fn repeats_are_one_event() {
+fn repeats_are_one_complaint() {
     let second = ARM64.replace("stuck for 3s", "stuck for 6s").replace("pou+0x24", "pou+0x28");
-    let event = only(&format!("{ARM64}some other line\n{second}"));
-    assert_eq!((event.repeats, event.seconds), (2, Some(6)));
-    assert_eq!(event.pc.as_deref(), Some("icache_inval_pou+0x28/0x44"));
-    assert_eq!(event.lr.as_deref(), Some("invalidate_icache_guest_page+0x54/0x80"));
-    assert_eq!(event.call_trace.len(), 4);
-    assert_eq!(event.taint, None);
-    assert!(event.first_line.contains("stuck for 3s") && !event.interleaved);
+    let complaint = only(&format!("{ARM64}some other line\n{second}"));
+    assert_eq!((complaint.repeats, complaint.seconds), (2, Some(6)));
+    assert_eq!(complaint.pc.as_deref(), Some("icache_inval_pou+0x28/0x44"));
+    assert_eq!(complaint.lr.as_deref(), Some("invalidate_icache_guest_page+0x54/0x80"));
+    assert_eq!(complaint.call_trace.len(), 4);
+    assert_eq!(complaint.taint, None);
+    assert!(complaint.first_line.contains("stuck for 3s") && !complaint.interleaved);
     let other = ARM64.replace("CPU#1", "CPU#0");
-    assert_eq!(events(&format!("{ARM64}{other}")).len(), 2);
+    assert_eq!(complaints(&format!("{ARM64}{other}")).len(), 2);
 }
 
 #[test]
 fn no_place_is_lost_among_repeats() {
     let d_side = ARM64.replace("icache_inval_pou", "dcache_clean_inval_poc");
-    let event = only(&format!("{d_side}x\n{ARM64}x\n{ARM64}x\n{}", d_side.replace("stuck for 3s", "stuck for 2s")));
-    assert_eq!(event.repeats, 4);
-    assert_eq!(event.pc.as_deref(), Some("dcache_clean_inval_poc+0x24/0x44"));
-    assert_eq!(event.elsewhere.len(), 1);
-    assert_eq!((event.elsewhere[0].repeats, event.elsewhere[0].pc.as_deref()), (2, Some("icache_inval_pou+0x24/0x44")));
+    let complaint = only(&format!("{d_side}x\n{ARM64}x\n{ARM64}x\n{}", d_side.replace("stuck for 3s", "stuck for 2s")));
+    assert_eq!(complaint.repeats, 4);
+    assert_eq!(complaint.pc.as_deref(), Some("dcache_clean_inval_poc+0x24/0x44"));
+    assert_eq!(complaint.elsewhere.len(), 1);
+    assert_eq!(
+        (complaint.elsewhere[0].repeats, complaint.elsewhere[0].pc.as_deref()),
+        (2, Some("icache_inval_pou+0x24/0x44"))
+    );
 }
 
 #[test]
 fn the_starving_thread_of_rcu_is_not_the_stall() {
-    let event = only(
+    let complaint = only(
         "\
 rcu: INFO: rcu_sched self-detected stall on CPU
 rcu: \t1-...!: (737 ticks this GP) idle=40d4/1/0x4000000000000000 softirq=183/183 fqs=0
@@ -144,8 +159,8 @@ Call trace:
  icache_inval_pou+0x2c/0x44
 ",
     );
-    assert_eq!((event.jiffies, event.call_trace.len()), (Some(750), 1));
-    assert_eq!(event.pc.as_deref(), Some("icache_inval_pou+0x2c/0x44"));
+    assert_eq!((complaint.jiffies, complaint.call_trace.len()), (Some(750), 1));
+    assert_eq!(complaint.pc.as_deref(), Some("icache_inval_pou+0x2c/0x44"));
 }
 
 #[test]
@@ -170,7 +185,7 @@ fn callers_tell_mixed_reports_apart() {
 
 #[test]
 fn cpu_lines_tell_reports_apart_without_callers() {
-    let found = events(
+    let found = complaints(
         "\
 watchdog: BUG: soft lockup - CPU#1 stuck for 3s! [vcpu-0:10]
 watchdog: BUG: soft lockup - CPU#2 stuck for 3s! [vcpu-1:11]
@@ -187,7 +202,7 @@ Call trace:
     assert_eq!(found[0].pc.as_deref(), Some("icache_inval_pou+0x1/0x2"));
     assert_eq!(found[1].pc.as_deref(), Some("queued_write_lock_slowpath+0x1/0x2"));
     assert!(!found[0].interleaved);
-    let mixed = events(
+    let mixed = complaints(
         "\
 watchdog: BUG: soft lockup - CPU#1 stuck for 3s! [vcpu-0:10]
 watchdog: BUG: soft lockup - CPU#2 stuck for 3s! [vcpu-1:11]
@@ -197,17 +212,17 @@ pc : icache_inval_pou+0x1/0x2
 pc : queued_write_lock_slowpath+0x1/0x2
 ",
     );
-    assert!(mixed.iter().all(|event| event.interleaved));
+    assert!(mixed.iter().all(|complaint| complaint.interleaved));
 }
 
 #[test]
 fn foreign_dumps_are_not_ours() {
-    let event = only(&format!(
+    let complaint = only(&format!(
         "{ARM64}Sending NMI from CPU 1 to CPUs 0:\nNMI backtrace for cpu 0\nCPU: 0 PID: 1 Comm: init Not tainted 6.1 #1\n\
          pc : other+0x1/0x2\nCall trace:\n other+0x1/0x2\n"
     ));
-    assert_eq!(event.call_trace.len(), 4);
-    assert_eq!((event.pid, event.pc.as_deref()), (Some(123), Some("icache_inval_pou+0x24/0x44")));
+    assert_eq!(complaint.call_trace.len(), 4);
+    assert_eq!((complaint.pid, complaint.pc.as_deref()), (Some(123), Some("icache_inval_pou+0x24/0x44")));
 }
 
 #[test]
@@ -226,7 +241,7 @@ fn another_cpu_prints_the_body() {
 
 #[test]
 fn rcu_details() {
-    let event = only(
+    let complaint = only(
         "\
 rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:
 rcu: \t1-...0: (1 ticks this GP) idle=222/1/0x4000000000000002 softirq=63/64 fqs=2626
@@ -237,17 +252,17 @@ Call trace:
  __switch_to+0x138/0x198
 ",
     );
-    assert_eq!((event.cpu, event.jiffies), (Some(1), Some(5255)));
-    assert_eq!(event.call_trace, ["__switch_to+0x138/0x198"]);
-    let event = only(
+    assert_eq!((complaint.cpu, complaint.jiffies), (Some(1), Some(5255)));
+    assert_eq!(complaint.call_trace, ["__switch_to+0x138/0x198"]);
+    let complaint = only(
         "rcu: INFO: rcu_preempt detected expedited stalls on CPUs/tasks: { P9 3-...D } 22 jiffies s: 7 root: 0x0/T",
     );
-    assert_eq!((event.pid, event.cpu, event.jiffies), (Some(9), Some(3), Some(22)));
+    assert_eq!((complaint.pid, complaint.cpu, complaint.jiffies), (Some(9), Some(3), Some(22)));
 }
 
 #[test]
-fn a_death_is_one_event_and_the_panic_another() {
-    let found = events(
+fn an_oops_is_one_complaint_and_the_panic_another() {
+    let found = complaints(
         "\
 Unable to handle kernel NULL pointer dereference at virtual address 0000000000000000
 Mem abort info:
@@ -264,14 +279,14 @@ Code: 52800020 b9000020 d503201f
 Kernel panic - not syncing: Oops: Fatal exception
 ",
     );
-    assert_eq!(found.iter().map(|event| event.kind).collect::<Vec<_>>(), [Kind::Oops, Kind::Panic]);
+    assert_eq!(found.iter().map(|complaint| complaint.kind).collect::<Vec<_>>(), [Kind::Oops, Kind::Panic]);
     assert_eq!(found[0].pc.as_deref(), Some("sysrq_handle_crash+0x20/0x2c"));
     assert_eq!(found[0].call_trace.len(), 2);
 }
 
 #[test]
 fn x86_interrupt_frames_are_left_out() {
-    let event = only(
+    let complaint = only(
         "\
 watchdog: BUG: soft lockup - CPU#2 stuck for 23s! [qemu:99]
 CPU: 2 PID: 99 Comm: qemu Kdump: loaded Tainted: P           OEL    5.15.0 #1
@@ -289,24 +304,24 @@ RIP: 0010:other+0x1/0x2
  </TASK>
 ",
     );
-    assert_eq!(event.pc.as_deref(), Some("native_queued_spin_lock_slowpath+0x60/0x1d0"));
-    assert_eq!(event.call_trace.len(), 2, "{:?}", event.call_trace);
-    assert_eq!(event.taint.as_deref(), Some("POEL"));
+    assert_eq!(complaint.pc.as_deref(), Some("native_queued_spin_lock_slowpath+0x60/0x1d0"));
+    assert_eq!(complaint.call_trace.len(), 2, "{:?}", complaint.call_trace);
+    assert_eq!(complaint.taint.as_deref(), Some("POEL"));
 }
 
 #[test]
 fn truncated_and_wrapped_first_lines() {
-    let event = only("watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [vcp\nModules linked in:");
-    assert_eq!((event.cpu, event.comm), (Some(1), None));
-    let event = only("watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [qemu-system-a\nar:1234]");
-    assert_eq!((event.comm.as_deref(), event.pid), (Some("qemu-system-aar"), Some(1234)));
+    let complaint = only("watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [vcp\nModules linked in:");
+    assert_eq!((complaint.cpu, complaint.comm), (Some(1), None));
+    let complaint = only("watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [qemu-system-a\nar:1234]");
+    assert_eq!((complaint.comm.as_deref(), complaint.pid), (Some("qemu-system-aar"), Some(1234)));
 }
 
 #[test]
 fn user_space_is_not_believed() {
     let line = "watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [x:1]";
-    assert_eq!(parse([Record { origin: Origin::User, ..Record::plain(line) }]), []);
-    assert_eq!(parse([Record { origin: Origin::Kernel, ..Record::plain(line) }]).len(), 1);
+    assert_eq!(parse([LogLine { origin: Origin::User, ..LogLine::plain(line) }]), []);
+    assert_eq!(parse([LogLine { origin: Origin::Kernel, ..LogLine::plain(line) }]).len(), 1);
 }
 
 #[test]
@@ -322,7 +337,7 @@ fn garbage_does_no_harm() {
         "rcu: INFO: ",
         "\u{0}",
     ];
-    assert_eq!(parse(odd.into_iter().map(Record::plain)), []);
+    assert_eq!(parse(odd.into_iter().map(LogLine::plain)), []);
     let lock = "watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [x:1]";
-    parse(odd.into_iter().flat_map(|line| [lock, line]).map(Record::plain));
+    parse(odd.into_iter().flat_map(|line| [lock, line]).map(LogLine::plain));
 }

@@ -1,13 +1,13 @@
-//! Reads the lines that follow the first one of a complaint: who, where, and through which calls.
+//! The lines that follow the first line of a complaint: the task, the registers and the call trace.
 
-use crate::message::header::number;
+use crate::parser::number::{number, number32};
 
 /// One recognised line of a report's body.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Detail<'a> {
+pub enum Detail<'a> {
     /// `CPU: 1 UID: 0 PID: 123 Comm: vcpu-0 Tainted: G L 6.12…`.
     Cpu { cpu: u32, pid: Option<u32>, comm: Option<&'a str>, taint: Option<String> },
-    /// `NMI backtrace for cpu 1`: another report's body may begin here.
+    /// `NMI backtrace for cpu 1`. The body of another report may begin here.
     Backtrace { cpu: u32 },
     /// `pc : …` or `RIP: 0010:…`.
     Pc(&'a str),
@@ -17,26 +17,26 @@ pub(super) enum Detail<'a> {
     TraceStart,
     /// One frame of a call trace.
     Frame(&'a str),
-    /// A frame the unwinder does not vouch for, or a bracket such as `<TASK>`: part of the trace, not of the result.
+    /// A frame that the unwinder only guesses, or a bracket such as `<TASK>`. It is left out of the call trace.
     TraceNoise(&'a str),
-    /// `---[ end trace … ]---`, which closes a report.
+    /// `---[ end trace … ]---`, the end of a report.
     End,
     /// The CPU named in the body of an RCU stall.
     StalledCpu(u32),
-    /// `(t=5250 jiffies g=…`.
+    /// `(t=5250 jiffies g=…`: the duration of an RCU stall.
     Jiffies(u64),
-    /// `task:foo state:D stack:0 pid:11`: a dump of that task follows.
+    /// `task:foo state:D stack:0 pid:11`. A dump of this task follows.
     TaskDump(&'a str),
 }
 
 /// Recognises a line of a report's body.
-pub(super) fn recognise(text: &str) -> Option<Detail<'_>> {
+pub fn recognise(text: &str) -> Option<Detail<'_>> {
     match text.as_bytes().first()? {
         b'C' => match text {
             "Call trace:" | "Call Trace:" => Some(Detail::TraceStart),
             _ => cpu_line(text),
         },
-        b'N' => Some(Detail::Backtrace { cpu: small(text.strip_prefix("NMI backtrace for cpu ")?)? }),
+        b'N' => Some(Detail::Backtrace { cpu: number32(text.strip_prefix("NMI backtrace for cpu ")?)?.0 }),
         b'p' => text.strip_prefix("pc : ").map(|pc| Detail::Pc(symbol(pc))),
         b'l' => text.strip_prefix("lr : ").map(|lr| Detail::Lr(symbol(lr))),
         b'R' => text.strip_prefix("RIP: 0010:").map(|pc| Detail::Pc(symbol(pc))),
@@ -48,11 +48,7 @@ pub(super) fn recognise(text: &str) -> Option<Detail<'_>> {
     }
 }
 
-fn small(text: &str) -> Option<u32> {
-    number(text).and_then(|(value, _)| u32::try_from(value).ok())
-}
-
-/// Returns a symbol without what follows it (` [kvm]`, ` (P)`) and without an address in front of it.
+/// Returns a symbol without a suffix, such as ` [kvm]` or ` (P)`, and without an address in front of it.
 fn symbol(text: &str) -> &str {
     let text = text.trim();
     let text = match text.strip_prefix("[<").and_then(|rest| rest.split_once(">]")) {
@@ -78,7 +74,7 @@ fn cpu_line(text: &str) -> Option<Detail<'_>> {
     Some(Detail::Cpu { cpu: u32::try_from(cpu).ok()?, pid: u32::try_from(pid).ok(), comm: Some(comm), taint })
 }
 
-/// Collects the flag letters in front of the kernel's version: `G             L     6.1.0` is `GL`.
+/// Returns the taint letters, which stand before the kernel's version: `GL` for `G             L     6.1.0`.
 fn taint_letters(text: &str) -> String {
     text.split_whitespace()
         .take_while(|word| word.bytes().all(|b| b.is_ascii_uppercase() || b == b'-'))
@@ -87,7 +83,8 @@ fn taint_letters(text: &str) -> String {
         .collect()
 }
 
-/// `\t1-....: (5249 ticks this GP) …` names the stalled CPU, `\t(t=5250 jiffies …` the time.
+/// Recognises `\t1-....: (5249 ticks this GP) …`, which names the stalled CPU, and `\t(t=5250 jiffies …`, which gives
+/// the duration.
 fn stall_line(text: &str) -> Option<Detail<'_>> {
     let text = text.trim_start();
     if text.starts_with('(') {
@@ -99,7 +96,7 @@ fn stall_line(text: &str) -> Option<Detail<'_>> {
     Some(Detail::StalledCpu(u32::try_from(cpu).ok()?))
 }
 
-/// ` el0_svc+0x2c/0x88 (P)`; `? foo+0x1/0x2` is a guess of the x86 unwinder.
+/// Recognises a frame such as ` el0_svc+0x2c/0x88 (P)`. `? foo+0x1/0x2` is a guess of the x86 unwinder.
 fn frame(text: &str) -> Option<Detail<'_>> {
     let text = text.trim();
     if text.starts_with('<') || text.starts_with("? ") {

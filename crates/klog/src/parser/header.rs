@@ -1,36 +1,41 @@
-//! Recognises the first line of a complaint.
+//! The first line of a complaint.
 //!
-//! Every pattern is anchored at the start of the message: text that merely mentions a lockup, or that user space
-//! printed with a prefix of its own, does not match. The format strings are those of `kernel/watchdog.c`,
-//! `kernel/rcu/{tree_stall,tree_exp,tasks}.h`, `kernel/hung_task.c`, `kernel/panic.c`, `lib/bug.c`,
-//! `arch/arm64/{kernel/traps.c,mm/fault.c}` and `arch/x86/{kernel,mm}` from v5.10 on.
+//! Every pattern is anchored at the start of the message. Text that only mentions a lockup does not match, and neither
+//! does text that user space printed with a prefix of its own. The patterns follow the format strings of v5.10 and
+//! later, in these files:
+//!
+//! - `kernel/watchdog.c`, `kernel/hung_task.c`, `kernel/panic.c` and `lib/bug.c`,
+//! - `kernel/rcu/{tree_stall,tree_exp,tasks}.h`,
+//! - `arch/arm64/{kernel/traps.c,mm/fault.c}` and `arch/x86/{kernel,mm}`.
 
-use crate::message::Kind;
+use crate::complaint::Kind;
+use crate::parser::number::{number, number32};
 
-/// What the first line of a complaint says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Header {
-    /// Which complaint it is.
-    pub kind: Option<Kind>,
-    /// The CPU it is about.
+/// The contents of the first line of a complaint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// The kind of complaint.
+    pub kind: Kind,
+    /// The CPU that the complaint is about.
     pub cpu: Option<u32>,
-    /// The task it is about.
+    /// The name of the task that the complaint is about.
     pub comm: Option<String>,
-    /// That task's thread id.
+    /// The thread id of the task.
     pub pid: Option<u32>,
-    /// How long, in seconds.
+    /// The duration in seconds.
     pub seconds: Option<u64>,
-    /// How long, in jiffies (RCU says nothing else).
+    /// The duration in jiffies. RCU gives no other unit.
     pub jiffies: Option<u64>,
-    /// What tells two complaints of one kind apart when there is no CPU and no task: a source line, a flavour.
+    /// A source line or a flavour of RCU. It tells two complaints of one kind apart if they name no CPU and no task.
     pub place: String,
-    /// Says that the line ended before its closing bracket.
+    /// True if the line ended before its closing bracket.
     pub unclosed: bool,
 }
 
 impl Header {
     fn of(kind: Kind) -> Self {
-        Self { kind: Some(kind), ..Self::default() }
+        let place = String::new();
+        Self { kind, cpu: None, comm: None, pid: None, seconds: None, jiffies: None, place, unclosed: false }
     }
 
     fn at(kind: Kind, place: &str) -> Self {
@@ -40,8 +45,8 @@ impl Header {
 
 /// Recognises the header of a complaint, or returns `None` for any other line.
 ///
-/// The first byte decides for nearly all lines of a log, which keeps long logs fast.
-pub(super) fn recognise(text: &str) -> Option<Header> {
+/// The first byte rules out nearly all lines of a log, so long logs are read fast.
+pub fn recognise(text: &str) -> Option<Header> {
     match text.as_bytes().first()? {
         b'w' | b'N' => watchdog(text).or_else(|| rcu_prefixed(text)),
         b'W' => watchdog(text).or_else(|| warning(text)),
@@ -62,19 +67,8 @@ fn starts(text: &str, prefix: &str, kind: Kind) -> Option<Header> {
     text.starts_with(prefix).then(|| Header::of(kind))
 }
 
-/// Reads a decimal number at the start of `text`; returns it and the rest.
-pub(super) fn number(text: &str) -> Option<(u64, &str)> {
-    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    Some((text[..end].parse().ok()?, &text[end..]))
-}
-
-fn number32(text: &str) -> Option<(u32, &str)> {
-    let (value, rest) = number(text)?;
-    Some((u32::try_from(value).ok()?, rest))
-}
-
-/// Splits `comm:pid` at the last colon: a comm may hold spaces and colons itself.
-pub(super) fn task(text: &str) -> (Option<String>, Option<u32>) {
+/// Splits `comm:pid` at the last colon, because the name of a task may contain spaces and colons.
+fn task(text: &str) -> (Option<String>, Option<u32>) {
     match text.rsplit_once(':').map(|(comm, pid)| (comm, pid.parse())) {
         Some((comm, Ok(pid))) => (Some(comm.to_owned()), Some(pid)),
         _ => (None, None),
@@ -87,7 +81,7 @@ fn watchdog(text: &str) -> Option<Header> {
     soft_lockup(text).or_else(|| hard_lockup(text))
 }
 
-/// `BUG: soft lockup - CPU#%d stuck for %us! [%s:%d]`.
+/// Recognises `BUG: soft lockup - CPU#%d stuck for %us! [%s:%d]`.
 fn soft_lockup(text: &str) -> Option<Header> {
     let (cpu, rest) = number32(text.strip_prefix("BUG: soft lockup - CPU#")?)?;
     let (seconds, rest) = number(rest.strip_prefix(" stuck for ")?)?;
@@ -100,7 +94,8 @@ fn soft_lockup(text: &str) -> Option<Header> {
     Some(Header { cpu: Some(cpu), comm, pid, seconds: Some(seconds), unclosed, ..Header::of(Kind::SoftLockup) })
 }
 
-/// `Watchdog detected hard LOCKUP on cpu %d`, with `CPU%u: ` in front from v6.17 on; powerpc has wordings of its own.
+/// Recognises `Watchdog detected hard LOCKUP on cpu %d`. From v6.17 on, `CPU%u: ` stands in front of it. powerpc has
+/// its own wordings.
 fn hard_lockup(text: &str) -> Option<Header> {
     const DETECTED: &str = "Watchdog detected hard LOCKUP on cpu ";
     let cpu = match text.strip_prefix(DETECTED) {
@@ -130,11 +125,15 @@ fn info(text: &str) -> Option<Header> {
     hung_task(text).or_else(|| rcu_stall(text)).or_else(|| starts(text, "possible recursive locking", Kind::Warn))
 }
 
-/// `rcu_preempt self-detected stall on CPU`, `… detected stalls on CPUs/tasks:`, `… detected expedited stalls …`,
-/// `rcu_tasks detected stalls on tasks:`.
+/// Recognises the stalls of RCU:
+///
+/// - `rcu_preempt self-detected stall on CPU`,
+/// - `rcu_preempt detected stalls on CPUs/tasks:`,
+/// - `rcu_preempt detected expedited stalls on CPUs/tasks: {…}`,
+/// - `rcu_tasks detected stalls on tasks:`.
 fn rcu_stall(text: &str) -> Option<Header> {
     let (flavour, rest) = text.split_once(' ')?;
-    // The flavour is a name such as rcu_sched; NMI-like prose ("I saw … detected stalls") has no such first word.
+    // The flavour is a name such as rcu_sched. Prose, such as "I saw … detected stalls", has no such first word.
     if !flavour.contains("rcu") {
         return None;
     }
@@ -163,7 +162,7 @@ fn stalled(list: &str, header: &mut Header) {
     }
 }
 
-/// `task %s:%d blocked for more than %ld seconds.`; newer kernels say `blocked in I/O wait for more than`.
+/// Recognises `task %s:%d blocked for more than %ld seconds.`. Newer kernels write `blocked in I/O wait for more than`.
 fn hung_task(text: &str) -> Option<Header> {
     let text = text.strip_prefix("task ")?;
     let (who, rest) = text.split_once(" blocked ")?;
@@ -176,7 +175,8 @@ fn hung_task(text: &str) -> Option<Header> {
     Some(Header { comm, pid, seconds: Some(seconds), ..Header::of(Kind::HungTask) })
 }
 
-/// `WARNING: CPU: %d PID: %d at %s:%d %pS`; from v6.18 on `WARNING: %s:%d at %pS, CPU#%d: %s/%d`; lockdep's and RCU's.
+/// Recognises `WARNING: CPU: %d PID: %d at %s:%d %pS`, from v6.18 on `WARNING: %s:%d at %pS, CPU#%d: %s/%d`, and the
+/// warnings of lockdep and RCU.
 fn warning(text: &str) -> Option<Header> {
     let text = text.strip_prefix("WARNING: ")?;
     if let Some(rest) = text.strip_prefix("CPU: ") {
@@ -218,7 +218,7 @@ fn first_word(text: &str) -> &str {
     text.split_whitespace().next().unwrap_or("")
 }
 
-/// Says whether `text` looks like `mm/page_alloc.c:123`.
+/// Returns whether `text` looks like `mm/page_alloc.c:123`.
 fn is_source_line(text: &str) -> bool {
     text.rsplit_once(':').is_some_and(|(file, line)| {
         !line.is_empty()
@@ -228,7 +228,7 @@ fn is_source_line(text: &str) -> bool {
     })
 }
 
-/// `BUG: …` in all its forms; a bad kernel access is an oops, as on arm64.
+/// Recognises `BUG: …` in all its forms. A bad access of the kernel is an oops, as it is on arm64.
 fn bug(text: &str) -> Option<Header> {
     let rest = text.strip_prefix("BUG: ")?;
     const ACCESS: [&str; 3] = ["kernel NULL pointer dereference", "unable to handle ", "TASK stack guard page was hit"];
@@ -238,33 +238,34 @@ fn bug(text: &str) -> Option<Header> {
     Some(Header::at(Kind::Bug, rest))
 }
 
-/// `kernel BUG at %s:%u!`.
+/// Recognises `kernel BUG at %s:%u!`.
 fn kernel_bug(text: &str) -> Option<Header> {
     let place = text.strip_prefix("kernel BUG at ")?;
     Some(Header::at(Kind::Bug, place.trim_end_matches('!')))
 }
 
-/// `[ BUG: Invalid wait context ]`, lockdep's second style.
+/// Recognises `[ BUG: Invalid wait context ]`, the second style of lockdep.
 fn lockdep_bug(text: &str) -> Option<Header> {
     let rest = text.strip_prefix("[ BUG: ")?;
     Some(Header::at(Kind::Bug, rest))
 }
 
-/// `Internal error: Oops: 0000000096000004 [#1] PREEMPT SMP` of arm64, where a BUG is `Oops - BUG: …`.
+/// Recognises `Internal error: Oops: 0000000096000004 [#1] PREEMPT SMP` of arm64. There, a BUG is `Oops - BUG: …`.
 fn internal_error(text: &str) -> Option<Header> {
     let rest = text.strip_prefix("Internal error: ")?;
     let kind = if rest.starts_with("Oops - BUG") { Kind::Bug } else { Kind::Oops };
     Some(Header::of(kind))
 }
 
-/// `Oops: 0000 [#1] …` of x86, with the trap's name from v6.10 on. `Oops#1 Part1` is pstore's own file header.
+/// Recognises `Oops: 0000 [#1] …` of x86. From v6.10 on, the line has the name of the trap. `Oops#1 Part1` is no oops
+/// but the file header of pstore.
 fn oops(text: &str) -> Option<Header> {
     let rest = text.strip_prefix("Oops: ")?;
     let kind = if rest.starts_with("invalid opcode") { Kind::Bug } else { Kind::Oops };
-    die_number(rest).then(|| Header::of(kind))
+    has_oops_number(rest).then(|| Header::of(kind))
 }
 
-/// `general protection fault, probably for …: 0000 [#1] SMP` and the other traps of x86 before v6.10.
+/// Recognises `general protection fault, probably for …: 0000 [#1] SMP` and the other traps of x86 before v6.10.
 fn numbered_trap(text: &str) -> Option<Header> {
     const TRAPS: [&str; 10] = [
         "general protection fault",
@@ -280,15 +281,15 @@ fn numbered_trap(text: &str) -> Option<Header> {
     ];
     let known = TRAPS.iter().any(|trap| text.starts_with(trap));
     let kind = if text.starts_with("invalid opcode") { Kind::Bug } else { Kind::Oops };
-    (known && die_number(text)).then(|| Header::of(kind))
+    (known && has_oops_number(text)).then(|| Header::of(kind))
 }
 
-/// Says whether the text carries the running number of a die, `[#1]`.
-fn die_number(text: &str) -> bool {
+/// Returns whether the text has the number that the kernel gives each oops, such as `[#1]`.
+fn has_oops_number(text: &str) -> bool {
     text.split_once("[#").is_some_and(|(_, rest)| number(rest).is_some_and(|(_, rest)| rest.starts_with(']')))
 }
 
-/// `Kernel panic - not syncing: …`.
+/// Recognises `Kernel panic - not syncing: …`.
 fn panic(text: &str) -> Option<Header> {
     let reason = text.strip_prefix("Kernel panic - not syncing")?;
     Some(Header::at(Kind::Panic, reason.trim_start_matches(": ")))

@@ -1,41 +1,41 @@
-//! Reads every log of `tests/logs` and compares with what is expected of it in `tests/logs/expected.txt`.
+//! The corpus: every log in `tests/logs`, and the complaints that `tests/logs/expected.txt` lists for it.
 //!
-//! `real-*` were printed by kernels in the emulated lab, `written-*` after the kernel's format strings; README.md there
-//! says how.
+//! Kernels in the emulated lab printed the logs `real-*`. The logs `written-*` follow the kernel's format strings.
+//! `tests/logs/README.md` explains how they were made.
 
 use std::fmt::Write;
 use std::fs::{self, File};
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-use crate::attribution::attribute_all;
-use crate::message::Event;
-use crate::text;
+use faultline_klog::attribution::attribute;
+use faultline_klog::complaint::Complaint;
+use faultline_klog::saved;
 
 fn logs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/logs")
 }
 
-/// One line for each event: kind, CPU, task, time, repeats, and side with frame for each place.
-fn summary(event: &Event) -> String {
+/// Returns one line about a complaint: its kind, CPU, task, time and repeats, and the side and frame of each place.
+fn summary(complaint: &Complaint) -> String {
     let show = |value: Option<String>| value.unwrap_or_else(|| "-".into());
     let mut line = format!(
         "  {} cpu={} comm={:?} pid={} s={} jiffies={} x{} taint={}",
-        event.kind,
-        show(event.cpu.map(|cpu| cpu.to_string())),
-        show(event.comm.clone()),
-        show(event.pid.map(|pid| pid.to_string())),
-        show(event.seconds.map(|s| s.to_string())),
-        show(event.jiffies.map(|j| j.to_string())),
-        event.repeats,
-        show(event.taint.clone()),
+        complaint.kind,
+        show(complaint.cpu.map(|cpu| cpu.to_string())),
+        show(complaint.comm.clone()),
+        show(complaint.pid.map(|pid| pid.to_string())),
+        show(complaint.seconds.map(|s| s.to_string())),
+        show(complaint.jiffies.map(|j| j.to_string())),
+        complaint.repeats,
+        show(complaint.taint.clone()),
     );
-    for place in attribute_all(event) {
+    for place in attribute(complaint) {
         let path = serde_json::to_string(&place.path).expect("a unit variant").replace('"', "");
         write!(line, " | {} {} {path}", place.side.name(), show(Some(place.frame).filter(|f| !f.is_empty())))
             .expect("writing to a string");
     }
-    if event.interleaved { line + " interleaved" } else { line }
+    if complaint.interleaved { line + " interleaved" } else { line }
 }
 
 fn paths() -> Vec<PathBuf> {
@@ -52,8 +52,8 @@ fn every_log_of_the_corpus() {
     for path in paths() {
         let name = path.file_name().expect("a file").to_string_lossy();
         writeln!(found, "{name}").expect("writing to a string");
-        for event in text::events(BufReader::new(File::open(&path).expect("a log"))).expect("readable") {
-            writeln!(found, "{}", summary(&event)).expect("writing to a string");
+        for complaint in saved::complaints(BufReader::new(File::open(&path).expect("a log"))).expect("readable") {
+            writeln!(found, "{}", summary(&complaint)).expect("writing to a string");
         }
     }
     let expected = logs().join("expected.txt");
@@ -67,10 +67,10 @@ fn every_log_of_the_corpus() {
     assert_eq!(found.lines().count(), expected.lines().count());
 }
 
-/// Repeats all logs of the corpus until there are that many lines, and says how long reading them took. No limit is
-/// checked here: times are the machine's.
+/// Repeats all logs of the corpus until there are ten million lines, and prints the time for reading them. It checks no
+/// limit, because the time depends on the machine.
 #[test]
-#[ignore = "a measurement: cargo test --release -p host-runner --lib ten_million -- --ignored --nocapture"]
+#[ignore = "a measurement: cargo test --release -p faultline-klog --test corpus ten_million -- --ignored --nocapture"]
 fn ten_million_lines() {
     const LINES: usize = 10_000_000;
     let mut once = Vec::new();
@@ -82,8 +82,8 @@ fn ten_million_lines() {
     let times = LINES.div_ceil(lines);
     let all = once.repeat(times);
     let start = std::time::Instant::now();
-    let events = text::events(&all[..]).expect("memory").len();
+    let complaints = saved::complaints(&all[..]).expect("memory").len();
     let seconds = start.elapsed().as_secs_f64();
-    println!("{} lines, {} MiB, {events} events: {seconds:.1} s", lines * times, all.len() >> 20);
-    assert!(events > 0);
+    println!("{} lines, {} MiB, {complaints} complaints: {seconds:.1} s", lines * times, all.len() >> 20);
+    assert!(complaints > 0);
 }
