@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use hostfacts::guard::{self, Guard, GuardError, Recovery, Setting};
+use hostfacts::interrupt::{Interrupt, NotCaught};
 use hostfacts::kmsg::{Kmsg, KmsgError, boot_log};
 use hostfacts::memory::host_blocks;
 use hostfacts::{procfs, symbols, trace};
@@ -49,8 +48,8 @@ pub enum Error {
     #[error("this build has no payload inside: build with `make build`, or name one with --payload FILE")]
     NoPayload,
     /// Signals could not be caught, so settings could not be put back.
-    #[error("cannot catch signals: {0}")]
-    Signals(io::Error),
+    #[error("{0}")]
+    Signals(#[from] NotCaught),
     /// SIGINT or SIGTERM.
     #[error("interrupted: settings are back as they were, what was recorded is in {0}")]
     Interrupted(String),
@@ -135,7 +134,7 @@ pub struct Session {
     guard: Option<Guard>,
     kmsg: Option<Kmsg<File>>,
     raw: File,
-    interrupted: Arc<AtomicBool>,
+    interrupt: Interrupt,
     started: String,
     command: Vec<String>,
     common: Common,
@@ -173,10 +172,7 @@ impl Session {
     ///
     /// What cannot be had and cannot be done without.
     pub fn begin(common: &Common, build: &Build) -> Result<Self, Error> {
-        let interrupted = Arc::new(AtomicBool::new(false));
-        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
-            signal_hook::flag::register(signal, Arc::clone(&interrupted)).map_err(Error::Signals)?;
-        }
+        let interrupt = Interrupt::catch()?;
         let machine = hostfacts::machine::read(boot_log().as_deref());
         let mut evidence = EvidenceState::default();
         trace::clean_up();
@@ -222,7 +218,7 @@ impl Session {
             guard: None,
             kmsg,
             raw,
-            interrupted,
+            interrupt,
             started,
             command,
             common: common.clone(),
@@ -321,7 +317,7 @@ impl Session {
 
     /// Returns whether a signal asked for the end.
     pub fn interrupted(&self) -> bool {
-        self.interrupted.load(Ordering::Relaxed)
+        self.interrupt.is_set()
     }
 
     /// Feeds new kernel log records to `parser` and to `kmsg.raw`.
