@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use hostfacts::guard::{self, Guard, GuardError, Recovery, Setting};
+use hostfacts::interrupt::{Interrupt, NotCaught};
 use hostfacts::kmsg::{Kmsg, KmsgError, boot_log};
 use hostfacts::memory::host_blocks;
 use hostfacts::{procfs, symbols, trace};
@@ -49,9 +48,8 @@ pub enum Error {
     #[error("this build has no payload inside: build with `make build`, or name one with --payload FILE")]
     NoPayload,
     /// Signal handlers could not be installed, so settings could not be restored after a signal.
-    #[error("cannot catch signals: {0}")]
-    Signals(io::Error),
-
+    #[error("{0}")]
+    Signals(#[from] NotCaught),
     /// An option has a value that is wrong on this machine.
     #[error("{0}")]
     Usage(String),
@@ -132,7 +130,7 @@ pub(crate) struct Session {
     guard: Option<Guard>,
     kmsg: Option<Kmsg<File>>,
     raw: File,
-    interrupted: Arc<AtomicBool>,
+    interrupt: Interrupt,
     started: String,
     command: Vec<String>,
     common: Common,
@@ -171,10 +169,7 @@ impl Session {
     ///
     /// Returns the first failure of a step that the run needs. A kernel log that cannot be read is only noted.
     pub fn begin(common: &Common, build: &Build) -> Result<Self, Error> {
-        let interrupted = Arc::new(AtomicBool::new(false));
-        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
-            signal_hook::flag::register(signal, Arc::clone(&interrupted)).map_err(Error::Signals)?;
-        }
+        let interrupt = Interrupt::catch()?;
         let machine = hostfacts::machine::read(boot_log().as_deref());
         let mut evidence = EvidenceState::default();
         trace::clean_up();
@@ -220,7 +215,7 @@ impl Session {
             guard: None,
             kmsg,
             raw,
-            interrupted,
+            interrupt,
             started,
             command,
             common: common.clone(),
@@ -321,7 +316,7 @@ impl Session {
 
     /// Returns whether a signal ended the run.
     pub fn interrupted(&self) -> bool {
-        self.interrupted.load(Ordering::Relaxed)
+        self.interrupt.is_set()
     }
 
     /// Passes new kernel log records to `parser` and appends them to `kmsg.raw`.

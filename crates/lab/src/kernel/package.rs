@@ -1,22 +1,22 @@
-//! What the lab takes out of a Debian kernel package: the Image, and the modules that swap needs.
+//! Reads a Debian kernel package: the Image, and the modules that swap needs.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::Error;
-use crate::modules::{self, Packed, Packing, Supply, ZRAM};
+use crate::error::Error;
+use crate::kernel::modules::{self, Compression, PackedModule, SwapModules, ZRAM};
 
-/// Where in a kernel's module tree zram and all that it can depend on are: zsmalloc, and the compressors' libraries.
+/// Folders of the module tree with zram and the modules that it can depend on: zsmalloc, and the compressors.
 const FOLDERS: [&str; 4] = ["drivers/block/zram", "mm", "lib", "crypto"];
 
-/// Writes `/boot/vmlinuz-<release>` of a package to `image`, and returns its zram with what that needs.
+/// Writes `/boot/vmlinuz-<release>` of a package to `image`, and returns zram and the modules that it depends on.
 ///
 /// # Errors
 ///
 /// [`Error::MissingProgram`], [`Error::Start`] or [`Error::Unpack`].
-pub fn unpack(deb: &Path, release: &str, image: &mut dyn Write) -> Result<Supply, Error> {
+pub fn unpack(deb: &Path, release: &str, image: &mut dyn Write) -> Result<SwapModules, Error> {
     let failed = |reason: String| Error::Unpack { what: deb.display().to_string(), reason };
     let mut archive = Command::new("dpkg-deb")
         .arg("--fsys-tarfile")
@@ -36,11 +36,11 @@ pub fn unpack(deb: &Path, release: &str, image: &mut dyn Write) -> Result<Supply
     if !unpacked.success() {
         return Err(failed("dpkg-deb failed".into()));
     }
-    Ok(Supply::of(ZRAM, &taken))
+    Ok(SwapModules::select(ZRAM, &taken))
 }
 
-/// Reads a package's tar to its end, and returns the modules in [`FOLDERS`] by name.
-fn take(tar: impl Read, release: &str, image: &mut dyn Write) -> io::Result<BTreeMap<String, Packed>> {
+/// Reads the tar of a package to its end, writes the kernel to `image`, and returns the modules in [`FOLDERS`] by name.
+fn take(tar: impl Read, release: &str, image: &mut dyn Write) -> io::Result<BTreeMap<String, PackedModule>> {
     let kernel = format!("boot/vmlinuz-{release}");
     let (mut found, mut modules) = (false, BTreeMap::new());
     let mut archive = tar::Archive::new(tar);
@@ -50,27 +50,28 @@ fn take(tar: impl Read, release: &str, image: &mut dyn Write) -> io::Result<BTre
         if path == kernel {
             found = true;
             io::copy(&mut entry, image)?;
-        } else if let Some((name, packing)) = module(&path, release) {
+        } else if let Some((name, compression)) = module(&path, release) {
             let mut file = Vec::new();
             entry.read_to_end(&mut file)?;
-            modules.insert(name, Packed { packing, file });
+            modules.insert(name, PackedModule { compression, file });
         }
     }
     if found { Ok(modules) } else { Err(io::Error::other(format!("there is no {kernel} in it"))) }
 }
 
-/// Returns the name of the module at `path` of the package, if it is one that zram may need. From trixie on, modules
-/// lie below /usr.
-fn module(path: &str, release: &str) -> Option<(String, Packing)> {
+/// Returns the name and the compression of the module at `path` of the package, if the path is in [`FOLDERS`].
+///
+/// Since trixie, modules are below /usr.
+fn module(path: &str, release: &str) -> Option<(String, Compression)> {
     let path = path.strip_prefix("usr/").unwrap_or(path);
     let path = path.strip_prefix("lib/modules/")?.strip_prefix(release)?.strip_prefix("/kernel/")?;
     FOLDERS.iter().find(|folder| path.strip_prefix(**folder).is_some_and(|rest| rest.starts_with('/')))?;
     let (_, file) = path.rsplit_once('/')?;
-    let (stem, packing) = match file.strip_suffix(".ko") {
-        Some(stem) => (stem, Packing::Plain),
-        None => (file.strip_suffix(".ko.xz")?, Packing::Xz),
+    let (stem, compression) = match file.strip_suffix(".ko") {
+        Some(stem) => (stem, Compression::None),
+        None => (file.strip_suffix(".ko.xz")?, Compression::Xz),
     };
-    Some((modules::canonical(stem), packing))
+    Some((modules::canonical(stem), compression))
 }
 
 #[cfg(test)]
@@ -80,10 +81,10 @@ mod tests {
     const RELEASE: &str = "6.12.9-arm64";
 
     #[test]
-    fn modules_of_this_release_that_zram_may_need() {
+    fn only_modules_of_this_release_and_these_folders_are_taken() {
         for (path, expected) in [
-            ("lib/modules/6.12.9-arm64/kernel/mm/zsmalloc.ko", Some(("zsmalloc".to_owned(), Packing::Plain))),
-            ("usr/lib/modules/6.12.9-arm64/kernel/lib/lz4/lz4-x.ko.xz", Some(("lz4_x".to_owned(), Packing::Xz))),
+            ("lib/modules/6.12.9-arm64/kernel/mm/zsmalloc.ko", Some(("zsmalloc".to_owned(), Compression::None))),
+            ("usr/lib/modules/6.12.9-arm64/kernel/lib/lz4/lz4-x.ko.xz", Some(("lz4_x".to_owned(), Compression::Xz))),
             ("usr/lib/modules/6.12.9-arm64/kernel/drivers/block/zram/", None),
             ("usr/lib/modules/6.12.9-arm64/kernel/drivers/block/nbd.ko.xz", None),
             ("lib/modules/6.12.9-arm64-16k/kernel/mm/zsmalloc.ko", None),
@@ -112,7 +113,7 @@ mod tests {
         ];
         let mut image = Vec::new();
         let modules = take(tar(&files).as_slice(), RELEASE, &mut image).expect("all is there");
-        let zram = Packed { packing: Packing::Xz, file: b"xz".to_vec() };
+        let zram = PackedModule { compression: Compression::Xz, file: b"xz".to_vec() };
         assert_eq!((image.as_slice(), modules), (&b"kernel"[..], BTreeMap::from([(ZRAM.into(), zram)])));
         let none = take(tar(&files[1..]).as_slice(), RELEASE, &mut image).expect_err("no kernel").to_string();
         assert!(none.contains("vmlinuz-6.12.9-arm64"), "{none}");

@@ -1,4 +1,4 @@
-//! Swap inside the emulated machine, to a zram device: compressed, in memory, and so without a disk.
+//! Swap of the emulated host, on a zram device: compressed memory, which needs no disk.
 
 use std::ffi::CStr;
 use std::fs::{self, OpenOptions};
@@ -9,52 +9,52 @@ use std::path::Path;
 use rustix::param::page_size;
 use rustix::system::init_module;
 
-use crate::guest::SwapOrder;
+use crate::init::protocol::SwapOrder;
 
 const DEVICE: &CStr = c"/dev/zram0";
 const SIZE: &str = "/sys/block/zram0/disksize";
 
-/// Offsets of `union swap_header`'s fields (Linux, include/linux/swap.h), its version, and the magic that ends its page.
+/// Fields of `union swap_header` (Linux, include/linux/swap.h): two offsets, the version, and the magic at the end.
 const VERSION_OFFSET: usize = 1024;
 const LAST_PAGE_OFFSET: usize = 1028;
 const VERSION: u32 = 1;
 const MAGIC: &[u8] = b"SWAPSPACE2";
 
-/// Why there is no swap.
+/// Reasons why there is no swap.
 #[derive(Debug, thiserror::Error)]
 pub enum NoSwap {
-    /// Neither built in nor brought along.
+    /// The kernel has no built-in zram, and the lab has no module.
     #[error("this kernel has no zram built in{}", .0.as_ref().map(|why| format!(", and {why}")).unwrap_or_default())]
     NoZram(Option<String>),
     /// The kernel refused a module.
     #[error("the module {module} does not load: {error}")]
     Module {
-        /// Its file.
+        /// The module's file.
         module: String,
-        /// Why.
+        /// The system's error.
         error: io::Error,
     },
-    /// The kernel refused the size: too large, or a compressor is missing.
+    /// The kernel refused the size, because it is too large or a compressor is missing.
     #[error("zram refuses a size of {bytes} bytes: {error}")]
     Size {
         /// The size.
         bytes: u64,
-        /// Why.
+        /// The system's error.
         error: io::Error,
     },
     /// The header could not be written.
     #[error("no swap header on zram: {0}")]
     Header(io::Error),
-    /// swapon failed.
+    /// swapon(2) failed.
     #[error("swapon on zram: {0}")]
     On(io::Error),
 }
 
-/// Sets swap up.
+/// Sets up swap.
 ///
 /// # Errors
 ///
-/// The step that failed; see [`NoSwap`].
+/// The step that failed, see [`NoSwap`].
 pub fn set_up(order: &SwapOrder) -> Result<(), NoSwap> {
     for module in &order.modules {
         load(module).map_err(|error| NoSwap::Module { module: module.clone(), error })?;
@@ -67,7 +67,7 @@ pub fn set_up(order: &SwapOrder) -> Result<(), NoSwap> {
     swap_on().map_err(NoSwap::On)
 }
 
-/// Loads a module; one that is there already is as good.
+/// Loads a module, unless the kernel has it already.
 fn load(path: &str) -> io::Result<()> {
     match init_module(&fs::read(path)?, c"") {
         Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),

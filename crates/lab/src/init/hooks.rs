@@ -1,5 +1,10 @@
-//! Accidents on demand, for tests of what survives them: a signal or a power cut in the middle of a case, a small or
-//! read-only place for results, a kernel in trouble, and a command that runs afterwards on the same boot.
+//! Accidents on demand, for tests (`--guest-hook KEY=VALUE`).
+//!
+//! - `mount=…`: a small or read-only file system for results.
+//! - `uid=…`: a runner without root.
+//! - `provoke=…`: a defect in the kernel before the runner starts.
+//! - `case=…`: a signal, a power cut or a full disk in the middle of a case.
+//! - `then=…` and `show=…`: a command that runs after the runner in the same boot, and files that are printed.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -14,30 +19,31 @@ use std::time::Duration;
 use rustix::mount::MountFlags;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::guest::{Manifest, RESULTS, RUN_NAME, semihost};
+use crate::init::protocol::{Manifest, RESULTS, RUN_NAME};
+use crate::init::{console, semihost};
 use record::barrier::ASK;
 use record::journal::Journal;
 use record::machine::{LAB_VARIABLE, LabFacts};
 
-/// Where LKDTM takes the name of what is to go wrong at once.
+/// File of LKDTM (Linux, Documentation/fault-injection/provoke-crashes.rst) that takes the name of a defect.
 const LKDTM: &str = "/sys/kernel/debug/provoke-crash/DIRECT";
-/// So that one step has happened before the next.
-const BETWEEN_STEPS: Duration = Duration::from_millis(200);
+/// Pause after each step, in which the step takes effect.
+const STEP_PAUSE: Duration = Duration::from_millis(200);
 
 /// The accidents that the manifest asks for.
 pub struct Hooks {
     wanted: BTreeMap<String, String>,
     lab: LabFacts,
-    struck: bool,
+    case_done: bool,
 }
 
 impl Hooks {
-    /// Returns what the manifest asks for.
+    /// Creates the accidents that `manifest` asks for.
     pub fn new(manifest: &Manifest) -> Self {
-        Self { wanted: manifest.hooks.clone(), lab: manifest.lab.clone(), struck: false }
+        Self { wanted: manifest.hooks.clone(), lab: manifest.lab.clone(), case_done: false }
     }
 
-    /// Returns how to mount the place for results: `mount=ro`, or `mount=size=8m` and whatever else tmpfs takes.
+    /// Returns the mount options for results: `mount=ro`, or `mount=size=8m` and other options of tmpfs.
     pub fn mount(&self) -> (MountFlags, Option<CString>) {
         match self.wanted.get("mount").map(String::as_str) {
             Some("ro") => (MountFlags::RDONLY, None),
@@ -45,14 +51,15 @@ impl Hooks {
         }
     }
 
-    /// Returns the user to run as, `uid=1000`, in place of root.
+    /// Returns the user who replaces root, for example `uid=1000`.
     pub fn uid(&self) -> Option<u32> {
         self.wanted.get("uid")?.parse().ok()
     }
 
-    /// Brings the kernel into trouble before the runner starts, as `provoke=…` says: steps with semicolons between them,
-    /// each `PATH=VALUE` to write, the name of a crash type of LKDTM (Documentation/fault-injection/provoke-crashes.rst)
-    /// or a number of seconds to wait.
+    /// Runs the steps of `provoke=…`, which have semicolons between them.
+    ///
+    /// A step is `PATH=VALUE`, which is a value to write to a file, or the name of a defect of LKDTM, or a number of
+    /// seconds to wait.
     pub fn provoke(&self) {
         for step in self.wanted.get("provoke").into_iter().flat_map(|steps| steps.split(';')) {
             if let Ok(seconds) = step.parse() {
@@ -61,40 +68,47 @@ impl Hooks {
             }
             let (path, value) = step.split_once('=').unwrap_or((LKDTM, step));
             let (path, value) = (path.to_owned(), value.to_owned());
-            // From a thread of its own, as it may never return, on whatever CPU that is.
+            // The write may never return, so it has a thread of its own.
             thread::spawn(move || {
                 if let Err(error) = fs::write(&path, value) {
-                    crate::guest::init::say(&format!("provoke: {path}: {error}"));
+                    console::print(&format!("provoke: {path}: {error}"));
                 }
             });
-            thread::sleep(BETWEEN_STEPS);
+            thread::sleep(STEP_PAUSE);
         }
     }
 
-    /// Strikes when the journal says that a case is under way: `case=9` sends that signal, `case=cut` ends the
-    /// emulator as a power cut would, `case=fill` takes all the room there is for results.
-    pub fn strike(&mut self, runner: &Child) {
-        let Some(what) = self.wanted.get("case").filter(|_| !self.struck) else { return };
+    /// Causes the accident of `case=…`, once, when the journal says that a case has begun.
+    ///
+    /// `case=9` sends that signal to the runner, `case=cut` ends QEMU as a power cut would, and `case=fill` fills the
+    /// file system for results.
+    pub fn strike_case(&mut self, runner: &Child) {
+        let Some(accident) = self.wanted.get("case").filter(|_| !self.case_done) else { return };
         let journal = Journal::read(&Path::new(RESULTS).join(RUN_NAME));
         if !journal.is_ok_and(|journal| journal.under_way().is_some()) {
             return;
         }
-        self.struck = true;
-        match what.as_str() {
+        self.case_done = true;
+        match accident.as_str() {
             "cut" => semihost::exit(),
             "fill" => fill(),
             _ => {}
         }
-        if let Some(signal) = what.parse().ok().and_then(Signal::from_named_raw) {
-            // Gone already is as good.
+        if let Some(signal) = accident.parse().ok().and_then(Signal::from_named_raw) {
+            // The call fails only if the runner has ended.
             let _ = kill_process(Pid::from_child(runner), signal);
         }
     }
 
-    /// Runs the command `then=…`, and returns what it printed and the values of the files `show=…` (with commas).
-    pub fn afterwards(&self) -> io::Result<Vec<u8>> {
-        let mut said = Vec::new();
-        // Nobody answers there any more.
+    /// Runs the command of `then=…`, and returns its output and the contents of the files in `show=…`, a list with
+    /// commas.
+    ///
+    /// # Errors
+    ///
+    /// An error if the command cannot be started.
+    pub fn after_runner(&self) -> io::Result<Vec<u8>> {
+        let mut printed = Vec::new();
+        // Init no longer answers there, so the command must not ask.
         let _ = fs::remove_file(ASK);
         if let Some(words) = self.wanted.get("then") {
             let output = Command::new("/proc/self/exe")
@@ -104,19 +118,19 @@ impl Hooks {
                 .env("FAULTLINE_RUN_NAME", "then")
                 .stdin(Stdio::null())
                 .output()?;
-            said.extend(output.stdout);
-            said.extend(output.stderr);
-            said.extend(format!("then: {}\n", output.status).bytes());
+            printed.extend(output.stdout);
+            printed.extend(output.stderr);
+            printed.extend(format!("then: {}\n", output.status).bytes());
         }
         for path in self.wanted.get("show").into_iter().flat_map(|paths| paths.split(',')) {
             let value = read_all(path).unwrap_or_else(|error| error.to_string());
-            said.extend(format!("{path} = {}\n", value.trim()).bytes());
+            printed.extend(format!("{path} = {}\n", value.trim()).bytes());
         }
-        Ok(said)
+        Ok(printed)
     }
 }
 
-/// Returns what can be read of a file without waiting for more: /dev/kmsg never ends, and gives a record at a time.
+/// Returns the contents of a file without waiting for more. /dev/kmsg never ends, and each read returns one record.
 fn read_all(path: &str) -> io::Result<String> {
     let mut file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let (mut all, mut record) = (Vec::new(), [0; 8192]);
@@ -126,7 +140,7 @@ fn read_all(path: &str) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&all).into_owned())
 }
 
-/// Writes until there is no room.
+/// Writes to the file system for results until it is full.
 fn fill() {
     let Ok(mut file) = File::create(Path::new(RESULTS).join("filler")) else { return };
     while file.write_all(&[0; 64 * 1024]).is_ok() {}

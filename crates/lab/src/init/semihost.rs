@@ -1,11 +1,12 @@
-//! The semihosting calls of Arm's "Semihosting for AArch32 and AArch64" (issue 2.0) that the courier needs.
+//! Semihosting calls (Arm, "Semihosting for AArch32 and AArch64", issue 2.0): files outside, and the end of QEMU.
 //!
-//! QEMU answers them from EL0 only with `-semihosting-config …,userspace=on`. Paths are relative to QEMU's directory.
+//! QEMU accepts the calls from EL0 only with `-semihosting-config …,userspace=on`. Paths are relative to the directory
+//! in which QEMU runs.
 
 use core::arch::asm;
 use std::io;
 
-use crate::guest::courier::{HostFiles, Place};
+use crate::init::exporter::{OutsideFiles, Position};
 
 const SYS_OPEN: u64 = 0x01;
 const SYS_CLOSE: u64 = 0x02;
@@ -15,21 +16,22 @@ const SYS_RENAME: u64 = 0x0f;
 const SYS_ERRNO: u64 = 0x13;
 const SYS_EXIT: u64 = 0x18;
 
-/// Reason code of SYS_EXIT: the application ended by itself.
+/// Reason code of SYS_EXIT: the program ended by itself.
 const ADP_STOPPED_APPLICATION_EXIT: u64 = 0x20026;
 
-/// `fopen` modes "r+b" and "wb" as SYS_OPEN numbers them. QEMU 7.2 takes "ab" and does not append.
+/// SYS_OPEN's numbers of the fopen(3) modes "r+b" and "wb". The mode "ab" is no choice: QEMU 7.2 accepts it, but does
+/// not append.
 const MODE_UPDATE_BINARY: u64 = 3;
 const MODE_WRITE_BINARY: u64 = 5;
 
-/// Files on the host of the emulator.
+/// Files on the machine that runs QEMU.
 #[derive(Debug)]
 pub struct Semihost;
 
 fn call(operation: u64, parameters: &[u64]) -> i64 {
     let result: i64;
-    // SAFETY: HLT #0xf000 is the AArch64 semihosting call; QEMU reads `parameters` and the buffers they point to,
-    // all of which the callers below keep borrowed and have written before, writes only x0, and returns behind HLT.
+    // SAFETY: HLT #0xf000 is the AArch64 semihosting call. QEMU reads `parameters` and the buffers that they point to,
+    // which the callers below borrow until the call returns. It writes only x0, and continues after the HLT.
     unsafe {
         asm!(
             "hlt #0xf000",
@@ -41,7 +43,7 @@ fn call(operation: u64, parameters: &[u64]) -> i64 {
     result
 }
 
-/// Ends the emulator with exit code 0. Returns only where nobody answers semihosting calls this way.
+/// Ends QEMU with exit code 0. The call returns only if QEMU does not accept semihosting calls from EL0.
 pub fn exit() {
     call(SYS_EXIT, &[ADP_STOPPED_APPLICATION_EXIT, 0]);
 }
@@ -50,32 +52,32 @@ fn last_error() -> io::Error {
     io::Error::from_raw_os_error(call(SYS_ERRNO, &[]) as i32)
 }
 
-/// Returns `name` with the NUL that QEMU wants behind the counted bytes.
+/// Returns `name` with a NUL after it, which QEMU expects although the call gives the length.
 fn terminated(name: &str) -> Vec<u8> {
     let mut bytes = name.as_bytes().to_vec();
     bytes.push(0);
     bytes
 }
 
-impl HostFiles for Semihost {
+impl OutsideFiles for Semihost {
     fn write(
         &mut self,
         name: &str,
-        place: Place,
+        position: Position,
         data: &mut dyn Iterator<Item = io::Result<Vec<u8>>>,
     ) -> io::Result<u64> {
         let path = terminated(name);
-        let mode = match place {
-            Place::Fresh => MODE_WRITE_BINARY,
-            Place::At(_) => MODE_UPDATE_BINARY,
+        let mode = match position {
+            Position::NewFile => MODE_WRITE_BINARY,
+            Position::At(_) => MODE_UPDATE_BINARY,
         };
         let handle = call(SYS_OPEN, &[path.as_ptr() as u64, mode, name.len() as u64]);
         if handle < 0 {
             return Err(last_error());
         }
         let mut written = 0;
-        let mut outcome = match place {
-            Place::At(offset) if call(SYS_SEEK, &[handle as u64, offset]) != 0 => Err(last_error()),
+        let mut outcome = match position {
+            Position::At(offset) if call(SYS_SEEK, &[handle as u64, offset]) != 0 => Err(last_error()),
             _ => Ok(()),
         };
         for chunk in data {
@@ -86,7 +88,7 @@ impl HostFiles for Semihost {
                 Ok(chunk) if call(SYS_WRITE, &[handle as u64, chunk.as_ptr() as u64, chunk.len() as u64]) == 0 => {
                     written += chunk.len() as u64;
                 }
-                // The host wrote some of it, or nothing: what stops a write to a plain file is lack of space.
+                // QEMU wrote only a part of the chunk. For a plain file, the usual cause is a full disk.
                 Ok(_) => outcome = Err(io::ErrorKind::StorageFull.into()),
                 Err(error) => outcome = Err(error),
             }
