@@ -27,8 +27,6 @@ use crate::work_dir::INITRAMFS;
 pub struct Boot {
     /// The kernel, as it is named in [`Options::kernel`].
     pub kernel: String,
-    /// The release of the running kernel, or else the one in the banner of its Image.
-    pub release: Option<String>,
     /// The directory with everything that left the emulated host. Only a dry run has none.
     pub run_dir: Option<PathBuf>,
     /// The end of the emulated host. Only a dry run has none.
@@ -36,7 +34,7 @@ pub struct Boot {
     /// Files that could not be copied out of the emulated host, one line each.
     pub lost: Vec<String>,
     /// Requests of the user that this kernel cannot meet, one line each.
-    pub notes: Vec<String>,
+    pub(crate) notes: Vec<String>,
     /// Wall-clock time from QEMU's start to its end, in seconds.
     pub seconds: f64,
 }
@@ -44,15 +42,7 @@ pub struct Boot {
 impl Boot {
     /// Returns the boot of a dry run.
     pub(crate) fn dry(kernel: &str) -> Self {
-        Self {
-            kernel: kernel.to_owned(),
-            release: None,
-            run_dir: None,
-            end: None,
-            lost: Vec::new(),
-            notes: Vec::new(),
-            seconds: 0.0,
-        }
+        Self { kernel: kernel.to_owned(), run_dir: None, end: None, lost: Vec::new(), notes: Vec::new(), seconds: 0.0 }
     }
 }
 
@@ -154,22 +144,14 @@ impl Lab<'_> {
             stderr: &String::from_utf8_lossy(&stderr),
         };
         let end = evidence.conclude();
-        let release = reports.boot.map(|report| report.release).or_else(|| kernel.info.release.clone());
+        let release = reports.boot.map(|report| report.release).or_else(|| kernel.release.clone());
         let run_dir = collect::publish(&staging, self.results, release.as_deref().unwrap_or("unknown"), times)?;
         collect::close(&run_dir, &end, times, self.close_run);
         if self.options.keep {
             self.keep(prepared, &run_dir).map_err(|error| Error::results(&run_dir, error))?;
         }
         let (lost, notes) = reports.exit.map(|report| (report.lost, report.notes)).unwrap_or_default();
-        Ok(Boot {
-            kernel: kernel.name.clone(),
-            release,
-            run_dir: Some(run_dir),
-            end: Some(end),
-            lost,
-            notes,
-            seconds: 0.0,
-        })
+        Ok(Boot { kernel: kernel.name.clone(), run_dir: Some(run_dir), end: Some(end), lost, notes, seconds: 0.0 })
     }
 
     /// Moves the initramfs to `<run directory>.lab`, and writes the command line there.

@@ -115,7 +115,7 @@ impl Symbols {
     }
 
     /// Returns the function that holds `pc`.
-    pub fn function(&self, pc: u64) -> Option<&str> {
+    fn function(&self, pc: u64) -> Option<&str> {
         self.starts.range(..=pc).next_back().map(|(_, name)| name.as_str()).filter(|name| !name.is_empty())
     }
 }

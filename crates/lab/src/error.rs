@@ -161,7 +161,7 @@ pub enum Error {
 
 impl Error {
     /// Returns the error for a failed write below the results directory.
-    pub fn results(path: impl Into<PathBuf>, error: io::Error) -> Self {
+    pub(crate) fn results(path: impl Into<PathBuf>, error: io::Error) -> Self {
         let path = path.into();
         if error.kind() == io::ErrorKind::StorageFull { Self::DiskFull(path) } else { Self::Results { path, error } }
     }

@@ -6,7 +6,6 @@ use crate::cache;
 use crate::context::Context;
 use crate::error::Error;
 use crate::kernel::choice::KernelChoice;
-use crate::kernel::image::ImageInfo;
 use crate::kernel::modules::SwapModules;
 use crate::kernel::store::KernelStore;
 use crate::kernel::{debian, unpack};
@@ -20,8 +19,8 @@ pub struct Kernel {
     pub name: String,
     /// The uncompressed Image.
     pub image: PathBuf,
-    /// Facts from the Image.
-    pub info: ImageInfo,
+    /// The release in the banner of the Image.
+    pub release: Option<String>,
     /// Modules for swap, if they were asked for.
     pub modules: Option<SwapModules>,
 }
@@ -79,8 +78,8 @@ impl KernelRequest<'_> {
                 (image, modules)
             }
         };
-        let (image, info) = unpack::plain_image(&path, self.scratch)?;
-        Ok(Kernel { name: self.name.to_string(), image, info, modules })
+        let (image, release) = unpack::plain_image(&path, self.scratch)?;
+        Ok(Kernel { name: self.name.to_string(), image, release, modules })
     }
 
     fn debian_modules(

@@ -7,31 +7,31 @@ use std::path::{Path, PathBuf};
 use flate2::read::MultiGzDecoder;
 
 use crate::error::Error;
-use crate::kernel::image::{self, ImageInfo};
+use crate::kernel::image;
 
-/// Returns the path of an uncompressed Image, and facts about it.
+/// Returns the path of an uncompressed Image, and the release in its banner.
 ///
 /// The path is `path` itself, or a file in `scratch` with the unpacked contents of `path`.
 ///
 /// # Errors
 ///
 /// [`Error::KernelFile`], [`Error::NotAnImage`] or [`Error::Unpack`].
-pub fn plain_image(path: &Path, scratch: &Path) -> Result<(PathBuf, ImageInfo), Error> {
+pub fn plain_image(path: &Path, scratch: &Path) -> Result<(PathBuf, Option<String>), Error> {
     let unreadable = |error| Error::KernelFile { path: path.to_path_buf(), error };
     let refused = |problem| Error::NotAnImage { path: path.to_path_buf(), problem };
     let bytes = fs::read(path).map_err(unreadable)?;
     let Some(packed) = image::gzip_part(&bytes).map_err(refused)? else {
-        let info = image::check(&bytes).map_err(refused)?;
-        return Ok((path.canonicalize().map_err(unreadable)?, info));
+        let release = image::check(&bytes).map_err(refused)?;
+        return Ok((path.canonicalize().map_err(unreadable)?, release));
     };
     let mut unpacked = Vec::new();
     MultiGzDecoder::new(packed)
         .read_to_end(&mut unpacked)
         .map_err(|error| Error::Unpack { what: path.display().to_string(), reason: error.to_string() })?;
-    let info = image::check(&unpacked).map_err(refused)?;
+    let release = image::check(&unpacked).map_err(refused)?;
     let plain = scratch.join("Image");
     fs::write(&plain, unpacked).map_err(|error| Error::results(&plain, error))?;
-    Ok((plain, info))
+    Ok((plain, release))
 }
 
 #[cfg(test)]

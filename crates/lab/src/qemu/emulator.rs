@@ -30,7 +30,7 @@ impl Emulator {
     /// # Errors
     ///
     /// [`Error::MissingProgram`] or [`Error::Start`].
-    pub fn at(program: &Path, libraries: Vec<PathBuf>) -> Result<Self, Error> {
+    pub(crate) fn at(program: &Path, libraries: Vec<PathBuf>) -> Result<Self, Error> {
         // QEMU starts in another directory later, so a relative path would fail. A name alone is searched in $PATH.
         let named = program.components().count() == 1 && !program.is_absolute();
         let path = if named { program.to_owned() } else { std::path::absolute(program).unwrap_or(program.to_owned()) };
@@ -50,7 +50,7 @@ impl Emulator {
     }
 
     /// Returns a command that starts QEMU.
-    pub fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
         command.envs(self.environment());
         command
@@ -69,7 +69,7 @@ impl Emulator {
     }
 
     /// Returns the name and the version, as in "qemu-system-aarch64 7.2.22".
-    pub fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         let name = self.program.file_name().unwrap_or(self.program.as_os_str()).to_string_lossy();
         format!("{name} {}", self.version)
     }
@@ -80,7 +80,7 @@ impl Emulator {
     }
 
     /// Returns the major version, or 0 if it is unknown.
-    pub fn major(&self) -> u32 {
+    pub(crate) fn major(&self) -> u32 {
         self.version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0)
     }
 
@@ -96,19 +96,19 @@ impl Emulator {
     }
 
     /// Returns the command line in the form that a shell reads.
-    pub fn shell_line(&self, arguments: &[OsString]) -> String {
+    pub(crate) fn shell_line(&self, arguments: &[OsString]) -> String {
         let environment = self.environment().map(|(name, value)| format!("{name}={}", quote(&value.to_string_lossy())));
         let words = std::iter::once(self.program.as_os_str()).chain(arguments.iter().map(OsString::as_os_str));
         environment.into_iter().chain(words.map(|word| quote(&word.to_string_lossy()))).collect::<Vec<_>>().join(" ")
     }
 
     /// Returns the error for a failed start.
-    pub fn start_error(&self, error: io::Error) -> Error {
+    pub(crate) fn start_error(&self, error: io::Error) -> Error {
         start_error(&self.program, error)
     }
 
     /// Returns an emulator that is not looked for and cannot be started. It only prints command lines.
-    pub fn named(choice: &QemuChoice) -> Self {
+    pub(crate) fn named(choice: &QemuChoice) -> Self {
         let program = match choice {
             QemuChoice::Program(program) => program.clone(),
             QemuChoice::AtLeast(wanted) => format!("<{OWN_QEMU} {wanted}>").into(),
