@@ -1,6 +1,6 @@
 //! Kinds of memory as a host has them: sizes, backing, and what is missing.
 
-use guest::run::Backing;
+use guest::spec::Backing;
 use hostfacts::memory::HostBlocks;
 use record::memory::MemoryKind;
 use units::size::Size;

@@ -8,7 +8,8 @@ use abi::{Header, Op, Record, Region, Vcpu};
 use vm_memory::{Bytes, VolatileMemoryError, VolatileSlice};
 
 use crate::layout::CHANNEL_BYTES_MAX;
-use guest::run::{Boot, GuestSpec, VcpuReport};
+use guest::report::{Boot, VcpuReport};
+use guest::spec::GuestSpec;
 
 const ALIGNMENT: u64 = 64;
 const OP_BYTES: u64 = size_of::<Op>() as u64;

@@ -13,7 +13,8 @@ use crate::memory::HostMemory;
 use crate::userfault::{Page, Server};
 use crate::{Error, Watch, run_on};
 use guest::event::{Contents, Event};
-use guest::run::{Backing, End, GuestSpec};
+use guest::report::End;
+use guest::spec::{Backing, GuestSpec};
 
 /// One event to be done to the first region.
 #[derive(Clone, Debug)]
@@ -232,7 +233,7 @@ impl Host<'_> {
             ..GuestSpec::default()
         };
         let run = run_on(&spec, self.image, SECOND_VM_LIMIT, &mut Unwatched, self.regions, "second")?;
-        match guest::run::trouble(&run) {
+        match guest::report::trouble(&run) {
             None if run.end == End::PoweredOff => Ok(()),
             trouble => Err(Refused::SecondVm(trouble.unwrap_or_else(|| format!("{:?}", run.end)))),
         }

@@ -15,7 +15,7 @@ use crate::memory::HostMemory;
 use crate::userfault::Server;
 use crate::vcpu::Shared;
 use crate::{Error, REGION_SLOT};
-use guest::run::{GuestSpec, RegionSpec};
+use guest::spec::{GuestSpec, RegionSpec};
 use hostfacts::affinity;
 
 /// Adds or changes a memslot.

@@ -29,7 +29,8 @@ use vm_memory::Bytes;
 
 use channel::Layout;
 pub use events::{Act, Refused};
-use guest::run::{Backing, Contents, End, GuestRun, GuestSpec, RegionSpec, ShownCtr, VcpuReport};
+use guest::report::{End, GuestRun, ShownCtr, VcpuReport};
+use guest::spec::{Backing, GuestSpec, InitialBytes, RegionSpec};
 pub use host::Host;
 use hostfacts::affinity;
 pub use limits::limits;
@@ -182,7 +183,7 @@ pub fn run(spec: &GuestSpec, image: &[u8], limit: Duration, watch: &mut dyn Watc
 }
 
 /// Puts bytes where the guest finds them.
-fn put(spec: &GuestSpec, regions: &[HostMemory], contents: &Contents) -> io::Result<()> {
+fn put(spec: &GuestSpec, regions: &[HostMemory], contents: &InitialBytes) -> io::Result<()> {
     let holds = |region: &RegionSpec| (region.ipa..region.ipa + region.bytes).contains(&contents.ipa);
     let n = spec.regions.iter().position(holds).ok_or(io::ErrorKind::InvalidInput)?;
     let offset = (contents.ipa - spec.regions[n].ipa) as usize;

@@ -14,7 +14,7 @@ use rustix::mm::{
 };
 use vm_memory::VolatileSlice;
 
-use guest::run::{Backing, RegionSpec};
+use guest::spec::{Backing, RegionSpec};
 
 /// Memory of this process that a guest may scribble over.
 pub struct HostMemory {

@@ -8,7 +8,7 @@ use abi::Op;
 use crate::host::Host;
 use crate::vcpu::{Left, Message};
 use crate::{Guest, Watch};
-use guest::run::End;
+use guest::report::End;
 
 /// How often the watching thread looks up when nothing happens.
 const TICK: Duration = Duration::from_millis(200);

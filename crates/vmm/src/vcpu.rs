@@ -17,7 +17,7 @@ use crate::Error;
 use crate::console::Console;
 use crate::layout;
 use guest::ctr::GuestCtr;
-use guest::run::ShownCtr;
+use guest::report::ShownCtr;
 
 /// Number of a core register, `KVM_REG_ARM_CORE_REG` of the kernel's API: offset in `struct kvm_regs` in words of 32 bits.
 const fn core_register(offset_bytes: u64) -> u64 {
@@ -94,7 +94,7 @@ pub fn create(vm: &VmFd, index: usize) -> Result<(VcpuFd, u64), Error> {
 pub fn show_ctr(vcpus: &[VcpuFd], wanted: GuestCtr) -> Result<Option<ShownCtr>, Error> {
     let Some(first) = vcpus.first() else { return Ok(None) };
     let machine = get(first, CTR_EL0)?;
-    let shown = ShownCtr { machine, set: wanted.on(Ctr(machine)).0 };
+    let shown = ShownCtr { machine, set: wanted.apply_to(Ctr(machine)).0 };
     for fd in vcpus {
         fd.set_one_reg(CTR_EL0, &shown.set.to_le_bytes()).map_err(|error| Error::Ctr {
             set: shown.set,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use guest::event::Event;
 use guest::region::region;
-use guest::run::GuestSpec;
+use guest::spec::GuestSpec;
 use hostfacts::memory::{HostBlocks, host_blocks};
 use programs::oracle::Geometry;
 use programs::program::Program;

@@ -3,8 +3,9 @@
 use abi::op::EACH;
 use abi::{Op, OpCode};
 
-use guest::region::{REGION_IPA, event, region};
-use guest::run::{Backing, GuestSpec};
+use guest::event::RoundEvent;
+use guest::region::{REGION_IPA, region};
+use guest::spec::{Backing, GuestSpec};
 
 /// One case: one kind of block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,13 +28,12 @@ impl Case {
     pub fn guest(&self) -> GuestSpec {
         let touch = Op::range(OpCode::Store, REGION_IPA, self.region_bytes, self.block_bytes, 1);
         let touch = touch.with_flags(EACH).with_tag(TOUCH);
-        let host = |event| Op::plain(OpCode::Event, [event, 0, 0, 0]);
         let mut program = Vec::new();
         if self.rounds > 1 {
-            program.extend([host(event::ROUND), touch, host(event::UNMAP)]);
+            program.extend([RoundEvent::Begin.op(), touch, RoundEvent::Unmap.op()]);
             program.push(Op::plain(OpCode::Repeat, [0, self.rounds - 1, 0, 0]));
         }
-        program.extend([host(event::ROUND), touch, host(event::DISCARD), Op::end()]);
+        program.extend([RoundEvent::Begin.op(), touch, RoundEvent::Discard.op(), Op::end()]);
         let elements = self.region_bytes / self.block_bytes;
         let records = self.rounds * (elements + program.len() as u64) + 1;
         GuestSpec {
@@ -54,10 +54,9 @@ mod tests {
         for rounds in [1, 3] {
             let case = Case { block_bytes: 2 << 20, region_bytes: 8 << 20, backing: Backing::Thp(2 << 20), rounds };
             let program = &case.guest().programs[0];
-            let events: Vec<_> =
-                program.iter().filter(|op| op.code == OpCode::Event as u16).map(|op| op.args[0]).collect();
-            assert_eq!(events.last(), Some(&event::DISCARD));
-            assert_eq!(events.iter().filter(|e| **e == event::DISCARD).count(), 1);
+            let events: Vec<_> = program.iter().filter(|op| op.code == OpCode::Event as u16).collect();
+            assert_eq!(events.last(), Some(&&RoundEvent::Discard.op()));
+            assert_eq!(events.iter().filter(|op| ***op == RoundEvent::Discard.op()).count(), 1);
         }
     }
 }

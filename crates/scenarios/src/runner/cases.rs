@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use abi::Record;
 use abi::record::Element;
-use guest::run::{Backing, End, GuestRun, GuestSpec, trouble};
+use guest::report::{End, GuestRun, trouble};
+use guest::spec::{Backing, GuestSpec};
 use hostfacts::memory::{HostBlocks, host_blocks};
 use hostfacts::phase::phase_of;
 use record::case::{Boot, CaseResult, TracingCost};

@@ -9,7 +9,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::inspection::{CpuKind, Kvm};
 use crate::runner::ending::{facts, guest_verdict};
-use guest::run::GuestSpec;
+use guest::spec::GuestSpec;
 use record::machine::Machine;
 use record::result::VcpuFacts;
 

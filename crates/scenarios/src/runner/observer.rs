@@ -5,8 +5,8 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use abi::Op;
-use guest::event::Event;
-use guest::region::{GENERATION, REGION_IPA, event};
+use guest::event::{Event, RoundEvent};
+use guest::region::{GENERATION, REGION_IPA};
 use hostfacts::phase::phase;
 use hostfacts::trace::{GuestFault, Trace, TraceLog};
 use indicatif::ProgressBar;
@@ -49,8 +49,8 @@ pub struct Setup {
 /// A host event that was timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timed {
-    /// Which event, of [`event`].
-    pub event: u64,
+    /// The event.
+    pub event: RoundEvent,
     /// How long the system call took, in ns.
     pub ns: u64,
     /// Whether it was in the traced round.
@@ -98,11 +98,11 @@ pub struct Observation {
 
 impl vmm::Watch for Observer<'_> {
     fn event(&mut self, vcpu: usize, op: &Op, host: &vmm::Host<'_>) {
-        match op.args[0] {
-            event::ROUND => self.begin_round(host),
-            event::UNMAP => self.timed(event::UNMAP, || host.unmap_stage2(0)),
-            event::DISCARD => self.timed(event::DISCARD, || host.discard(0)),
-            other => self.host_event(other, vcpu, host),
+        match RoundEvent::from_raw(op.args[0]) {
+            Some(RoundEvent::Begin) => self.begin_round(host),
+            Some(event @ RoundEvent::Unmap) => self.timed(event, || host.unmap_stage2(0)),
+            Some(event @ RoundEvent::Discard) => self.timed(event, || host.discard(0)),
+            None => self.host_event(op.args[0], vcpu, host),
         }
     }
 
@@ -174,13 +174,13 @@ impl<'a> Observer<'a> {
         }
     }
 
-    fn timed(&mut self, event: u64, act: impl FnOnce() -> std::io::Result<()>) {
+    fn timed(&mut self, event: RoundEvent, act: impl FnOnce() -> std::io::Result<()>) {
         let began = Instant::now();
         let outcome = act();
         let ns = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
         match outcome {
             Ok(()) => self.seen.timed.push(Timed { event, ns, traced: self.trace.is_some() }),
-            Err(error) => self.seen.absent.push(format!("host event {event}: {error}")),
+            Err(error) => self.seen.absent.push(format!("host event {}: {error}", event.name())),
         }
     }
 

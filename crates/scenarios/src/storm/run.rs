@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use abi::Record;
 use abi::record::Summary;
-use guest::run::GuestRun;
+use guest::report::GuestRun;
 use hostfacts::memory::{HostBlocks, host_blocks};
 use record::case::{CaseResult, FaultTimes};
 use record::maintenance::{Access, FaultKind};
@@ -238,7 +238,7 @@ impl Raced<'_> {
 
     fn racers(&self) -> Vec<Racer> {
         let threshold = self.timing(tag::RESIDENT).map_or(u64::MAX, |resident| 4 * resident.ticks.max.max(1));
-        let racer = |(n, vcpu): (usize, &guest::run::VcpuReport)| {
+        let racer = |(n, vcpu): (usize, &guest::report::VcpuReport)| {
             let ticks: Vec<u64> =
                 self.fetches(vcpu.records.iter(), tag::RACE).map(|(_, fetch)| fetch.max_ticks).collect();
             Racer {
