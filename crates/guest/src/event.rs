@@ -3,10 +3,10 @@
 //! An op [`OpCode::Event`] names an event by a number in `args[0]`, and the vCPU waits until the host has done it. Two
 //! kinds of event share these numbers:
 //!
-//! - [`RoundEvent`], numbers below 16, divides a *measurement* into rounds. The scenario does it, times it, and starts
-//!   and stops the trace with it. It writes no code, and the oracle does not know it.
+//! - [`RoundEvent`], numbers below 16, divides a *measurement* into rounds. The scenario carries it out, measures its
+//!   time, and starts and stops the trace with it. The oracle does not know it.
 //! - [`Event`], numbers from 16 on, is the *subject* of a test: a way in which a host can change contents or mappings
-//!   under a guest. The VMM does it. The oracle predicts its effects, and results name it.
+//!   under a guest. The VMM carries it out, the oracle predicts its effects, and results name it.
 //!
 //! This module defines the effects of an event on contents and mappings, which is all that the oracle needs. The system
 //! calls behind an event belong to `vmm`.
@@ -19,8 +19,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
 pub enum RoundEvent {
-    /// Begins a round. From the second round on, the host first removes the stage-2 mappings of the region and keeps its
-    /// contents.
+    /// Begins a round. Before the first round, the host writes the code that the scenario needs. Before each later
+    /// round, it removes the stage-2 mappings of the region and keeps its contents.
     Begin = 1,
     /// Removes the stage-2 mappings of the region and keeps its contents.
     Unmap = 2,

@@ -1,11 +1,11 @@
 //! The guest as plain data: its memory and programs, the host events that it can ask for, and its report after a run.
 //!
-//! The VMM turns a [`spec::GuestSpec`] into a running guest and returns a [`report::GuestRun`]. Scenarios build the first
-//! and judge the second, and the oracle predicts one from the other. This crate lets all of them build and be tested on
-//! any machine.
+//! The VMM turns a [`spec::GuestSpec`] into a running guest and returns a [`report::GuestRun`]. Scenarios build the
+//! first and judge the second, and the oracle predicts one from the other. This crate lets all of them build and be
+//! tested on any machine.
 //!
-//! The crate holds types and their arithmetic only. It does no I/O and has no KVM types: the system calls that run a guest
-//! belong to `vmm`. The formats on which guest and host agree belong to `abi`.
+//! The crate holds types and their arithmetic only. It does no I/O and has no KVM types: the system calls that run a
+//! guest belong to `vmm`. The formats on which guest and host agree belong to `abi`.
 //!
 //! # Example
 //!

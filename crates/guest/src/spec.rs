@@ -62,8 +62,8 @@ pub struct GuestSpec {
     pub ops: u64,
     /// Number of records for which each vCPU has room.
     pub records: u64,
-    /// Size in bytes of the chunks in which KVM splits blocks when dirty logging starts. With `None`, KVM splits a block
-    /// at the next write fault.
+    /// Size in bytes of the chunks in which KVM splits blocks when dirty logging starts. With `None`, KVM splits a
+    /// block at the next write fault.
     pub eager_split: Option<u64>,
     /// Bytes in the regions that are not zero at the start.
     pub contents: Vec<InitialBytes>,

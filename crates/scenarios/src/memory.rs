@@ -1,7 +1,7 @@
 //! Kinds of memory as a host has them: sizes, backing, and what is missing.
 
 use guest::spec::Backing;
-use hostfacts::memory::HostBlocks;
+use hostfacts::memory::MemoryKinds;
 use record::memory::MemoryKind;
 use units::size::Size;
 
@@ -47,12 +47,12 @@ pub enum Missing {
 /// # Errors
 ///
 /// If the host has no such blocks at all.
-pub fn block_bytes(kind: MemoryKind, host: &HostBlocks) -> Result<u64, Missing> {
+pub fn block_bytes(kind: MemoryKind, host: &MemoryKinds) -> Result<u64, Missing> {
     match kind {
         MemoryKind::Page | MemoryKind::Memfd | MemoryKind::File => Ok(host.page_bytes),
         MemoryKind::Hugetlb(size) if size.0 == host.page_bytes => Ok(size.0),
         MemoryKind::Thp => host.thp_bytes.ok_or(Missing::Thp),
-        MemoryKind::Hugetlb(size) if host.hugetlb.iter().any(|(bytes, _)| *bytes == size.0) => Ok(size.0),
+        MemoryKind::Hugetlb(size) if host.hugetlb.iter().any(|pool| pool.page_bytes == size.0) => Ok(size.0),
         MemoryKind::Hugetlb(size) => Err(Missing::NoPool(size)),
     }
 }
@@ -62,7 +62,7 @@ pub fn block_bytes(kind: MemoryKind, host: &HostBlocks) -> Result<u64, Missing> 
 /// # Errors
 ///
 /// As [`block_bytes`].
-pub fn backing(kind: MemoryKind, host: &HostBlocks) -> Result<Backing, Missing> {
+pub fn backing(kind: MemoryKind, host: &MemoryKinds) -> Result<Backing, Missing> {
     let bytes = block_bytes(kind, host)?;
     Ok(match kind {
         MemoryKind::Memfd => Backing::Memfd,
@@ -79,7 +79,7 @@ pub fn backing(kind: MemoryKind, host: &HostBlocks) -> Result<Backing, Missing> 
 /// # Errors
 ///
 /// The part that is missing, and how to get it.
-pub fn check(kind: MemoryKind, region_bytes: u64, host: &HostBlocks) -> Result<(), Missing> {
+pub fn check(kind: MemoryKind, region_bytes: u64, host: &MemoryKinds) -> Result<(), Missing> {
     let block = block_bytes(kind, host)?;
     if region_bytes == 0 || !region_bytes.is_multiple_of(block) {
         return Err(Missing::Odd { region: Size(region_bytes), block: Size(block) });
@@ -87,7 +87,7 @@ pub fn check(kind: MemoryKind, region_bytes: u64, host: &HostBlocks) -> Result<(
     match backing(kind, host)? {
         Backing::Hugetlb(bytes) => {
             let needed = region_bytes / bytes;
-            let free = host.hugetlb.iter().find(|(size, _)| *size == bytes).map_or(0, |(_, free)| *free);
+            let free = host.hugetlb.iter().find(|pool| pool.page_bytes == bytes).map_or(0, |pool| pool.free);
             if free < needed {
                 return Err(Missing::Pool { size: Size(bytes), needed, free });
             }
@@ -101,21 +101,22 @@ pub fn check(kind: MemoryKind, region_bytes: u64, host: &HostBlocks) -> Result<(
 }
 
 /// Returns every kind of memory that this host can give a region of, as `fits` says.
-pub fn all(host: &HostBlocks, fits: impl Fn(MemoryKind) -> bool) -> Vec<MemoryKind> {
-    let hugetlb = host.hugetlb.iter().map(|(bytes, _)| MemoryKind::Hugetlb(Size(*bytes)));
+pub fn all(host: &MemoryKinds, fits: impl Fn(MemoryKind) -> bool) -> Vec<MemoryKind> {
+    let hugetlb = host.hugetlb.iter().map(|pool| MemoryKind::Hugetlb(Size(pool.page_bytes)));
     [MemoryKind::Page, MemoryKind::Thp].into_iter().chain(hugetlb).filter(|kind| fits(*kind)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use record::machine::HugepagePool;
 
-    const HOST: HostBlocks =
-        HostBlocks { page_bytes: 4096, thp_bytes: None, hugetlb: Vec::new(), available_bytes: 1 << 30 };
+    const HOST: MemoryKinds =
+        MemoryKinds { page_bytes: 4096, thp_bytes: None, hugetlb: Vec::new(), available_bytes: 1 << 30 };
 
     #[test]
     fn missing_is_said_with_what_to_do() {
-        let host = HostBlocks { hugetlb: vec![(2 << 20, 1)], ..HOST };
+        let host = MemoryKinds { hugetlb: vec![HugepagePool { page_bytes: 2 << 20, total: 1, free: 1 }], ..HOST };
         let two_m = MemoryKind::Hugetlb(Size(2 << 20));
         assert_eq!(check(two_m, 2 << 20, &host), Ok(()));
         let error = check(two_m, 8 << 20, &host).expect_err("one page is not four").to_string();

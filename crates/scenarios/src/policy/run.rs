@@ -1,6 +1,6 @@
 //! Runs `policy`: three faults on each kind of memory, and what they show of the kernel.
 
-use hostfacts::memory::HostBlocks;
+use hostfacts::memory::MemoryKinds;
 use record::case::{CaseResult, FaultTimes};
 use record::maintenance::{Access, HostSide};
 use record::memory::MemoryKind;
@@ -54,7 +54,7 @@ fn all_cases(
     Ok(())
 }
 
-fn region_bytes(block: MemoryKind, host: &HostBlocks) -> u64 {
+fn region_bytes(block: MemoryKind, host: &MemoryKinds) -> u64 {
     block_bytes(block, host).map_or(0, Case::default_region_bytes)
 }
 

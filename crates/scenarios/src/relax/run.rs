@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use hostfacts::memory::HostBlocks;
+use hostfacts::memory::MemoryKinds;
 use record::case::{CaseResult, FaultTimes};
 use record::findings::Findings;
 use record::journal::Entry;
@@ -72,7 +72,7 @@ fn resume(
     Ok(left)
 }
 
-fn region_bytes(args: &Args, block: MemoryKind, host: &HostBlocks) -> u64 {
+fn region_bytes(args: &Args, block: MemoryKind, host: &MemoryKinds) -> u64 {
     let Ok(bytes) = block_bytes(block, host) else { return 0 };
     args.region.map_or_else(|| Case::default_region_bytes(bytes, args.vcpus, args.sharing), |r| r.0)
 }

@@ -2,15 +2,14 @@
 
 use std::io::Write;
 use std::ops::Range;
-use std::path::Path;
 use std::time::Duration;
 
 use abi::Record;
 use abi::record::Element;
 use guest::report::{End, GuestRun, trouble};
 use guest::spec::{Backing, GuestSpec};
-use hostfacts::memory::{HostBlocks, host_blocks};
-use hostfacts::phase::phase_of;
+use hostfacts::memory::{MemoryKinds, memory_kinds};
+use hostfacts::phase::phase_of_case;
 use record::case::{Boot, CaseResult, TracingCost};
 use record::journal::Entry;
 use record::maintenance::Predicted;
@@ -44,7 +43,7 @@ pub struct CaseRunner<'a> {
 /// A kind of memory made ready.
 pub struct PreparedMemory {
     /// The host, once pools are filled.
-    pub host: HostBlocks,
+    pub host: MemoryKinds,
     /// What KVM should map at once, in bytes.
     pub block_bytes: u64,
     /// Region size in bytes.
@@ -131,12 +130,12 @@ impl<'a> CaseRunner<'a> {
         &self,
         session: &mut Session,
         block: MemoryKind,
-        region_bytes: impl Fn(&HostBlocks) -> u64,
+        region_bytes: impl Fn(&MemoryKinds) -> u64,
     ) -> Result<Result<PreparedMemory, Missing>, Error> {
-        let mut host = host_blocks();
+        let mut host = memory_kinds();
         if let (true, Ok(Backing::Hugetlb(bytes))) = (self.common.hugepages, memory::backing(block, &host)) {
             session.fill_pool(bytes, region_bytes(&host).div_ceil(bytes))?;
-            host = host_blocks();
+            host = memory_kinds();
         }
         let region_bytes = region_bytes(&host);
         let ready = || -> Result<(u64, Backing), Missing> {
@@ -163,7 +162,7 @@ impl<'a> CaseRunner<'a> {
             (known.block_bytes, known.region_bytes) = (memory.block_bytes, memory.region_bytes);
         }
         session.journal(&Entry::Case { name: result.name.clone(), before: Box::new(result.clone()) })?;
-        let phase = phase_of(self.index);
+        let phase = phase_of_case(self.index);
         let mut observer = Observer::new(session, Setup { phase, ..setup });
         let limit = Duration::from_secs(self.common.time_limit);
         let spec = GuestSpec { ctr: self.common.guest_ctr, ..spec.clone() };
@@ -214,7 +213,7 @@ impl<'a> CaseRunner<'a> {
             }
         }
         session.evidence.trace_lost += seen.lost();
-        let detector = hostfacts::detector::read(Path::new("/"));
+        let detector = hostfacts::detector::read();
         Context {
             page_bytes: memory.host.page_bytes,
             dic: run.vcpus.first().is_some_and(|vcpu| vcpu.machine_ctr().dic()),
@@ -256,9 +255,9 @@ impl<'a> CaseRunner<'a> {
 pub fn blocks(
     asked: &[MemoryKind],
     region: Option<Size>,
-    region_bytes: impl Fn(MemoryKind, &HostBlocks) -> u64,
+    region_bytes: impl Fn(MemoryKind, &MemoryKinds) -> u64,
 ) -> Result<Vec<MemoryKind>, Error> {
-    let host = host_blocks();
+    let host = memory_kinds();
     if asked.is_empty() {
         return Ok(memory::all(&host, |block| {
             let bytes = region_bytes(block, &host);

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use abi::Op;
-use rustix::thread::{CpuSet, sched_setaffinity};
+use hostfacts::affinity;
 
 use crate::inspection::{CpuKind, Kvm};
 use crate::runner::ending::{facts, guest_verdict};
@@ -56,9 +56,7 @@ pub fn cpu_kinds(machine: &Machine, image: &[u8]) -> Vec<CpuKind> {
 fn ask_on(cpu: usize, image: &[u8]) -> Result<VcpuFacts, String> {
     thread::scope(|scope| {
         let asking = scope.spawn(|| {
-            let mut only = CpuSet::new();
-            only.set(cpu);
-            sched_setaffinity(None, &only).map_err(|error| format!("cannot run on CPU {cpu}: {error}"))?;
+            affinity::pin(None, cpu).map_err(|error| format!("cannot run on CPU {cpu}: {error}"))?;
             boot(image)
         });
         asking.join().expect("the runner aborts instead of unwinding")

@@ -1,13 +1,13 @@
 //! Watches one guest: kernel log, trace, and the time that host events took.
 
 use std::collections::HashMap;
-use std::fs;
 use std::time::{Duration, Instant};
 
 use abi::Op;
 use guest::event::{Event, RoundEvent};
 use guest::region::{GENERATION, REGION_IPA};
-use hostfacts::phase::phase;
+use hostfacts::phase::begin_phase;
+use hostfacts::process;
 use hostfacts::trace::{GuestFault, Trace, TraceLog};
 use indicatif::ProgressBar;
 use klog::message::Parser;
@@ -140,12 +140,12 @@ impl<'a> Observer<'a> {
         if self.setup.traced == Some(round) {
             self.open_trace();
             if let Some(number) = self.setup.phase {
-                phase(number);
+                begin_phase(number);
             }
         } else if self.setup.traced.is_some_and(|traced| traced < round) && self.trace.is_some() {
             // Rounds after the traced one are timed again.
             self.close_trace();
-            phase(NO_PHASE);
+            begin_phase(NO_PHASE);
         }
         self.seen.rounds += 1;
     }
@@ -222,7 +222,7 @@ impl<'a> Observer<'a> {
     ///
     /// What made watching impossible.
     pub fn finish(mut self) -> Result<(&'a mut Session, Observation), Error> {
-        phase(NO_PHASE);
+        begin_phase(NO_PHASE);
         vmm::Watch::tick(&mut self);
         self.bar.finish_and_clear();
         self.close_trace();
@@ -290,13 +290,8 @@ pub fn host_side(log: &TraceLog, probed: Probed, region_bytes: u64) -> HostSide 
 
 /// Returns this process's threads that run vCPUs: `vcpu-3` is vCPU 3.
 pub fn vcpu_threads() -> HashMap<u32, u64> {
-    let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-    let of = |task: fs::DirEntry| {
-        let pid = task.file_name().to_str()?.parse().ok()?;
-        let comm = fs::read_to_string(task.path().join("comm")).ok()?;
-        Some((pid, comm.trim().strip_prefix("vcpu-")?.parse().ok()?))
-    };
-    tasks.filter_map(of).collect()
+    let vcpu = |(id, name): (u32, String)| Some((id, name.strip_prefix("vcpu-")?.parse().ok()?));
+    process::threads().into_iter().filter_map(vcpu).collect()
 }
 
 fn fault_count(fault: &GuestFault) -> FaultCount {

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use hostfacts::guard::{self, Guard, GuardError, Recovery, Setting};
-use hostfacts::kmsg::{Kmsg, KmsgError, boot_log};
-use hostfacts::memory::host_blocks;
-use hostfacts::{procfs, symbols, trace};
+use hostfacts::kmsg::{self, Kmsg, KmsgError};
+use hostfacts::memory::memory_kinds;
+use hostfacts::{process, symbols, trace};
 use klog::kmsg::KmsgRecord;
 use klog::message::Parser;
 use klog::quiet::quiet;
@@ -177,7 +177,7 @@ impl Session {
         for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
             signal_hook::flag::register(signal, Arc::clone(&interrupted)).map_err(Error::Signals)?;
         }
-        let machine = hostfacts::machine::read(boot_log().as_deref());
+        let machine = hostfacts::machine::read();
         let mut evidence = EvidenceState::default();
         trace::clean_up();
         match guard::recover(&guard::default_state_dir()) {
@@ -197,7 +197,7 @@ impl Session {
         let command: Vec<_> = std::env::args().skip(1).collect();
         dir.journal(&Entry::Begin {
             started: started.clone(),
-            boot_id: procfs::boot_id().unwrap_or_default(),
+            boot_id: hostfacts::machine::boot_id().unwrap_or_default(),
             command: command.clone(),
             release: machine.kernel_release.clone(),
             tool: build.tool(),
@@ -242,7 +242,7 @@ impl Session {
             self.set(&Setting::WatchdogThresh, &seconds.to_string())?;
         }
         self.keep_hung_task_warnings();
-        self.journal(&Entry::Ready { detector: hostfacts::detector::read(Path::new("/")) })
+        self.journal(&Entry::Ready { detector: hostfacts::detector::read() })
     }
 
     /// Writes a journal entry that must survive what comes next, even where the machine does not.
@@ -261,7 +261,7 @@ impl Session {
     /// Lets the guard put back how many hung tasks the kernel will still report: the count goes down by itself. Without
     /// root, or beside another run, it stays as it becomes.
     fn keep_hung_task_warnings(&mut self) {
-        if let Some(left @ 0..) = hostfacts::detector::read(Path::new("/")).hung_task_warnings {
+        if let Some(left @ 0..) = hostfacts::detector::read().hung_task_warnings {
             let _ = self.set(&Setting::HungTaskWarnings, &left.to_string());
         }
     }
@@ -276,9 +276,7 @@ impl Session {
     /// At warning level, or a quiet console would not show it. Without permission the log simply lacks the line.
     fn mark(&self, case: &str) {
         let run = self.dir.path().file_name().unwrap_or_default().to_string_lossy();
-        if let Ok(mut log) = File::options().write(true).open("/dev/kmsg") {
-            let _ = log.write_all(format!("<4>{}\n", journal::mark(&run, case)).as_bytes());
-        }
+        let _ = kmsg::write_warning(&journal::mark(&run, case));
     }
 
     /// Changes a setting until the end of the run and returns what it reads then.
@@ -311,11 +309,9 @@ impl Session {
     ///
     /// Of the guard. That the kernel found fewer is no error here: the case's own check says so.
     pub fn fill_pool(&mut self, bytes: u64, free: u64) -> Result<(), Error> {
-        let pool = host_blocks().hugetlb.into_iter().find(|(size, _)| *size == bytes);
-        let Some((_, have)) = pool.filter(|(_, have)| *have < free) else { return Ok(()) };
-        let total = format!("/sys/kernel/mm/hugepages/hugepages-{}kB/nr_hugepages", bytes >> 10);
-        let total: u64 = procfs::read_number(Path::new("/"), &total).unwrap_or(0);
-        self.set(&Setting::Hugepages { bytes }, &(total + free - have).to_string())?;
+        let pool = memory_kinds().hugetlb.into_iter().find(|pool| pool.page_bytes == bytes);
+        let Some(pool) = pool.filter(|pool| pool.free < free) else { return Ok(()) };
+        self.set(&Setting::Hugepages { bytes }, &(pool.total + free - pool.free).to_string())?;
         Ok(())
     }
 
@@ -369,7 +365,7 @@ impl Session {
 
     /// Takes back the verdict of a case that went well by itself where the kernel log says otherwise, or could not.
     pub fn hold_against_log(&self, case: &mut CaseResult) {
-        let unwatched = self.unwatched(&hostfacts::detector::read(Path::new("/")), &vmm::cpus(case.vcpus as usize));
+        let unwatched = self.unwatched(&hostfacts::detector::read(), &vmm::cpus(case.vcpus as usize));
         verdict::with_kernel_log(case, self.evidence.kmsg_lost, unwatched.as_deref());
     }
 
@@ -416,14 +412,14 @@ impl Session {
         let result = RunResult {
             version: VERSION,
             run: self.run_id(),
-            tool: Tool { peak_resident_kib: peak_resident_kib(), ..self.tool },
+            tool: Tool { peak_resident_kib: process::peak_resident_kib(), ..self.tool },
             command: self.command,
             under_test: self.common.under_test,
             scenario: scenario.into(),
             step: self.common.step,
             verdict,
             machine: self.machine,
-            detector: hostfacts::detector::read(Path::new("/")),
+            detector: hostfacts::detector::read(),
             vcpus,
             evidence: self.evidence,
             cases,
@@ -438,10 +434,4 @@ impl Session {
         restored?;
         Ok(Finished { directory: self.dir.path().to_owned(), result, interrupted })
     }
-}
-
-fn peak_resident_kib() -> Option<u64> {
-    let status = procfs::read(Path::new("/"), "/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim().trim_end_matches(" kB").parse().ok()
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use abi::Record;
 use abi::record::Summary;
 use guest::report::GuestRun;
-use hostfacts::memory::{HostBlocks, host_blocks};
+use hostfacts::memory::{MemoryKinds, memory_kinds};
 use record::case::{CaseResult, FaultTimes};
 use record::maintenance::{Access, FaultKind};
 use record::memory::{MemoryKind, mapped_bytes};
@@ -72,13 +72,13 @@ fn chosen(args: &Args) -> Result<Vec<MemoryKind>, Error> {
     if !args.blocks.is_empty() {
         return Ok(all);
     }
-    let host = host_blocks();
+    let host = memory_kinds();
     let largest =
         all.into_iter().max_by_key(|b| block_bytes(*b, &host).map_or(0, |bytes| mapped_bytes(bytes, host.page_bytes)));
     Ok(largest.into_iter().collect())
 }
 
-fn region_bytes(args: &Args, block: MemoryKind, racers: u64, host: &HostBlocks) -> u64 {
+fn region_bytes(args: &Args, block: MemoryKind, racers: u64, host: &MemoryKinds) -> u64 {
     let Ok(bytes) = block_bytes(block, host) else { return 0 };
     args.region.map_or_else(|| Case::default_region_bytes(bytes, racers, args.mode), |r| r.0)
 }
@@ -168,7 +168,7 @@ fn plan(args: &Args, memory: &PreparedMemory, racers: u64, traced: bool) -> Case
 
 /// Returns the headroom after the longest stall of all cases.
 fn headroom(cases: &[CaseResult], vcpus: &[VcpuFacts]) -> Option<Headroom> {
-    let threshold = hostfacts::detector::read(std::path::Path::new("/")).soft_threshold_s()?;
+    let threshold = hostfacts::detector::read().soft_threshold_s()?;
     let storms: Vec<Findings> = cases.iter().filter_map(|case| case.findings.get()).collect();
     let longest = storms.iter().map(|storm| storm.worst_ns).max()?;
     let ns_per_line = storms.iter().find_map(|storm| Some(storm.model.as_ref()?.ns_per_line));
