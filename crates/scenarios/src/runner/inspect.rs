@@ -16,17 +16,6 @@ use record::result::VcpuFacts;
 /// Long enough for an emulated machine; a guest that only starts and ends takes milliseconds.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Watches nothing.
-struct Nobody;
-
-impl vmm::Watch for Nobody {
-    fn event(&mut self, _: usize, _: &Op, _: &vmm::Host<'_>) {}
-    fn tick(&mut self) {}
-    fn interrupted(&self) -> bool {
-        false
-    }
-}
-
 /// Says what KVM is here.
 pub fn kvm() -> Kvm {
     match vmm::limits() {
@@ -65,7 +54,7 @@ fn ask_on(cpu: usize, image: &[u8]) -> Result<VcpuFacts, String> {
 
 fn boot(image: &[u8]) -> Result<VcpuFacts, String> {
     let spec = GuestSpec { regions: Vec::new(), programs: vec![vec![Op::end()]], records: 8, ..GuestSpec::default() };
-    let run = vmm::run(&spec, image, LIMIT, &mut Nobody).map_err(|error| error.to_string())?;
+    let run = vmm::run(&spec, image, LIMIT, &mut vmm::Unwatched).map_err(|error| error.to_string())?;
     if let Some(verdict) = guest_verdict(&run) {
         return Err(verdict.reason);
     }

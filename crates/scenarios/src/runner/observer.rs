@@ -188,7 +188,8 @@ impl<'a> Observer<'a> {
         let Some(event) = Event::from_raw(number) else { return };
         // A move has every vCPU go on, so that each still has a CPU for itself.
         let vcpus = if event == Event::MoveVcpu { 0..host.vcpus() } else { vcpu..vcpu + 1 };
-        let outcome = vcpus.into_iter().try_for_each(|vcpu| host.perform(&vmm::Act::on_nothing(event, vcpu)));
+        let outcome =
+            vcpus.into_iter().try_for_each(|vcpu| host.perform(&vmm::EventRequest::without_slots(event, vcpu)));
         match outcome {
             Ok(()) => self.seen.events += 1,
             Err(why) => {
