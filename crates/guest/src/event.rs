@@ -30,8 +30,7 @@ pub enum RoundEvent {
 }
 
 impl RoundEvent {
-    /// All round events.
-    pub const ALL: [Self; 3] = [Self::Begin, Self::Unmap, Self::Discard];
+    const ALL: [Self; 3] = [Self::Begin, Self::Unmap, Self::Discard];
 
     /// Returns the round event with this number, if there is one.
     pub fn from_raw(raw: u64) -> Option<Self> {

@@ -38,12 +38,24 @@ pub enum Error {
     /// KVM does not split blocks ahead of faults.
     #[error("KVM_CAP_ARM_EAGER_SPLIT_CHUNK_SIZE: {0}; it is there since Linux 6.5")]
     EagerSplit(kvm_ioctls::Error),
-    /// The specification has more vCPUs (first) than KVM allows (second).
-    #[error("{0} vCPUs asked for, KVM on this machine gives at most {1}: use --vcpus {1}")]
-    TooManyVcpus(usize, usize),
-    /// The regions end (first) above the largest IPA, whose size in bits is the second number.
-    #[error("the regions end at {0:#x}, above this machine's {1}-bit limit for guests: use a smaller --region")]
-    TooHigh(u64, u32),
+    /// The specification has more vCPUs than KVM allows.
+    #[error("{wanted} vCPUs asked for, KVM on this machine gives at most {max}: use --vcpus {max}")]
+    TooManyVcpus {
+        /// Number of vCPUs in the specification.
+        wanted: usize,
+        /// Maximum number of vCPUs.
+        max: usize,
+    },
+    /// The regions do not fit into the IPA space.
+    #[error(
+        "the regions end at {end:#x}, above this machine's {max_bits}-bit limit for guests: use a smaller --region"
+    )]
+    TooHigh {
+        /// End of the last region.
+        end: u64,
+        /// Maximum size of the IPA space in bits.
+        max_bits: u32,
+    },
     /// The host has too little memory for a region.
     #[error("{what}: {1}", what = missing_memory(.0))]
     Memory(RegionSpec, io::Error),

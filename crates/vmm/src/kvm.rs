@@ -45,8 +45,8 @@ pub fn check(vcpus: u64) -> Result<(), Error> {
 ///
 /// [`Error::TooManyVcpus`].
 pub fn check_vcpus(kvm: &Kvm, vcpus: usize) -> Result<(), Error> {
-    let max_vcpus = max_vcpus(kvm);
-    if vcpus > max_vcpus { Err(Error::TooManyVcpus(vcpus, max_vcpus)) } else { Ok(()) }
+    let max = max_vcpus(kvm);
+    if vcpus > max { Err(Error::TooManyVcpus { wanted: vcpus, max }) } else { Ok(()) }
 }
 
 /// Returns the limits of KVM on this machine. It creates a VM that never runs.
@@ -83,8 +83,9 @@ pub fn ipa_bits(kvm: &Kvm, spec: &GuestSpec) -> Result<u32, Error> {
     let end = spec.regions.iter().map(|region| region.ipa.saturating_add(region.bytes)).max().unwrap_or(0);
     let needed = u64::BITS - end.saturating_sub(1).leading_zeros();
     let limit = ipa_limit(kvm);
-    if needed > limit.min(MAX_IPA_BITS) {
-        return Err(Error::TooHigh(end, limit.min(MAX_IPA_BITS)));
+    let max_bits = limit.min(MAX_IPA_BITS);
+    if needed > max_bits {
+        return Err(Error::TooHigh { end, max_bits });
     }
     Ok(needed.max(DEFAULT_IPA_BITS).min(limit))
 }

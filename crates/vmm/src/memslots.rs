@@ -45,7 +45,7 @@ pub fn delete(vm: &VmFd, slot: u32) -> Result<(), Error> {
 }
 
 fn set_user_memory_region(vm: &VmFd, region: kvm_userspace_memory_region) -> Result<(), Error> {
-    // SAFETY: the range is a live `HostMemory`, which only guests of this process use and which outlives the VM, or it
-    // is empty.
+    // SAFETY: the range is empty or a live `HostMemory`, whose contents guests may change at any time. If it is unmapped
+    // before the VM ends, a later access by the guest fails inside KVM.
     unsafe { vm.set_user_memory_region(region) }.map_err(|error| Error::Kvm("KVM_SET_USER_MEMORY_REGION", error))
 }

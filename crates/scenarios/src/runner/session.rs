@@ -64,7 +64,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Interrupted(_) => INTERRUPTED,
-            Self::Usage(_) | Self::Vmm(vmm::Error::TooManyVcpus(..) | vmm::Error::TooHigh(..)) => USAGE,
+            Self::Usage(_) | Self::Vmm(vmm::Error::TooManyVcpus { .. } | vmm::Error::TooHigh { .. }) => USAGE,
             _ => HARNESS,
         }
     }
