@@ -1,11 +1,12 @@
 //! Facts about this host: the machine, its lockup detectors, its settings, its kernel log and its trace.
 //!
-//! Only this crate reads `/proc`, `/sys`, tracefs and `/dev/kmsg`. It is also the only one that changes settings,
-//! through [`guard::Guard`], which puts them back.
+//! Only this crate reads `/proc`, `/sys`, tracefs and `/dev/kmsg`, with two exceptions: `faultline recover` reads
+//! pstore, and the init of the emulated host, in `lab`, mounts and reads these file systems. This crate is also the
+//! only one that changes settings. It does so through [`guard::Guard`], which restores them.
 //!
 //! The crate judges nothing. Its readers return plain data or a reason why there is none; a missing file is never a
-//! panic. The text of kernel messages is parsed in `klog`, and the types that a result stores are in `record`. The
-//! emulated host's init, which mounts these file systems, belongs to `lab`.
+//! panic. The text of kernel messages is parsed in `klog`, and the types that a result stores are in `record`.
+//! [`phase`] reads nothing: it marks the phases of a run for the lab's counting plugin.
 //!
 //! # Example
 //!
