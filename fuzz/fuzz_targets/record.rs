@@ -5,7 +5,7 @@
 use abi::channel::State;
 use abi::record::Place;
 use abi::{Ctr, Op, OpCode, Outcome, Record};
-use guest::run::{Boot, End, GuestRun, VcpuReport, trouble};
+use guest::report::{Boot, End, GuestRun, VcpuReport, trouble};
 use units::stats;
 use libfuzzer_sys::fuzz_target;
 

@@ -1,12 +1,12 @@
 //! Puts what the TCG plugin counted beside what was predicted, in the result of a run in the emulated lab.
 //!
-//! The runner marks each case's traced round as a phase of its own (see [`phase_of`]). The plugin's file and the kernel's
+//! The runner marks each case's traced round as a phase of its own (see [`phase_of_case`]). The plugin's file and the kernel's
 //! symbols come out of the lab in the run directory.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use hostfacts::phase::phase_of;
+use hostfacts::phase::phase_of_case;
 use hostfacts::symbols;
 use lab::cmo::{self, COUNTS, Counts, Symbols};
 use record::case::CaseResult;
@@ -53,7 +53,7 @@ pub fn complete(run_dir: &Path) -> Result<Option<RunResult>, Error> {
 /// Notes in each case what was counted in its traced round, and lets the scenario conclude anew.
 fn apply(result: &mut RunResult, counts: &Counts) {
     for (index, case) in result.cases.iter_mut().enumerate() {
-        let Some(phase) = phase_of(index).filter(|_| case.host.is_some()) else { continue };
+        let Some(phase) = phase_of_case(index).filter(|_| case.host.is_some()) else { continue };
         let ops = counts.phase(phase);
         let host = case.host.iter().flat_map(|host| &host.faults);
         let faults = host.filter(|fault| fault.access == Access::Fetch).map(|fault| fault.count).sum();

@@ -1,6 +1,7 @@
 //! The abilities of a machine, judged from plain facts.
 
 use guest::limits::Limits;
+use hostfacts::dangers::Dangers;
 use hostfacts::trace::Survey;
 use record::detector::{Detector, NotWatched, State as Watching};
 use record::machine::{KvmMode, Machine, Platform};
@@ -8,17 +9,6 @@ use record::result::L1Ip;
 use scenarios::inspection::{CpuKind, Kvm};
 use serde::Serialize;
 use units::size::Size;
-
-/// Settings by which a run could take the machine down.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Dangers {
-    /// Names of the sysctls below `kernel.` that are set and panic: `softlockup_panic` and its like.
-    pub panics: Vec<String>,
-    /// `kernel.panic`: seconds to the reboot after a panic, 0 for none.
-    pub reboot_after_panic_s: i64,
-    /// Hardware watchdogs, each with what is known of it.
-    pub watchdogs: Vec<String>,
-}
 
 /// Everything that the judgement rests on.
 #[derive(Clone, Debug)]

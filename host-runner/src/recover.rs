@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use hostfacts::procfs;
+use hostfacts::machine::boot_id;
 use klog::complaint::Kind;
 use record::case::{AttributedComplaint, CaseResult};
 use record::detector::Detector;
@@ -107,7 +107,7 @@ fn reconstruct(run: &Path, journal: &Journal, witness: &WitnessedEnd) -> RunResu
     }
     let mut cases: Vec<CaseResult> = journal.done().cloned().collect();
     let under_way = journal.under_way();
-    let same_boot = !begin.boot_id.is_empty() && procfs::boot_id().is_some_and(|here| here == begin.boot_id);
+    let same_boot = !begin.boot_id.is_empty() && boot_id().is_some_and(|here| here == begin.boot_id);
     let mut log = KernelLog::gather(run, &machine, same_boot, under_way.map(|(name, _)| name), &cases);
     evidence.absent.append(&mut log.absent);
     evidence.notes.append(&mut log.notes);
@@ -212,7 +212,7 @@ fn how_it_ended(
     if !runs_here(machine) || begin.boot_id.is_empty() {
         return unknown();
     }
-    if procfs::boot_id().is_some_and(|here| here == begin.boot_id) {
+    if boot_id().is_some_and(|here| here == begin.boot_id) {
         return error(format!("the runner was killed {during}; the machine has been up all the time"));
     }
     error(format!(

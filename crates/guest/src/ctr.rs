@@ -1,38 +1,38 @@
-//! The CTR_EL0 that guests are shown in place of the machine's.
+//! The CTR_EL0 that a guest reads in place of the machine's.
 
 use std::fmt;
 use std::str::FromStr;
 
 use abi::Ctr;
 
-/// What guests read in CTR_EL0.
+/// A CTR_EL0 for a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GuestCtr {
-    /// This value.
+    /// A whole value, which replaces the machine's.
     Value(u64),
-    /// The machine's, with these fields changed.
+    /// The machine's value with some fields changed.
     Fields {
-        /// Smallest I-cache line in bytes.
+        /// Size of the smallest I-cache line in bytes.
         imin_line_bytes: Option<u64>,
-        /// Smallest D-cache line in bytes.
+        /// Size of the smallest D-cache line in bytes.
         dmin_line_bytes: Option<u64>,
-        /// IDC.
+        /// The bit IDC.
         idc: Option<bool>,
-        /// DIC.
+        /// The bit DIC.
         dic: Option<bool>,
     },
 }
 
-/// A text that is no [`GuestCtr`].
+/// Error for a text that is not a [`GuestCtr`]; it holds the wrong part.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "'{0}': give imin=BYTES or dmin=BYTES (a power of two from 4 to 2048), idc=0|1 or dic=0|1, or a whole value 0x…"
 )]
-pub struct NotACtr(String);
+pub struct ParseCtrError(String);
 
 impl GuestCtr {
-    /// Returns the value that guests read on a machine whose own is `machine`.
-    pub fn on(self, machine: Ctr) -> Ctr {
+    /// Returns the value for a guest on a machine whose own value is `machine`.
+    pub fn apply_to(self, machine: Ctr) -> Ctr {
         match self {
             Self::Value(value) => Ctr(value),
             Self::Fields { imin_line_bytes, dmin_line_bytes, idc, dic } => {
@@ -45,7 +45,7 @@ impl GuestCtr {
     }
 }
 
-/// As [`FromStr`] reads it.
+/// Writes the form that [`FromStr`] reads.
 impl fmt::Display for GuestCtr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
@@ -57,15 +57,15 @@ impl fmt::Display for GuestCtr {
                     ("idc", idc.map(u64::from)),
                     ("dic", dic.map(u64::from)),
                 ];
-                let said = fields.into_iter().filter_map(|(name, value)| Some(format!("{name}={}", value?)));
-                f.write_str(&said.collect::<Vec<_>>().join(","))
+                let parts = fields.into_iter().filter_map(|(name, value)| Some(format!("{name}={}", value?)));
+                f.write_str(&parts.collect::<Vec<_>>().join(","))
             }
         }
     }
 }
 
-/// Reads what the four bits of a line length can hold: 4 bytes, times a power of two.
-fn line(text: &str) -> Option<u64> {
+/// Parses a line size. The four bits of IminLine and DminLine can hold 4 bytes times a power of two.
+fn line_bytes(text: &str) -> Option<u64> {
     text.parse().ok().filter(|bytes: &u64| bytes.is_power_of_two() && (4..=2048).contains(bytes))
 }
 
@@ -78,19 +78,19 @@ fn flag(text: &str) -> Option<bool> {
 }
 
 impl FromStr for GuestCtr {
-    type Err = NotACtr;
+    type Err = ParseCtrError;
 
-    fn from_str(text: &str) -> Result<Self, NotACtr> {
+    fn from_str(text: &str) -> Result<Self, ParseCtrError> {
         if let Some(digits) = text.strip_prefix("0x") {
-            return u64::from_str_radix(digits, 16).map(Self::Value).map_err(|_| NotACtr(text.into()));
+            return u64::from_str_radix(digits, 16).map(Self::Value).map_err(|_| ParseCtrError(text.into()));
         }
         let (mut imin_line_bytes, mut dmin_line_bytes, mut idc, mut dic) = (None, None, None, None);
         for part in text.split(',') {
-            let wrong = || NotACtr(part.into());
+            let wrong = || ParseCtrError(part.into());
             let (name, value) = part.split_once('=').ok_or_else(wrong)?;
             match name {
-                "imin" => imin_line_bytes = Some(line(value).ok_or_else(wrong)?),
-                "dmin" => dmin_line_bytes = Some(line(value).ok_or_else(wrong)?),
+                "imin" => imin_line_bytes = Some(line_bytes(value).ok_or_else(wrong)?),
+                "dmin" => dmin_line_bytes = Some(line_bytes(value).ok_or_else(wrong)?),
                 "idc" => idc = Some(flag(value).ok_or_else(wrong)?),
                 "dic" => dic = Some(flag(value).ok_or_else(wrong)?),
                 _ => return Err(wrong()),
@@ -104,8 +104,8 @@ impl FromStr for GuestCtr {
 mod tests {
     use super::*;
 
-    fn on_n1(text: &str) -> Result<u64, NotACtr> {
-        text.parse::<GuestCtr>().map(|shown| shown.on(Ctr(0x9444_c004)).0)
+    fn on_n1(text: &str) -> Result<u64, ParseCtrError> {
+        text.parse::<GuestCtr>().map(|shown| shown.apply_to(Ctr(0x9444_c004)).0)
     }
 
     #[test]
@@ -117,18 +117,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_is_read_as_the_same() {
+    fn the_written_form_is_read_back() {
         for text in ["imin=32", "imin=16,dmin=2048,idc=0,dic=1", "0x8444c003"] {
             assert_eq!(text.parse::<GuestCtr>().map(|shown| shown.to_string()).as_deref(), Ok(text));
         }
     }
 
     #[test]
-    fn anything_else_is_named() {
+    fn an_error_names_the_wrong_part() {
         for (text, part) in
             [("", ""), ("imin=48", "imin=48"), ("idc=0,line=4", "line=4"), ("dic=2", "dic=2"), ("0xg", "0xg")]
         {
-            assert_eq!(on_n1(text), Err(NotACtr(part.into())), "{text}");
+            assert_eq!(on_n1(text), Err(ParseCtrError(part.into())), "{text}");
         }
     }
 }

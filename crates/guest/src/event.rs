@@ -1,73 +1,121 @@
-//! Host events: what a host does to a guest's memory and vCPUs while the guest waits for it.
+//! Host events: actions of the host on a guest's memory or vCPUs that a program asks for.
 //!
-//! Here is what each does to contents and mappings, which is all that the oracle needs to know. How it is done is the
-//! business of `vmm`.
+//! An op [`OpCode::Event`] names an event by a number in `args[0]`, and the vCPU waits until the host has done it. Two
+//! kinds of event share these numbers:
+//!
+//! - [`RoundEvent`], numbers below 16, divides a *measurement* into rounds. The scenario carries it out, measures its
+//!   time, and starts and stops the trace with it. The oracle does not know it.
+//! - [`Event`], numbers from 16 on, is the *subject* of a test: a way in which a host can change contents or mappings
+//!   under a guest. The VMM carries it out, the oracle predicts its effects, and results name it.
+//!
+//! This module defines the effects of an event on contents and mappings, which is all that the oracle needs. The system
+//! calls behind an event belong to `vmm`.
 
+use abi::{Op, OpCode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// One host event. It acts on the whole region under test; those that write put a new generation into the slots of a
-/// span, and every other slot of the program keeps its contents.
+/// Host event that divides a measurement into rounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum RoundEvent {
+    /// Begins a round. Before the first round, the host writes the code that the scenario needs. Before each later
+    /// round, it removes the stage-2 mappings of the region and keeps its contents.
+    Begin = 1,
+    /// Removes the stage-2 mappings of the region and keeps its contents.
+    Unmap = 2,
+    /// Removes the memory of the region for good while the VM lives, as the exit of a VMM does. No vCPU may touch the
+    /// region afterwards.
+    Discard = 3,
+}
+
+impl RoundEvent {
+    const ALL: [Self; 3] = [Self::Begin, Self::Unmap, Self::Discard];
+
+    /// Returns the round event with this number, if there is one.
+    pub fn from_raw(raw: u64) -> Option<Self> {
+        Self::ALL.into_iter().find(|event| *event as u64 == raw)
+    }
+
+    /// Returns the name for messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Begin => "begin-round",
+            Self::Unmap => "unmap",
+            Self::Discard => "discard",
+        }
+    }
+
+    /// Returns the op that asks for the event.
+    pub const fn op(self) -> Op {
+        Op::plain(OpCode::Event, [self as u64, 0, 0, 0])
+    }
+}
+
+/// Host event whose effects a test examines.
+///
+/// An event acts on the whole region under test. An event that writes puts a new generation into the slots of its span;
+/// all other slots of the program keep their contents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[repr(u64)]
 pub enum Event {
-    /// The host writes code behind the guest's back; stage 2 stays as it is.
+    /// The host writes code through its own mapping. The stage-2 mappings stay.
     Rewrite = 16,
-    /// mprotect to nothing and back: the MMU notifier unmaps stage 2.
+    /// mprotect to PROT_NONE and back: the MMU notifier removes the stage-2 mappings.
     Unmap = 17,
     /// mprotect to read-only and back.
     ProtectReadOnly = 18,
-    /// MADV_DONTNEED; the host writes the contents anew before the guest faults.
+    /// MADV_DONTNEED. The host writes the contents again before the guest faults.
     Discard = 19,
-    /// mremap(MREMAP_FIXED) of a prepared region onto the slot's host VA.
+    /// mremap(MREMAP_FIXED) of a prepared region onto the host VA of the memslot.
     Remap = 20,
     /// move_pages to another NUMA node.
     Migrate = 21,
-    /// The memslot is deleted and added again.
+    /// Deletes the memslot and adds it again.
     SlotDelete = 22,
-    /// The memslot is moved to another IPA and back.
+    /// Moves the memslot to another IPA and back.
     SlotMove = 23,
-    /// Dirty logging is switched on: KVM write-protects, and splits blocks on write faults.
+    /// Enables dirty logging: KVM write-protects the region and splits blocks at write faults.
     DirtyLogOn = 24,
-    /// Dirty logging is switched off: the next faults collapse pages into blocks.
+    /// Disables dirty logging: the next faults collapse pages into blocks.
     DirtyLogOff = 25,
-    /// fork, then the host writes each page: copy-on-write is broken by the host.
+    /// fork, then the host writes each page and so breaks copy-on-write.
     CopyOnWrite = 26,
-    /// fork; the child lives on, so that the guest's own next write breaks copy-on-write.
+    /// fork. The child lives on, so the guest's own next write breaks copy-on-write.
     Fork = 27,
-    /// MADV_PAGEOUT: swapped out, and in again at the next fault.
+    /// MADV_PAGEOUT: the kernel swaps the pages out, and swaps them in at the next fault.
     Swap = 28,
-    /// The vCPU that asks goes on on another CPU.
+    /// Moves the vCPU that asks to another CPU.
     MoveVcpu = 29,
-    /// A second VM on the same frames writes code, with its own maintenance.
+    /// A second VM on the same frames writes code and does its own maintenance.
     SecondVm = 30,
-    /// The contents are dropped, and served page by page through userfaultfd as the guest faults.
+    /// The host drops the contents and serves them page by page through userfaultfd when the guest faults.
     Userfault = 31,
 }
 
-/// What an event does to the slots of its span.
+/// Effect of an event on the slots of its span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Contents {
-    /// Nothing.
+    /// The slots keep their contents.
     Kept,
     /// The host writes a new generation.
     Written,
 }
 
-/// What an event does to the frames and the stage-2 mappings of the region.
+/// Effect of an event on the frames and the stage-2 mappings of the region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mappings {
-    /// Nothing: what the guest could reach it still reaches without a fault.
+    /// The mappings stay: the guest reaches all that it reached before without a fault.
     Kept,
-    /// Unmapped, same frames.
+    /// The host removes the mappings and keeps the frames.
     Unmapped,
-    /// Unmapped, and every slot's contents copied into other frames, or the same ones, by the host.
+    /// The host removes the mappings and copies the contents of every slot, into other frames or into the same ones.
     Copied,
 }
 
 impl Event {
-    /// Every event.
+    /// All events.
     pub const ALL: [Self; 16] = [
         Self::Rewrite,
         Self::Unmap,
@@ -87,12 +135,12 @@ impl Event {
         Self::Userfault,
     ];
 
-    /// Returns the event a number stands for, if any.
+    /// Returns the event with this number, if there is one.
     pub fn from_raw(raw: u64) -> Option<Self> {
         Self::ALL.into_iter().find(|event| *event as u64 == raw)
     }
 
-    /// Returns the name used in plans and results.
+    /// Returns the name that plans and results use.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Rewrite => "rewrite",
@@ -114,7 +162,7 @@ impl Event {
         }
     }
 
-    /// Returns what happens to the contents of the event's span.
+    /// Returns the effect on the contents of the event's span.
     pub const fn contents(self) -> Contents {
         match self {
             Self::Rewrite | Self::Discard | Self::Remap | Self::CopyOnWrite | Self::SecondVm | Self::Userfault => {
@@ -124,7 +172,7 @@ impl Event {
         }
     }
 
-    /// Returns what happens to the region's mappings.
+    /// Returns the effect on the frames and mappings of the region.
     pub const fn mappings(self) -> Mappings {
         match self {
             Self::Rewrite | Self::DirtyLogOn | Self::DirtyLogOff | Self::MoveVcpu | Self::SecondVm => Mappings::Kept,
@@ -135,8 +183,8 @@ impl Event {
         }
     }
 
-    /// Says whether other vCPUs may fetch and load while it happens: it neither changes contents, even for a moment, nor
-    /// takes the memslot away.
+    /// Returns whether other vCPUs may fetch and load during the event. They may if the event changes no contents, even
+    /// for a moment, and does not remove the memslot.
     pub const fn can_be_raced(self) -> bool {
         matches!(
             self,
@@ -160,11 +208,19 @@ mod tests {
         for event in Event::ALL {
             assert_eq!(Event::from_raw(event as u64), Some(event));
         }
-        assert_eq!(Event::from_raw(0), None);
+        for event in RoundEvent::ALL {
+            assert_eq!(RoundEvent::from_raw(event as u64), Some(event));
+        }
+        assert_eq!((Event::from_raw(0), RoundEvent::from_raw(0)), (None, None));
     }
 
     #[test]
-    fn what_is_raced_keeps_its_contents() {
+    fn no_number_means_two_events() {
+        assert!(Event::ALL.into_iter().all(|event| RoundEvent::from_raw(event as u64).is_none()));
+    }
+
+    #[test]
+    fn an_event_that_can_be_raced_keeps_contents() {
         assert!(Event::ALL.into_iter().filter(|event| event.can_be_raced()).all(|e| e.contents() == Contents::Kept));
     }
 }

@@ -1,14 +1,14 @@
-//! Limits of KVM on a machine.
+//! The limits that KVM sets for guests on one machine.
 
 use serde::Serialize;
 
-/// KVM's limits.
+/// KVM's limits for guests on one machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Limits {
-    /// The largest IPA, in bits.
+    /// Size of the largest IPA space in bits.
     pub ipa_bits: u32,
-    /// The most vCPUs that KVM and this tool give a guest.
+    /// Maximum number of vCPUs: the smaller of KVM's limit and the channel's.
     pub max_vcpus: usize,
-    /// FEAT_S2FWB, where KVM tells.
+    /// Presence of FEAT_S2FWB; `None` if KVM does not give the ID register.
     pub fwb: Option<bool>,
 }

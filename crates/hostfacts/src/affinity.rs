@@ -1,21 +1,23 @@
-//! On which of the machine's CPUs a thread may run.
+//! The CPUs on which a thread may run.
 
 use std::io;
 
 use rustix::thread::{CpuSet, Pid, sched_getaffinity, sched_setaffinity};
 
-/// Returns the CPUs that this thread may run on; the first one if the kernel does not say.
+/// Returns the CPUs on which this thread may run, or CPU 0 if the kernel does not tell.
 pub fn allowed() -> Vec<usize> {
     let set = sched_getaffinity(None).unwrap_or_else(|_| CpuSet::new());
     let cpus: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect();
     if cpus.is_empty() { vec![0] } else { cpus }
 }
 
-/// Keeps a thread, this one if none is given, on one CPU. Async-signal-safe, so that a child may call it before exec.
+/// Pins a thread, or this one if `thread` is `None`, to one CPU.
+///
+/// The function is async-signal-safe, so a child may call it between fork and exec.
 ///
 /// # Errors
 ///
-/// What sched_setaffinity(2) said; the CPU may have gone offline.
+/// The error of sched_setaffinity(2), for example because the CPU went offline.
 pub fn pin(thread: Option<Pid>, cpu: usize) -> io::Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu);

@@ -1,4 +1,4 @@
-//! Reads which lockup detectors this kernel has, whether they are on, and which CPUs they watch.
+//! The kernel's lockup detectors: their state, their settings and the CPUs that they watch.
 
 use std::path::Path;
 
@@ -6,8 +6,12 @@ use record::detector::{Counters, Detector, State};
 
 use crate::procfs;
 
-/// Reads the state below `root`, which is `/` but for tests.
-pub fn read(root: &Path) -> Detector {
+/// Reads the state of the lockup detectors.
+pub fn read() -> Detector {
+    read_below(Path::new("/"))
+}
+
+fn read_below(root: &Path) -> Detector {
     let on = |path: &str| match procfs::read_number::<i64>(root, path) {
         Some(0) => State::Off,
         Some(_) => State::On,
@@ -20,7 +24,7 @@ pub fn read(root: &Path) -> Detector {
     if all == State::Off && soft == State::On {
         soft = State::Off;
     }
-    // The file exists wherever there is any watchdog, and reads 0 where there is no detector behind it.
+    // The file exists if there is any watchdog. It reads 0 if the kernel has no hard lockup detector.
     let hard = match on(&sysctl("nmi_watchdog")) {
         State::Off if !has_hard_detector(root) => State::NotAvailable,
         _ if all == State::NotAvailable => State::NotAvailable,
@@ -30,7 +34,7 @@ pub fn read(root: &Path) -> Detector {
         soft,
         hard,
         thresh_s: procfs::read_number(root, &sysctl("watchdog_thresh")),
-        cpus: procfs::read(root, &sysctl("watchdog_cpumask")).and_then(|l| procfs::cpu_list(&l)).unwrap_or_default(),
+        cpus: procfs::read_list(root, &sysctl("watchdog_cpumask")),
         softlockup_panic: flag("softlockup_panic"),
         panic_on_warn: flag("panic_on_warn"),
         hung_task_timeout_s: procfs::read_number(root, &sysctl("hung_task_timeout_secs")),
@@ -39,16 +43,15 @@ pub fn read(root: &Path) -> Detector {
     }
 }
 
-/// Says whether a switched-off `nmi_watchdog` could be switched on: the kernel makes the file read-only (0444) when it
-/// has no detector, as on arm64 before v6.5.
+/// Returns whether an `nmi_watchdog` that is off could be enabled. Without a detector, as on arm64 before v6.5, the
+/// kernel makes the file read-only (0444).
 fn has_hard_detector(root: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
     std::fs::metadata(procfs::under(root, "/proc/sys/kernel/nmi_watchdog"))
         .is_ok_and(|meta| meta.permissions().mode() & 0o200 != 0)
 }
 
-/// Reads the counters below `root`.
-pub fn counters(root: &Path) -> Counters {
+fn counters(root: &Path) -> Counters {
     Counters {
         soft_lockups: procfs::read_number(root, "/sys/kernel/softlockup_count"),
         hard_lockups: procfs::read_number(root, "/sys/kernel/hardlockup_count"),
@@ -60,18 +63,9 @@ pub fn counters(root: &Path) -> Counters {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::procfs::fake_root;
     use record::detector::NotWatched;
     use std::fs;
-
-    fn machine(files: &[(&str, &str)]) -> tempfile::TempDir {
-        let root = tempfile::tempdir().expect("a temporary directory");
-        for (path, text) in files {
-            let path = procfs::under(root.path(), path);
-            fs::create_dir_all(path.parent().expect("files are in directories")).expect("directory");
-            fs::write(path, text).expect("file");
-        }
-        root
-    }
 
     const ON: [(&str, &str); 5] = [
         ("/proc/sys/kernel/watchdog", "1\n"),
@@ -83,8 +77,8 @@ mod tests {
 
     #[test]
     fn watching() {
-        let root = machine(&ON);
-        let detector = read(root.path());
+        let root = fake_root(&ON);
+        let detector = read_below(root.path());
         assert_eq!((detector.soft, detector.hard), (State::On, State::On));
         assert_eq!(detector.soft_threshold_s(), Some(20));
         assert_eq!(detector.watches(&[0, 3]), Ok(()));
@@ -93,21 +87,21 @@ mod tests {
 
     #[test]
     fn not_watching() {
-        assert_eq!(read(machine(&[]).path()).watches(&[0]), Err(NotWatched::NotAvailable));
+        assert_eq!(read_below(fake_root(&[]).path()).watches(&[0]), Err(NotWatched::NotAvailable));
         for (path, why) in [
             ("/proc/sys/kernel/soft_watchdog", NotWatched::Off),
             ("/proc/sys/kernel/watchdog", NotWatched::Off),
             ("/proc/sys/kernel/watchdog_thresh", NotWatched::NoThreshold),
         ] {
-            let root = machine(&ON);
+            let root = fake_root(&ON);
             fs::write(procfs::under(root.path(), path), "0\n").expect("file");
-            assert_eq!(read(root.path()).watches(&[0]), Err(why), "{path}");
+            assert_eq!(read_below(root.path()).watches(&[0]), Err(why), "{path}");
         }
     }
 
     #[test]
     fn counters_rise() {
-        let root = machine(&[("/sys/kernel/softlockup_count", "5\n")]);
+        let root = fake_root(&[("/sys/kernel/softlockup_count", "5\n")]);
         let before = counters(root.path());
         let after = Counters { soft_lockups: Some(7), ..before };
         assert_eq!(after.since(&before), Counters { soft_lockups: Some(2), ..Counters::default() });
@@ -116,11 +110,11 @@ mod tests {
     #[test]
     fn no_hard_detector_is_not_off() {
         use std::os::unix::fs::PermissionsExt;
-        let root = machine(&ON);
+        let root = fake_root(&ON);
         let path = procfs::under(root.path(), "/proc/sys/kernel/nmi_watchdog");
         fs::write(&path, "0\n").expect("file");
-        assert_eq!(read(root.path()).hard, State::Off);
+        assert_eq!(read_below(root.path()).hard, State::Off);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o444)).expect("mode");
-        assert_eq!(read(root.path()).hard, State::NotAvailable);
+        assert_eq!(read_below(root.path()).hard, State::NotAvailable);
     }
 }

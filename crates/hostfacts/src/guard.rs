@@ -1,10 +1,11 @@
-//! Changes settings of the machine and puts them back: on exit, on error, and after SIGKILL at the next start.
+//! The guard of this machine's settings: it changes them and restores them on exit, on an error, and after SIGKILL at
+//! the next start.
 //!
-//! Every old value is in a journal on disk, synced, before the new one is written. The journal goes away only when all
-//! old values are back. A lock on the state directory keeps two live runs from undoing each other; the kernel drops
-//! it when its owner dies, so a journal under a free lock is a dead run's.
+//! The guard writes each old value to a journal on disk, and syncs it, before it writes the new value. It removes the
+//! journal only after all old values are restored. A lock on the state directory keeps two live runs from undoing each
+//! other's changes. The kernel drops the lock when its owner dies, so a journal without a lock belongs to a dead run.
 //!
-//! A reboot puts every setting back by itself. A journal of another boot is therefore dropped, not applied.
+//! A reboot resets every setting. The guard therefore drops a journal of another boot and does not apply it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -13,65 +14,57 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-use crate::procfs;
+use crate::{machine, memory, procfs};
 
-/// Changing or restoring settings failed.
+/// Error in changing or restoring settings.
 #[derive(Debug, thiserror::Error)]
 pub enum GuardError {
-    /// The state directory cannot be used.
+    /// The state directory could not be used.
     #[error("cannot use the state directory {path} ({source}); name another one by XDG_STATE_HOME")]
     State {
         /// The directory or file.
         path: PathBuf,
-        /// Why.
+        /// Error of the system call.
         source: io::Error,
     },
-    /// Another run holds the settings.
+    /// Another live run, with this pid, holds the settings.
     #[error("another faultline run (pid {0}) holds this machine's settings; wait for it or end it")]
     Busy(String),
-    /// A setting does not exist here or cannot be read.
+    /// A setting does not exist on this machine or could not be read.
     #[error("cannot read {path} ({source})")]
     Read {
         /// The setting.
         path: PathBuf,
-        /// Why.
+        /// Error of the system call.
         source: io::Error,
     },
-    /// A setting refuses the value.
+    /// A setting could not be written.
     #[error("cannot write {value:?} to {path} ({source}); changing settings needs root")]
     Write {
         /// The setting.
         path: PathBuf,
         /// The value.
         value: String,
-        /// Why.
+        /// Error of the system call.
         source: io::Error,
     },
-    /// Some old values could not be put back; the journal keeps them for the next try.
+    /// These old values could not be restored. The journal keeps them for the next attempt.
     #[error("cannot put back {}; run `faultline restore` as root", .0.join(", "))]
     Restore(Vec<String>),
 }
 
-/// A setting that runs change.
+/// A setting that a run can change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Setting {
-    /// `kernel.watchdog_thresh`, seconds.
+    /// `kernel.watchdog_thresh` in seconds.
     WatchdogThresh,
-    /// `kernel.watchdog`: all lockup detectors.
-    Watchdog,
-    /// `kernel.hung_task_timeout_secs`.
-    HungTaskTimeout,
-    /// `kernel.hung_task_warnings`, which counts down by itself.
+    /// `kernel.hung_task_warnings`, which the kernel counts down.
     HungTaskWarnings,
-    /// The pool of huge pages of this size, in pages.
+    /// Size of the pool of hugetlb pages of one size, in pages.
     Hugepages {
-        /// Size of one page.
+        /// Size of one page in bytes.
         bytes: u64,
     },
-    /// `always`, `madvise` or `never`.
-    TransparentHugepages,
-    /// Any other file of one value below `/proc/sys` or `/sys`.
-    File(PathBuf),
 }
 
 impl Setting {
@@ -79,19 +72,13 @@ impl Setting {
     pub fn path(&self) -> PathBuf {
         match self {
             Self::WatchdogThresh => "/proc/sys/kernel/watchdog_thresh".into(),
-            Self::Watchdog => "/proc/sys/kernel/watchdog".into(),
-            Self::HungTaskTimeout => "/proc/sys/kernel/hung_task_timeout_secs".into(),
             Self::HungTaskWarnings => "/proc/sys/kernel/hung_task_warnings".into(),
-            Self::Hugepages { bytes } => {
-                format!("/sys/kernel/mm/hugepages/hugepages-{}kB/nr_hugepages", bytes / 1024).into()
-            }
-            Self::TransparentHugepages => "/sys/kernel/mm/transparent_hugepage/enabled".into(),
-            Self::File(path) => path.clone(),
+            Self::Hugepages { bytes } => memory::hugepage_pool_path(*bytes).into(),
         }
     }
 }
 
-/// One line of the journal: the boot it belongs to, or an old value.
+/// One line of the journal: the id of the boot, or the old value of a setting.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Entry {
@@ -99,26 +86,26 @@ enum Entry {
     Old { path: PathBuf, value: String },
 }
 
-/// What recovery found.
+/// Result of the recovery from a dead run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Recovery {
-    /// No dead run left anything behind.
+    /// No dead run left changed settings.
     Nothing,
-    /// These settings of a dead run are back at their old values.
+    /// A dead run had changed these settings, and they have their old values again.
     Restored(Vec<PathBuf>),
-    /// A dead run's journal was from before a reboot, which had put everything back.
+    /// A dead run's journal was from another boot, so the reboot had reset its settings.
     OtherBoot,
 }
 
-/// Holds this machine's settings; restores what it changed when dropped.
+/// The guard of this machine's settings. Its drop restores the settings that it changed.
 ///
-/// A drop cannot report: call [`Guard::restore`] where the answer matters.
+/// A drop cannot report errors. Call [`Guard::restore`] if they matter.
 #[derive(Debug)]
 pub struct Guard {
     root: PathBuf,
     journal: PathBuf,
     changed: Vec<(PathBuf, String)>,
-    /// Closing it releases the lock.
+    /// The locked file; closing it releases the lock.
     _lock: File,
 }
 
@@ -130,11 +117,11 @@ pub fn default_state_dir() -> PathBuf {
     }
 }
 
-/// Puts back what a dead run left changed. Does nothing when there is nothing to do, also when called twice.
+/// Restores the settings that a dead run left changed, if there are any.
 ///
 /// # Errors
 ///
-/// [`GuardError::Busy`] while another run is alive; [`GuardError::Restore`] for what could not be put back.
+/// [`GuardError::Busy`] while another run is alive; [`GuardError::Restore`] if some values could not be restored.
 pub fn recover(state_dir: &Path) -> Result<Recovery, GuardError> {
     if !state_dir.join(JOURNAL).exists() {
         return Ok(Recovery::Nothing);
@@ -146,7 +133,7 @@ const JOURNAL: &str = "settings.journal";
 const LOCK: &str = "settings.lock";
 
 impl Guard {
-    /// Takes the lock, recovers from a dead run, and returns a guard that has changed nothing yet.
+    /// Takes the lock, recovers from a dead run, and returns a guard that has changed no setting yet.
     ///
     /// # Errors
     ///
@@ -155,12 +142,8 @@ impl Guard {
         Self::open_below(Path::new("/"), state_dir)
     }
 
-    /// Does what [`Guard::open`] does to the settings below `root`; for tests.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Guard::open`].
-    pub fn open_below(root: &Path, state_dir: &Path) -> Result<(Self, Recovery), GuardError> {
+    /// Opens a guard of the settings below `root`.
+    fn open_below(root: &Path, state_dir: &Path) -> Result<(Self, Recovery), GuardError> {
         fs::create_dir_all(state_dir).map_err(at(state_dir))?;
         let lock = lock(&state_dir.join(LOCK))?;
         let mut guard = Self { root: root.into(), journal: state_dir.join(JOURNAL), changed: Vec::new(), _lock: lock };
@@ -168,12 +151,13 @@ impl Guard {
         Ok((guard, recovery))
     }
 
-    /// Changes a setting; returns what it reads afterwards, which for a huge page pool may be less than asked for.
+    /// Changes a setting and returns its new value. A pool of huge pages may get fewer pages than `value`.
     ///
     /// # Errors
     ///
-    /// [`GuardError::Read`], [`GuardError::State`] if the journal cannot be written (then nothing was changed),
-    /// [`GuardError::Write`].
+    /// - [`GuardError::Read`] if the setting cannot be read before or after the change.
+    /// - [`GuardError::State`] if the journal cannot be written; the setting is then unchanged.
+    /// - [`GuardError::Write`] if the setting cannot be written.
     pub fn set(&mut self, setting: &Setting, value: &str) -> Result<String, GuardError> {
         let path = setting.path();
         let old = self.read(&path)?;
@@ -185,20 +169,11 @@ impl Guard {
         self.read(&path)
     }
 
-    /// Returns the value a setting has now.
+    /// Restores all old values, the last change first, and returns their number.
     ///
     /// # Errors
     ///
-    /// [`GuardError::Read`].
-    pub fn get(&self, setting: &Setting) -> Result<String, GuardError> {
-        self.read(&setting.path())
-    }
-
-    /// Puts all old values back, the last change first, and returns how many there were.
-    ///
-    /// # Errors
-    ///
-    /// [`GuardError::Restore`] names what could not be put back; the journal then stays.
+    /// [`GuardError::Restore`] names the values that could not be restored; the journal then stays.
     pub fn restore(mut self) -> Result<usize, GuardError> {
         let count = self.changed.len();
         self.put_back().map(|()| count)
@@ -206,7 +181,7 @@ impl Guard {
 
     fn recover(&mut self) -> Result<Recovery, GuardError> {
         let Ok(text) = fs::read_to_string(&self.journal) else { return Ok(Recovery::Nothing) };
-        // A line cut short by a crash was not followed by a change: it was not synced.
+        // A crash can cut the last line short. That line was not synced yet, so its setting was not changed yet.
         let entries: Vec<Entry> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
         let boot = self.boot_id();
         if entries.iter().any(|entry| matches!(entry, Entry::Boot { id } if *id != boot)) {
@@ -230,9 +205,9 @@ impl Guard {
         for (path, value) in std::mem::take(&mut self.changed).into_iter().rev() {
             match self.write(&path, &value) {
                 Ok(()) => {}
-                // A module that went away took its setting with it.
+                // The setting disappeared with its module.
                 Err(GuardError::Write { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
-                // What could not be changed either (no permission, /proc/sys read-only) is as it was.
+                // The change had failed, too (no permission, /proc/sys read-only), so the setting has its old value.
                 Err(_) if self.read(&path).is_ok_and(|now| now == value) => {}
                 Err(error) => {
                     failed.push(format!("{} = {value} ({error})", path.display()));
@@ -248,7 +223,7 @@ impl Guard {
     }
 
     fn boot_id(&self) -> String {
-        procfs::read(&self.root, "/proc/sys/kernel/random/boot_id").unwrap_or_default()
+        machine::boot_id_below(&self.root).unwrap_or_default()
     }
 
     /// Appends an old value to the journal and waits until it is on disk.
@@ -262,7 +237,7 @@ impl Guard {
             let mut file = OpenOptions::new().create(true).append(true).open(&self.journal)?;
             file.write_all(lines.as_bytes())?;
             file.sync_all()?;
-            // The directory entry of a new file needs its own sync.
+            // The directory entry of a new file needs a sync of its own.
             self.journal.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
         };
         append().map_err(at(&self.journal))
@@ -278,11 +253,11 @@ impl Guard {
     fn read(&self, path: &Path) -> Result<String, GuardError> {
         let text = fs::read_to_string(procfs::under(&self.root, path))
             .map_err(|source| GuardError::Read { path: path.into(), source })?;
-        Ok(procfs::selected(text.trim()).to_owned())
+        Ok(text.trim().to_owned())
     }
 
     fn write(&self, path: &Path, value: &str) -> Result<(), GuardError> {
-        // Not fs::write: a setting that is absent must not be created.
+        // fs::write would create a setting that is absent.
         OpenOptions::new()
             .write(true)
             .truncate(true)
@@ -294,7 +269,7 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        // What fails here stays in the journal, and the next start tries again and says so.
+        // Values that cannot be restored stay in the journal. The next start tries again and reports it.
         let _ = self.put_back();
     }
 }
@@ -308,12 +283,12 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> GuardError {
     move |source| GuardError::State { path, source }
 }
 
-/// Locks the state directory for this process and writes its pid for the one who finds it locked.
+/// Locks the state directory for this process and writes the pid into the lock, for the message of another run.
 fn lock(path: &Path) -> Result<File, GuardError> {
     let mut file =
         OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(at(path))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        // A kernel without CONFIG_FILE_LOCKING has no locks: then nothing keeps two runs apart.
+        // A kernel without CONFIG_FILE_LOCKING has no locks. Two runs then can undo each other's changes.
         Ok(()) | Err(rustix::io::Errno::NOSYS) => {}
         Err(error) if error == rustix::io::Errno::WOULDBLOCK => {
             let owner = fs::read_to_string(path).unwrap_or_default();
@@ -321,12 +296,7 @@ fn lock(path: &Path) -> Result<File, GuardError> {
         }
         Err(error) => return Err(at(path)(error.into())),
     }
-    let note = || {
-        file.set_len(0)?;
-        writeln!(file, "{}", std::process::id())
-    };
-    let mut note = note;
-    note().map_err(at(path))?;
+    file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(at(path))?;
     Ok(file)
 }
 
@@ -341,7 +311,7 @@ mod tests {
             let machine = Self(tempfile::tempdir().expect("a temporary directory"));
             machine.put("/proc/sys/kernel/random/boot_id", "boot-1\n");
             machine.put("/proc/sys/kernel/watchdog_thresh", "10\n");
-            machine.put("/sys/kernel/mm/transparent_hugepage/enabled", "always [madvise] never\n");
+            machine.put("/proc/sys/kernel/hung_task_warnings", "10\n");
             machine
         }
 
@@ -363,7 +333,7 @@ mod tests {
             Guard::open_below(self.0.path(), &self.state())
         }
 
-        /// Ends a guard the way SIGKILL does: the lock goes, nothing is restored.
+        /// Ends a guard as SIGKILL does: the kernel drops the lock, and nothing is restored.
         fn kill(&self, guard: Guard) {
             let lock = guard._lock.try_clone().expect("descriptor");
             flock(&lock, FlockOperation::Unlock).expect("unlock");
@@ -380,10 +350,10 @@ mod tests {
         assert_eq!(recovery, Recovery::Nothing);
         assert_eq!(guard.set(&THRESH, "1").expect("set"), "1");
         assert_eq!(guard.set(&THRESH, "2").expect("set"), "2");
-        guard.set(&Setting::TransparentHugepages, "never").expect("set");
+        guard.set(&Setting::HungTaskWarnings, "3").expect("set");
         drop(guard);
         assert_eq!(machine.value(&THRESH), "10");
-        assert_eq!(machine.value(&Setting::TransparentHugepages), "madvise");
+        assert_eq!(machine.value(&Setting::HungTaskWarnings), "10");
         assert!(!machine.state().join(JOURNAL).exists());
 
         let (mut guard, _) = machine.open().expect("guard");
@@ -449,26 +419,26 @@ mod tests {
         assert!(!procfs::under(machine.0.path(), absent.path()).exists());
     }
 
-    /// As for a user without the permission, or with /proc/sys read-only.
+    /// A user without the permission, or a read-only /proc/sys.
     #[test]
-    fn what_could_not_be_changed_needs_no_restoring() {
+    fn a_setting_that_could_not_be_changed_needs_no_restoring() {
         let machine = Machine::new();
         let (mut guard, _) = machine.open().expect("guard");
         let path = procfs::under(machine.0.path(), THRESH.path());
         fs::remove_file(&path).expect("remove");
-        // Nobody can write to this one.
+        // Not even root can write to this file.
         std::os::unix::fs::symlink("/proc/version", &path).expect("link");
         assert!(matches!(guard.set(&THRESH, "1"), Err(GuardError::Write { .. })));
-        guard.restore().expect("it is as it was");
+        guard.restore().expect("it has its old value");
         assert!(!machine.state().join(JOURNAL).exists());
     }
 
     #[test]
-    fn what_cannot_be_restored_stays_in_the_journal() {
+    fn a_value_that_cannot_be_restored_stays_in_the_journal() {
         let machine = Machine::new();
         let (mut guard, _) = machine.open().expect("guard");
         guard.set(&THRESH, "1").expect("set");
-        // A directory in its place refuses the write, also for root.
+        // Not even root can write to a directory in its place.
         let path = procfs::under(machine.0.path(), THRESH.path());
         fs::remove_file(&path).expect("remove");
         fs::create_dir(&path).expect("directory");

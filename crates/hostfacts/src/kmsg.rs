@@ -1,10 +1,12 @@
-//! Reads `/dev/kmsg`: drained on demand, without a thread.
+//! The kernel log: a reader of `/dev/kmsg` without a thread, and a writer of single lines.
 //!
-//! One `read(2)` returns one record, `prio,seq,usec,flags[,caller=T1];text`. `EPIPE` says that records were overwritten
-//! before they were read; the sequence numbers then tell how many. See `Documentation/ABI/testing/dev-kmsg`.
+//! One `read(2)` returns one record, `prio,seq,usec,flags[,caller=T1];text`. The error `EPIPE` means that records were
+//! overwritten before they were read. The sequence numbers then tell how many. See
+//! `Documentation/ABI/testing/dev-kmsg`.
 //!
-//! A record flagged `c` (fragment) stays a line of its own. Since v5.10 the kernel joins the parts of a line itself; what
-//! still carries the flag was printed as a continuation after the line had ended, as RCU's `\t(t=750 jiffies …` of 6.1.
+//! A record with the flag `c` (fragment) stays a line of its own. Since v5.10 the kernel itself joins the parts of a
+//! line. A record that still has the flag was printed as a continuation after its line had ended, for example RCU's
+//! `\t(t=750 jiffies …` in 6.1.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
@@ -12,42 +14,42 @@ use std::os::unix::fs::OpenOptionsExt;
 
 use klog::kmsg::KmsgRecord;
 
-/// Reading the kernel log failed.
+const PATH: &str = "/dev/kmsg";
+
+/// Error in reading the kernel log.
 #[derive(Debug, thiserror::Error)]
 pub enum KmsgError {
-    /// The device cannot be opened.
+    /// The device could not be opened.
     #[error("cannot open {path} ({source}); kernel messages need root or CAP_SYSLOG (sysctl kernel.dmesg_restrict)")]
     Open {
         /// The device.
         path: &'static str,
-        /// Why.
+        /// Error of the system call.
         source: io::Error,
     },
-    /// A read failed in a way the interface does not document.
+    /// A read failed with an error that the interface does not document.
     #[error("cannot read the kernel log: {0}")]
     Read(io::Error),
-    /// The copy of the raw records cannot be written.
+    /// The copy of the raw records could not be written.
     #[error("cannot write the copy of the kernel log: {0}; is the disk full?")]
     Copy(io::Error),
 }
 
-/// A reader of kernel records that keeps count of what was lost.
+/// A reader of kernel log records that counts lost records.
 #[derive(Debug)]
 pub struct Kmsg<R> {
     source: R,
     last_sequence: Option<u64>,
     lost: u64,
-    malformed: u64,
 }
 
 impl Kmsg<File> {
-    /// Opens `/dev/kmsg` behind the last record, so that only messages from now on are read.
+    /// Opens `/dev/kmsg` behind its last record, so that the reader returns only later ones.
     ///
     /// # Errors
     ///
     /// [`KmsgError::Open`] without the device or the permission.
     pub fn open() -> Result<Self, KmsgError> {
-        const PATH: &str = "/dev/kmsg";
         let open = || {
             let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(PATH)?;
             file.seek(SeekFrom::End(0))?;
@@ -58,28 +60,23 @@ impl Kmsg<File> {
 }
 
 impl<R: Read> Kmsg<R> {
-    /// Reads records from any source that returns one record per read.
-    pub fn new(source: R) -> Self {
-        Self { source, last_sequence: None, lost: 0, malformed: 0 }
+    /// Returns a reader of a source that returns one record per read.
+    fn new(source: R) -> Self {
+        Self { source, last_sequence: None, lost: 0 }
     }
 
-    /// Returns how many records were overwritten before they could be read.
+    /// Returns the number of records that were overwritten before they could be read.
     pub fn lost(&self) -> u64 {
         self.lost
     }
 
-    /// Returns how many records could not be parsed; they are in the raw copy.
-    pub fn malformed(&self) -> u64 {
-        self.malformed
-    }
-
-    /// Reads everything there is, and appends every raw record to `raw`.
+    /// Returns all new records and appends each raw record to `raw`, also those that cannot be parsed.
     ///
     /// # Errors
     ///
-    /// [`KmsgError::Read`] and [`KmsgError::Copy`]; what was read before stays in `raw`.
+    /// [`KmsgError::Read`] and [`KmsgError::Copy`]. Records that were read before the error stay in `raw`.
     pub fn drain(&mut self, raw: &mut impl Write) -> Result<Vec<KmsgRecord>, KmsgError> {
-        // CONSOLE_EXT_LOG_MAX and PRINTK_MESSAGE_MAX are 8 KiB at most; a buffer too small would give EINVAL.
+        // CONSOLE_EXT_LOG_MAX and PRINTK_MESSAGE_MAX are at most 8 KiB. A smaller buffer would cause EINVAL.
         let mut buffer = [0; 16 * 1024];
         let mut records: Vec<KmsgRecord> = Vec::new();
         let mut overwritten = false;
@@ -96,10 +93,7 @@ impl<R: Read> Kmsg<R> {
                 Err(error) => return Err(KmsgError::Read(error)),
             };
             raw.write_all(bytes).map_err(KmsgError::Copy)?;
-            let Some(record) = KmsgRecord::parse(bytes) else {
-                self.malformed += 1;
-                continue;
-            };
+            let Some(record) = KmsgRecord::parse(bytes) else { continue };
             self.count_gap(record.sequence, std::mem::take(&mut overwritten));
             records.push(record);
         }
@@ -110,19 +104,28 @@ impl<R: Read> Kmsg<R> {
     fn count_gap(&mut self, sequence: u64, overwritten: bool) {
         self.lost += match self.last_sequence {
             Some(last) => sequence.saturating_sub(last + 1),
-            // Before the first record the sequence tells nothing: at least one was lost if the kernel says so.
+            // The first sequence number tells nothing. After EPIPE, at least one record was lost.
             None => u64::from(overwritten),
         };
         self.last_sequence = Some(sequence);
     }
 }
 
-/// Reads the part of the kernel log that is still there, by syslog(2): it holds the mode in which KVM started.
-pub fn boot_log() -> Option<String> {
+/// Writes one line into the kernel log at warning level. Many consoles print no line of a lower level.
+///
+/// # Errors
+///
+/// The error of opening or writing `/dev/kmsg`, usually for lack of permission.
+pub fn write_warning(text: &str) -> io::Result<()> {
+    OpenOptions::new().write(true).open(PATH)?.write_all(format!("<4>{text}\n").as_bytes())
+}
+
+/// Reads all that the kernel still has of its log, by syslog(2). KVM's boot message in it names the mode of KVM.
+pub(crate) fn boot_log() -> Option<String> {
     const SYSLOG_ACTION_READ_ALL: i32 = 3;
     let mut buffer = vec![0u8; 1 << 20];
     let room = i32::try_from(buffer.len()).ok()?;
-    // SAFETY: klogctl writes at most `room` bytes into the buffer that long.
+    // SAFETY: klogctl writes at most `room` bytes, and the buffer has that length.
     let length = unsafe { libc::klogctl(SYSLOG_ACTION_READ_ALL, buffer.as_mut_ptr().cast(), room) };
     buffer.truncate(usize::try_from(length).ok()?);
     Some(String::from_utf8_lossy(&buffer).into_owned())
@@ -169,15 +172,17 @@ mod tests {
     }
 
     #[test]
-    fn keeps_fragments_and_counts_the_malformed() {
+    fn keeps_fragments_and_leaves_out_malformed_records() {
         let mut kmsg = device(&[Ok("6,1,1,-;a\n"), Ok("6,2,1,c;\\x09(b\n"), Ok("what\n"), Ok("6,3,1,-;d\n")]);
-        let texts: Vec<_> = kmsg.drain(&mut Vec::new()).unwrap().into_iter().map(|record| record.text).collect();
+        let mut raw = Vec::new();
+        let texts: Vec<_> = kmsg.drain(&mut raw).unwrap().into_iter().map(|record| record.text).collect();
         assert_eq!(texts, ["a", "\t(b", "d"]);
-        assert_eq!((kmsg.malformed(), kmsg.lost()), (1, 0));
+        assert!(String::from_utf8_lossy(&raw).contains("what\n"));
+        assert_eq!(kmsg.lost(), 0);
     }
 
-    /// Returns what a parser makes of the records.
-    fn believed(items: &[Result<&'static str, i32>]) -> Vec<Complaint> {
+    /// Returns the complaints that the parser recognizes in the records.
+    fn complaints(items: &[Result<&'static str, i32>]) -> Vec<Complaint> {
         let mut parser = Parser::new();
         for record in device(items).drain(&mut Vec::new()).unwrap() {
             record.lines().for_each(|line| parser.push(&line));
@@ -186,8 +191,8 @@ mod tests {
     }
 
     #[test]
-    fn only_facility_zero_is_believed() {
-        let events = believed(&[
+    fn only_facility_zero_counts() {
+        let events = complaints(&[
             Ok("12,1,5,-;watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [fake:1]\n"),
             Ok("0,2,9,-;watchdog: BUG: soft lockup - CPU#1 stuck for 23s! [vcpu-0:7]\n"),
         ]);
@@ -198,7 +203,7 @@ mod tests {
     /// fs/exec.c prints the name of a file as it is.
     #[test]
     fn a_line_break_in_a_message_begins_no_report() {
-        let events = believed(&[
+        let events = complaints(&[
             Ok("4,1,5,-;process '/tmp/x\\x0awatchdog: BUG: soft lockup - CPU#1 stuck for 22s! [vcpu-0:7]' started\n"),
             Ok("0,2,9,-;\\x0awatchdog: BUG: soft lockup - CPU#2 stuck for 23s! [vcpu-1:8]\n"),
         ]);

@@ -1,35 +1,54 @@
-//! Reads what the machine is: kernel, CPUs, memory, KVM's mode, and whether any of it is emulated.
+//! The machine: its kernel, its CPUs, its memory, the mode of KVM, and whether it is emulated.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
-use record::machine::{HugepagePool, KvmMode, LAB_VARIABLE, Machine, Platform, TransparentHugepages};
+use record::machine::{KvmMode, LAB_VARIABLE, Machine, Platform, TransparentHugepages};
 
-use crate::procfs;
+use crate::{kmsg, memory, procfs};
 
-/// Reads the facts of this machine. `kernel_log` is what is left of the kernel's boot messages, if readable.
-pub fn read(kernel_log: Option<&str>) -> Machine {
-    read_below(Path::new("/"), kernel_log, std::env::var(LAB_VARIABLE).ok().as_deref())
+/// Reads the facts of this machine.
+pub fn read() -> Machine {
+    read_below(Path::new("/"), kmsg::boot_log().as_deref(), std::env::var(LAB_VARIABLE).ok().as_deref())
 }
 
+/// Returns the release of the running kernel, as `uname -r` prints it.
+pub fn kernel_release() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
+}
+
+/// Reads the kernel's id of this boot.
+pub fn boot_id() -> Option<String> {
+    boot_id_below(Path::new("/"))
+}
+
+pub(crate) fn boot_id_below(root: &Path) -> Option<String> {
+    procfs::read(root, "/proc/sys/kernel/random/boot_id")
+}
+
+/// Reads the CPUs that run without a tick (`nohz_full=`).
+pub fn nohz_full_cpus() -> Vec<usize> {
+    procfs::read_list(Path::new("/"), "/sys/devices/system/cpu/nohz_full")
+}
+
+/// Reads the facts below `root`. `kernel_log` is the part of the boot messages that the kernel still has, and `lab` is
+/// the lab's description of the machine.
 fn read_below(root: &Path, kernel_log: Option<&str>, lab: Option<&str>) -> Machine {
     let uname = rustix::system::uname();
-    let list = |path: &str| procfs::read(root, path).and_then(|text| procfs::cpu_list(&text)).unwrap_or_default();
     Machine {
-        kernel_release: uname.release().to_string_lossy().into_owned(),
+        kernel_release: kernel_release(),
         kernel_version: uname.version().to_string_lossy().into_owned(),
         architecture: uname.machine().to_string_lossy().into_owned(),
         page_bytes: rustix::param::page_size() as u64,
         midr: midr(root),
-        cpus_online: list("/sys/devices/system/cpu/online"),
+        cpus_online: procfs::read_list(root, "/sys/devices/system/cpu/online"),
         cpus_allowed: cpus_allowed(root),
-        cpus_isolated: list("/sys/devices/system/cpu/isolated"),
+        cpus_isolated: procfs::read_list(root, "/sys/devices/system/cpu/isolated"),
         kvm_mode: kernel_log.and_then(kvm_mode),
-        memory_bytes: meminfo_bytes(root, "MemTotal:"),
-        numa_nodes: list("/sys/devices/system/node/has_memory"),
-        swap_bytes: meminfo_bytes(root, "SwapTotal:"),
-        hugepages: hugepages(root),
+        memory_bytes: memory::meminfo_bytes(root, "MemTotal"),
+        numa_nodes: memory::numa_nodes_below(root),
+        swap_bytes: memory::meminfo_bytes(root, "SwapTotal"),
+        hugepages: memory::hugepage_pools(root),
         transparent_hugepages: transparent_hugepages(root),
         mitigations: mitigations(root),
         clocksource: procfs::read(root, "/sys/devices/system/clocksource/clocksource0/current_clocksource"),
@@ -38,13 +57,14 @@ fn read_below(root: &Path, kernel_log: Option<&str>, lab: Option<&str>) -> Machi
         model: procfs::read(root, "/proc/device-tree/model")
             .or_else(|| procfs::read(root, "/sys/class/dmi/id/product_name")),
         platform: platform(root, lab),
-        // A lab that describes itself in broken JSON is still a lab.
+        // A lab whose description is not valid JSON is still a lab.
         lab: lab.map(|text| serde_json::from_str(text).unwrap_or_default()),
     }
 }
 
 fn midr(root: &Path) -> BTreeMap<usize, u64> {
-    let cpus = names(root, "/sys/devices/system/cpu").filter_map(|name| name.strip_prefix("cpu")?.parse().ok());
+    let cpus =
+        procfs::file_names(root, "/sys/devices/system/cpu").filter_map(|name| name.strip_prefix("cpu")?.parse().ok());
     cpus.filter_map(|cpu: usize| {
         let path = format!("/sys/devices/system/cpu/cpu{cpu}/regs/identification/midr_el1");
         let text = procfs::read(root, &path)?;
@@ -53,54 +73,26 @@ fn midr(root: &Path) -> BTreeMap<usize, u64> {
     .collect()
 }
 
-fn names(root: &Path, path: &str) -> impl Iterator<Item = String> {
-    let entries = fs::read_dir(procfs::under(root, path)).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().into_string().ok())
-}
-
-/// Reads `Cpus_allowed_list`, in which the kernel has joined affinity and cpuset.
+/// Reads `Cpus_allowed_list`, which is the intersection of affinity and cpuset.
 fn cpus_allowed(root: &Path) -> Vec<usize> {
-    let status = procfs::read(root, "/proc/self/status").unwrap_or_default();
-    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
-    list.and_then(procfs::cpu_list).unwrap_or_default()
-}
-
-fn meminfo_bytes(root: &Path, field: &str) -> Option<u64> {
-    let text = procfs::read(root, "/proc/meminfo")?;
-    let kib = text.lines().find_map(|line| line.strip_prefix(field))?.trim().strip_suffix(" kB")?;
-    Some(kib.parse::<u64>().ok()? * 1024)
-}
-
-fn hugepages(root: &Path) -> Vec<HugepagePool> {
-    const DIR: &str = "/sys/kernel/mm/hugepages";
-    let mut pools: Vec<_> = names(root, DIR)
-        .filter_map(|name| {
-            let kib: u64 = name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
-            let count = |file: &str| procfs::read_number(root, &format!("{DIR}/{name}/{file}")).unwrap_or(0);
-            Some(HugepagePool { page_bytes: kib * 1024, total: count("nr_hugepages"), free: count("free_hugepages") })
-        })
-        .collect();
-    pools.sort_by_key(|pool| pool.page_bytes);
-    pools
+    let list = procfs::read_field(root, "/proc/self/status", "Cpus_allowed_list");
+    list.and_then(|list| procfs::parse_list(&list)).unwrap_or_default()
 }
 
 fn transparent_hugepages(root: &Path) -> Option<TransparentHugepages> {
-    const DIR: &str = "/sys/kernel/mm/transparent_hugepage";
-    let enabled = procfs::read(root, &format!("{DIR}/enabled"))?;
-    Some(TransparentHugepages {
-        enabled: procfs::selected(&enabled).to_owned(),
-        pmd_bytes: procfs::read_number(root, &format!("{DIR}/hpage_pmd_size")),
-    })
+    Some(TransparentHugepages { enabled: memory::thp_mode(root)?, pmd_bytes: memory::thp_bytes(root) })
 }
 
 fn mitigations(root: &Path) -> BTreeMap<String, String> {
     const DIR: &str = "/sys/devices/system/cpu/vulnerabilities";
-    names(root, DIR).filter_map(|name| Some((name.clone(), procfs::read(root, &format!("{DIR}/{name}"))?))).collect()
+    procfs::file_names(root, DIR)
+        .filter_map(|name| Some((name.clone(), procfs::read(root, &format!("{DIR}/{name}"))?)))
+        .collect()
 }
 
-/// Finds KVM's boot message: `kvm [1]: VHE mode initialized successfully`, `Hyp mode …`, `Protected nVHE mode …`;
-/// 6.12 says `VHE mode initialized successfully` and `Hyp nVHE mode …` as well.
-pub fn kvm_mode(kernel_log: &str) -> Option<KvmMode> {
+/// Finds the mode in KVM's boot message: `kvm [1]: VHE mode initialized successfully`, `Hyp mode …`, or `Protected nVHE
+/// mode …`. Linux 6.12 prints `Hyp nVHE mode …` in place of `Hyp mode …`.
+fn kvm_mode(kernel_log: &str) -> Option<KvmMode> {
     kernel_log.lines().rev().find_map(|line| {
         let (_, text) = line.split_once("kvm [")?.1.split_once("]: ")?;
         let (mode, _) = text.split_once(" mode initialized successfully")?;
@@ -123,7 +115,7 @@ fn platform(root: &Path, lab: Option<&str>) -> Platform {
     let x86_guest = cpuinfo.lines().any(|line| line.starts_with("flags") && line.contains(" hypervisor"));
     let virtual_tree =
         compatible.contains("linux,dummy-virt") || procfs::under(root, "/proc/device-tree/hypervisor").exists();
-    // EC2's bare-metal instances carry Amazon's name too, and say so in the product's.
+    // EC2's bare-metal instances have Amazon's vendor name, too. Their product name contains "metal".
     let metal = procfs::read(root, "/sys/class/dmi/id/product_name").is_some_and(|name| name.contains("metal"));
     if virtual_tree || x86_guest || (!metal && VENDORS.iter().any(|name| vendor.contains(name))) {
         Platform::VirtualMachine
@@ -135,20 +127,11 @@ fn platform(root: &Path, lab: Option<&str>) -> Platform {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn root(files: &[(&str, &str)]) -> tempfile::TempDir {
-        let root = tempfile::tempdir().expect("a temporary directory");
-        for (path, text) in files {
-            let path = procfs::under(root.path(), path);
-            fs::create_dir_all(path.parent().expect("files are in directories")).expect("directory");
-            fs::write(path, text).expect("file");
-        }
-        root
-    }
+    use crate::procfs::fake_root;
 
     #[test]
     fn an_emulated_board() {
-        let root = root(&[
+        let root = fake_root(&[
             ("/proc/device-tree/compatible", "linux,dummy-virt\0"),
             ("/proc/device-tree/model", "linux,dummy-virt\0"),
             ("/sys/devices/system/cpu/online", "0-1\n"),
@@ -182,8 +165,8 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_that_says_nothing() {
-        let machine = read_below(root(&[]).path(), None, None);
+    fn a_machine_without_any_facts() {
+        let machine = read_below(fake_root(&[]).path(), None, None);
         assert_eq!(machine.platform, Platform::Hardware);
         assert_eq!((machine.kvm_mode, machine.memory_bytes), (None, None));
     }

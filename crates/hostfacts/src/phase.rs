@@ -1,21 +1,23 @@
-//! Tells the lab's counting plugin which phase of a run begins.
+//! Markers in the instruction stream that tell the counting plugin of the lab where a phase of a run begins.
 
 /// Number of phases that the plugin can tell apart.
-pub const PHASES: u8 = 32;
+const PHASES: u8 = 32;
 
-/// Returns the phase in which case `index` is counted; none is left for cases beyond the plugin's last.
-pub fn phase_of(index: usize) -> Option<u8> {
+/// Returns the phase for the case with this index. Phase 0 counts everything else. The plugin has no phase for the
+/// cases beyond its last one.
+pub fn phase_of_case(index: usize) -> Option<u8> {
     u8::try_from(index + 1).ok().filter(|phase| *phase < PHASES)
 }
 
-/// Tells the plugin, if there is one, that phase `number` begins: everything counted from here to the next marker is
-/// booked there. Executes one unallocated hint (`HINT #(96 + number)`), which does nothing on any CPU; on other
-/// architectures it is nothing at all.
+/// Begins phase `number`: the plugin books all instructions up to the next marker there.
+///
+/// The marker is one unallocated hint, `HINT #(96 + number)`, which every arm64 CPU executes as NOP. On other
+/// architectures the function does nothing.
 ///
 /// # Panics
 ///
-/// `number` is not below [`PHASES`].
-pub fn phase(number: u8) {
+/// If `number` is not below the number of phases, 32.
+pub fn begin_phase(number: u8) {
     assert!(number < PHASES, "the plugin knows phases 0 to {}", PHASES - 1);
     #[cfg(target_arch = "aarch64")]
     marker::execute(number);
@@ -23,14 +25,14 @@ pub fn phase(number: u8) {
 
 #[cfg(target_arch = "aarch64")]
 mod marker {
-    //! The number is part of the instruction, so there is one instruction for each.
+    //! One instruction for each phase, because an instruction encodes its number.
 
     macro_rules! markers {
         ($number:expr, $($phase:literal)*) => {
             match $number {
                 $(
-                    // SAFETY: an unallocated hint executes as NOP. It keeps the default claim to read and write memory,
-                    // so that the compiler moves no access across the marker.
+                    // SAFETY: an unallocated hint executes as NOP. The block does not claim `nomem`, so the compiler
+                    // moves no access across the marker.
                     $phase => unsafe { core::arch::asm!("hint #{}", const 96 + $phase, options(nostack, preserves_flags)) },
                 )*
                 _ => unreachable!("checked by the caller"),
@@ -49,7 +51,7 @@ mod tests {
 
     #[test]
     fn the_marker_runs_anywhere() {
-        phase(0);
-        phase(PHASES - 1);
+        begin_phase(0);
+        begin_phase(PHASES - 1);
     }
 }

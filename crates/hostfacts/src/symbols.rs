@@ -1,12 +1,17 @@
-//! Addresses of the kernel's maintenance functions.
+//! Addresses of the kernel's maintenance functions, for counts that the lab's plugin takes by address.
 
-/// File of these addresses in a run directory, in the form of /proc/kallsyms.
+/// Name of the file with these addresses in a run directory, in the format of `/proc/kallsyms`.
 pub const FILE: &str = "symbols";
 
-/// Returns the lines of kallsyms that tell where maintenance functions begin and end, where they are readable.
+/// Reads the addresses of this kernel's maintenance functions; empty if they are not readable.
+pub fn read() -> String {
+    excerpt(&std::fs::read_to_string("/proc/kallsyms").unwrap_or_default())
+}
+
+/// Returns the lines of kallsyms at which maintenance functions begin and end.
 ///
-/// All else in kallsyms, several megabytes, would have to leave the emulated machine with every run.
-pub fn excerpt(kallsyms: &str) -> String {
+/// The whole table has several megabytes, and each run would have to copy it out of the emulated host.
+fn excerpt(kallsyms: &str) -> String {
     const WANTED: [&str; 4] = ["icache_inval_", "dcache_", "caches_clean_", "invalidate_icache_"];
     let mut lines: Vec<(u64, &str)> = kallsyms
         .lines()
@@ -17,14 +22,9 @@ pub fn excerpt(kallsyms: &str) -> String {
         let name = line.split(' ').nth(2).unwrap_or_default().trim_start_matches("__pi_").trim_start_matches('_');
         WANTED.iter().any(|prefix| name.starts_with(prefix))
     };
-    // The line after a wanted one is kept as well: it is where the function ends.
+    // The line after a maintenance function is kept, too: the function ends there.
     let kept = |n: usize| wanted(lines[n].1) || (n > 0 && wanted(lines[n - 1].1));
     (0..lines.len()).filter(|n| kept(*n)).map(|n| format!("{}\n", lines[n].1)).collect()
-}
-
-/// Reads the excerpt of this kernel's symbols; empty where they are not readable.
-pub fn read() -> String {
-    excerpt(&std::fs::read_to_string("/proc/kallsyms").unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_excerpt_keeps_where_functions_end() {
+    fn an_excerpt_keeps_the_ends_of_functions() {
         let all = "ffff800080000040 t icache_inval_pou\nffff800080000000 T a\nffff800080000040 t __pi_icache_inval_pou\n\
                    ffff800080000084 t b\nffff800080000100 t c\n";
         let kept = excerpt(all);

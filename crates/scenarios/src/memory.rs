@@ -1,7 +1,7 @@
 //! Kinds of memory on a given host: block sizes, backing, and the reason if the host has no such memory.
 
-use guest::run::Backing;
-use hostfacts::memory::HostBlocks;
+use guest::spec::Backing;
+use hostfacts::memory::MemoryKinds;
 use record::memory::MemoryKind;
 use units::size::Size;
 
@@ -48,12 +48,12 @@ pub enum Missing {
 /// # Errors
 ///
 /// Returns the reason if the host has no such blocks.
-pub fn block_bytes(kind: MemoryKind, host: &HostBlocks) -> Result<u64, Missing> {
+pub fn block_bytes(kind: MemoryKind, host: &MemoryKinds) -> Result<u64, Missing> {
     match kind {
         MemoryKind::Page | MemoryKind::Memfd | MemoryKind::File => Ok(host.page_bytes),
         MemoryKind::Hugetlb(size) if size.0 == host.page_bytes => Ok(size.0),
         MemoryKind::Thp => host.thp_bytes.ok_or(Missing::Thp),
-        MemoryKind::Hugetlb(size) if host.hugetlb.iter().any(|(bytes, _)| *bytes == size.0) => Ok(size.0),
+        MemoryKind::Hugetlb(size) if host.hugetlb.iter().any(|pool| pool.page_bytes == size.0) => Ok(size.0),
         MemoryKind::Hugetlb(size) => Err(Missing::NoPool(size)),
     }
 }
@@ -63,7 +63,7 @@ pub fn block_bytes(kind: MemoryKind, host: &HostBlocks) -> Result<u64, Missing> 
 /// # Errors
 ///
 /// Returns the reason if the host has no such blocks.
-pub fn backing(kind: MemoryKind, host: &HostBlocks) -> Result<Backing, Missing> {
+pub fn backing(kind: MemoryKind, host: &MemoryKinds) -> Result<Backing, Missing> {
     let bytes = block_bytes(kind, host)?;
     Ok(match kind {
         MemoryKind::Memfd => Backing::Memfd,
@@ -80,7 +80,7 @@ pub fn backing(kind: MemoryKind, host: &HostBlocks) -> Result<Backing, Missing> 
 /// # Errors
 ///
 /// Returns the reason if it has not; the message says how to change that.
-pub fn check(kind: MemoryKind, region_bytes: u64, host: &HostBlocks) -> Result<(), Missing> {
+pub fn check(kind: MemoryKind, region_bytes: u64, host: &MemoryKinds) -> Result<(), Missing> {
     let block = block_bytes(kind, host)?;
     if region_bytes == 0 || !region_bytes.is_multiple_of(block) {
         return Err(Missing::PartialBlock { region: Size(region_bytes), block: Size(block) });
@@ -88,7 +88,7 @@ pub fn check(kind: MemoryKind, region_bytes: u64, host: &HostBlocks) -> Result<(
     match backing(kind, host)? {
         Backing::Hugetlb(bytes) => {
             let needed = region_bytes / bytes;
-            let free = host.hugetlb.iter().find(|(size, _)| *size == bytes).map_or(0, |(_, free)| *free);
+            let free = host.hugetlb.iter().find(|pool| pool.page_bytes == bytes).map_or(0, |pool| pool.free);
             if free < needed {
                 return Err(Missing::Pool { size: Size(bytes), needed, free });
             }
@@ -103,21 +103,22 @@ pub fn check(kind: MemoryKind, region_bytes: u64, host: &HostBlocks) -> Result<(
 
 /// Returns the kinds of memory that pass `fits`: `page`, `thp` and the hugetlb sizes of the host. It leaves out `memfd`
 /// and `file`, which have the same blocks as `page`.
-pub fn available(host: &HostBlocks, fits: impl Fn(MemoryKind) -> bool) -> Vec<MemoryKind> {
-    let hugetlb = host.hugetlb.iter().map(|(bytes, _)| MemoryKind::Hugetlb(Size(*bytes)));
+pub fn available(host: &MemoryKinds, fits: impl Fn(MemoryKind) -> bool) -> Vec<MemoryKind> {
+    let hugetlb = host.hugetlb.iter().map(|pool| MemoryKind::Hugetlb(Size(pool.page_bytes)));
     [MemoryKind::Page, MemoryKind::Thp].into_iter().chain(hugetlb).filter(|kind| fits(*kind)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use record::machine::HugepagePool;
 
-    const HOST: HostBlocks =
-        HostBlocks { page_bytes: 4096, thp_bytes: None, hugetlb: Vec::new(), available_bytes: 1 << 30 };
+    const HOST: MemoryKinds =
+        MemoryKinds { page_bytes: 4096, thp_bytes: None, hugetlb: Vec::new(), available_bytes: 1 << 30 };
 
     #[test]
     fn errors_name_the_reason_and_the_remedy() {
-        let host = HostBlocks { hugetlb: vec![(2 << 20, 1)], ..HOST };
+        let host = MemoryKinds { hugetlb: vec![HugepagePool { page_bytes: 2 << 20, total: 1, free: 1 }], ..HOST };
         let two_m = MemoryKind::Hugetlb(Size(2 << 20));
         assert_eq!(check(two_m, 2 << 20, &host), Ok(()));
         let error = check(two_m, 8 << 20, &host).expect_err("one page is not four").to_string();

@@ -1,33 +1,38 @@
-//! The host's side of the channel. Nothing that the guest wrote is trusted: counts are clamped to what the host laid
-//! out, and every access is bounds-checked by vm-memory.
+//! The host's side of the channel: its layout, the programs that the host writes, and the reports that it reads.
+//!
+//! The host trusts nothing that the guest wrote. It clamps counts to the layout, and vm-memory checks the bounds of
+//! each access.
 
 use std::mem::offset_of;
 
 use abi::channel::{HEADER_BYTES, MAGIC, State, VCPU_BYTES, VERSION};
 use abi::{Header, Op, Record, Region, Vcpu};
+use guest::report::{Boot, VcpuReport};
+use guest::spec::GuestSpec;
 use vm_memory::{Bytes, VolatileMemoryError, VolatileSlice};
 
 use crate::layout::CHANNEL_BYTES_MAX;
-use guest::run::{Boot, GuestSpec, VcpuReport};
 
 const ALIGNMENT: u64 = 64;
 const OP_BYTES: u64 = size_of::<Op>() as u64;
 const RECORD_BYTES: u64 = size_of::<Record>() as u64;
 
-/// Where everything in the channel is.
-pub struct Layout {
+/// Layout of the channel: the offset and the capacity of each part.
+pub struct ChannelLayout {
     regions_offset: u64,
+    /// Offset of each vCPU's program.
     programs: Vec<u64>,
-    rings: Vec<u64>,
-    capacity: u64,
-    /// Ops that each program has room for.
+    /// Offset of each vCPU's record buffer.
+    record_buffers: Vec<u64>,
+    /// Number of records for which each record buffer has room.
+    records: u64,
+    /// Number of ops for which each program has room.
     ops: Vec<u64>,
-    /// Size of the channel in bytes, a multiple of 64 KiB; at most [`CHANNEL_BYTES_MAX`].
-    pub bytes: u64,
+    bytes: u64,
 }
 
-impl Layout {
-    /// Lays the channel out; `None` if it would be larger than its place in the IPA map.
+impl ChannelLayout {
+    /// Returns the layout for a guest, or `None` if it exceeds [`CHANNEL_BYTES_MAX`].
     pub fn new(spec: &GuestSpec) -> Option<Self> {
         let mut next = HEADER_BYTES + spec.programs.len() as u64 * VCPU_BYTES;
         let mut take = |bytes: u64| {
@@ -41,19 +46,24 @@ impl Layout {
         for room in &ops {
             programs.push(take(room.checked_mul(OP_BYTES)?)?);
         }
-        let mut rings = Vec::new();
+        let mut record_buffers = Vec::new();
         for _ in &spec.programs {
-            rings.push(take(spec.records.checked_mul(RECORD_BYTES)?)?);
+            record_buffers.push(take(spec.records.checked_mul(RECORD_BYTES)?)?);
         }
         let bytes = next.checked_next_multiple_of(64 << 10).filter(|bytes| *bytes <= CHANNEL_BYTES_MAX)?;
-        Some(Self { regions_offset, programs, rings, capacity: spec.records, ops, bytes })
+        Some(Self { regions_offset, programs, record_buffers, records: spec.records, ops, bytes })
+    }
+
+    /// Returns the size of the channel in bytes, a multiple of 64 KiB.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     fn vcpu(&self, n: usize) -> u64 {
         HEADER_BYTES + n as u64 * VCPU_BYTES
     }
 
-    /// Writes the host's half.
+    /// Writes the host's half of the channel.
     ///
     /// # Errors
     ///
@@ -72,19 +82,19 @@ impl Layout {
         for (n, program) in spec.programs.iter().enumerate() {
             let vcpu = self.vcpu(n);
             put(vcpu + offset_of!(Vcpu, program_offset) as u64, self.programs[n])?;
-            put(vcpu + offset_of!(Vcpu, records_offset) as u64, self.rings[n])?;
-            put(vcpu + offset_of!(Vcpu, records_capacity) as u64, self.capacity)?;
+            put(vcpu + offset_of!(Vcpu, records_offset) as u64, self.record_buffers[n])?;
+            put(vcpu + offset_of!(Vcpu, records_capacity) as u64, self.records)?;
             self.put_program(memory, n, program)?;
         }
         Ok(())
     }
 
-    /// Returns whether a program of this many ops has room as vCPU `n`'s.
+    /// Returns whether vCPU `n` has room for a program of this many ops.
     pub fn has_room(&self, n: usize, ops: usize) -> bool {
         self.ops.get(n).is_some_and(|room| ops as u64 <= *room)
     }
 
-    /// Gives vCPU `n`, which is at [`abi::OpCode::Next`], its next program, and empties its ring.
+    /// Replaces the program of vCPU `n`, which waits at [`abi::OpCode::Next`], and empties its record buffer.
     ///
     /// # Errors
     ///
@@ -100,7 +110,7 @@ impl Layout {
         Ok(())
     }
 
-    /// Returns what the guest says its start took.
+    /// Returns the cost of the start that the guest reports.
     ///
     /// # Errors
     ///
@@ -114,17 +124,17 @@ impl Layout {
         })
     }
 
-    /// Reads what vCPU `n` left behind.
+    /// Returns the report of vCPU `n`, without registers and shown CTR_EL0.
     ///
     /// # Errors
     ///
     /// If `memory` is smaller than the layout.
     pub fn report(&self, memory: &VolatileSlice<'_>, n: usize) -> Result<VcpuReport, VolatileMemoryError> {
         let get = |field: usize| memory.read_obj::<u64>(self.vcpu(n) as usize + field);
-        let written = get(offset_of!(Vcpu, records))?.min(self.capacity);
+        let written = get(offset_of!(Vcpu, records))?.min(self.records);
         let mut records = Vec::with_capacity(written as usize);
         for record in 0..written {
-            let at = self.rings[n] + record * RECORD_BYTES;
+            let at = self.record_buffers[n] + record * RECORD_BYTES;
             records.push(Record::from_words(memory.read_obj(at as usize)?));
         }
         Ok(VcpuReport {

@@ -1,13 +1,13 @@
-//! The guest's console: a 16550 that keeps what is written.
+//! The guest's console: a 16550 UART that keeps its output.
 
 use std::convert::Infallible;
 
 use vm_superio::{Serial, Trigger, serial::NoEvents};
 
-/// The most bytes kept; a guest that writes more is cut off there.
-const KEPT_BYTES: usize = 64 << 10;
+/// Maximum number of bytes that the console keeps. It drops later output.
+const OUTPUT_BYTES_MAX: usize = 64 << 10;
 
-/// No interrupt controller, so no interrupt.
+/// An interrupt line without effect, because the guest has no interrupt controller.
 struct NoInterrupt;
 
 impl Trigger for NoInterrupt {
@@ -17,12 +17,12 @@ impl Trigger for NoInterrupt {
     }
 }
 
-/// Keeps the first [`KEPT_BYTES`] bytes.
-struct Kept(Vec<u8>);
+/// The first [`OUTPUT_BYTES_MAX`] bytes of the output.
+struct Output(Vec<u8>);
 
-impl std::io::Write for Kept {
+impl std::io::Write for Output {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let room = KEPT_BYTES - self.0.len();
+        let room = OUTPUT_BYTES_MAX - self.0.len();
         self.0.extend_from_slice(&bytes[..bytes.len().min(room)]);
         Ok(bytes.len())
     }
@@ -32,12 +32,12 @@ impl std::io::Write for Kept {
 }
 
 /// The UART.
-pub struct Console(Serial<NoInterrupt, NoEvents, Kept>);
+pub struct Console(Serial<NoInterrupt, NoEvents, Output>);
 
 impl Console {
     /// Returns an idle UART.
     pub fn new() -> Self {
-        Self(Serial::new(NoInterrupt, Kept(Vec::new())))
+        Self(Serial::new(NoInterrupt, Output(Vec::new())))
     }
 
     /// Reads a register.
@@ -47,11 +47,12 @@ impl Console {
 
     /// Writes a register.
     pub fn write(&mut self, register: u8, value: u8) {
-        // Its errors are those of the trigger and the writer, which have none, or a full loopback FIFO.
+        // The interrupt line and the output cannot fail. A full loopback FIFO can; the byte is then lost as on
+        // hardware.
         let _ = self.0.write(register, value);
     }
 
-    /// Returns what was written so far.
+    /// Returns the output so far.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.0.writer().0).into_owned()
     }

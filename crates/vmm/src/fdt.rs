@@ -1,15 +1,15 @@
-//! The device tree that the guest gets.
+//! The device tree for the guest.
 
 use abi::channel::{COMPATIBLE, doorbell};
 use vm_fdt::{Error, FdtWriter};
 
 use crate::layout;
 
-/// Returns the tree for vCPUs with these MPIDR affinities and a channel of `channel_bytes`.
+/// Returns the device tree for vCPUs with these MPIDR affinities and a channel of `channel_bytes`.
 ///
 /// # Errors
 ///
-/// None that the caller can cause.
+/// An error of vm-fdt, which no argument causes.
 pub fn build(affinities: &[u64], channel_bytes: u64) -> Result<Vec<u8>, Error> {
     let mut fdt = FdtWriter::new()?;
     let root = fdt.begin_node("")?;

@@ -1,115 +1,81 @@
-//! What a [`crate::Watch`] can do to the guest that it watches: the regions' memory, the memslots, the vCPUs' threads.
+//! The host's access to a running guest: the memory and the memslots of its regions, and the threads of its vCPUs.
 
 use std::cell::{Cell, RefCell};
 use std::io;
 
 use abi::Op;
-use kvm_bindings::{
-    KVM_CAP_ARM_EAGER_SPLIT_CHUNK_SIZE, KVM_MEM_LOG_DIRTY_PAGES, kvm_enable_cap, kvm_userspace_memory_region,
-};
+use guest::spec::RegionSpec;
+use hostfacts::affinity;
+use kvm_bindings::KVM_MEM_LOG_DIRTY_PAGES;
 use kvm_ioctls::VmFd;
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use vm_memory::Bytes;
 
+use crate::error::Error;
 use crate::memory::HostMemory;
-use crate::userfault::Server;
-use crate::vcpu::Shared;
-use crate::{Error, REGION_SLOT};
-use guest::run::{GuestSpec, RegionSpec};
-use hostfacts::affinity;
+use crate::memslots::{self, region_slot};
+use crate::shared::Shared;
+use crate::userfault::PageServer;
+use crate::vm::Parts;
 
-/// Adds or changes a memslot.
-pub fn set_slot(vm: &VmFd, slot: u32, ipa: u64, memory: &HostMemory, flags: u32) -> Result<(), Error> {
-    let region = kvm_userspace_memory_region {
-        slot,
-        flags,
-        guest_phys_addr: ipa,
-        memory_size: memory.bytes(),
-        userspace_addr: memory.host_va(),
-    };
-    set_region(vm, region)
-}
-
-fn set_region(vm: &VmFd, region: kvm_userspace_memory_region) -> Result<(), Error> {
-    // SAFETY: the memory is mapped, belongs to the runner's guests alone, and is dropped after the VM.
-    unsafe { vm.set_user_memory_region(region) }.map_err(|error| Error::Kvm("KVM_SET_USER_MEMORY_REGION", error))
-}
-
-/// Has KVM split blocks in chunks of this many bytes when dirty logging begins. It must be said before any memslot is
-/// there (`kvm_vm_ioctl_enable_cap`).
-pub fn split_eagerly(vm: &VmFd, chunk_bytes: u64) -> Result<(), Error> {
-    let mut capability = kvm_enable_cap { cap: KVM_CAP_ARM_EAGER_SPLIT_CHUNK_SIZE, ..kvm_enable_cap::default() };
-    capability.args[0] = chunk_bytes;
-    vm.enable_cap(&capability).map_err(Error::EagerSplit)
-}
-
-/// A guest as its watcher sees it.
+/// The host's access to a running guest, for the caller's watch.
 pub struct Host<'a> {
-    pub(super) spec: &'a GuestSpec,
-    pub(super) image: &'a [u8],
-    pub(super) regions: &'a [HostMemory],
+    pub(crate) parts: Parts<'a>,
     vm: &'a VmFd,
-    pub(super) shared: &'a Shared,
+    pub(crate) shared: &'a Shared,
     cpus: &'a [usize],
-    /// Index in `cpus` of the CPU that each vCPU is pinned to.
+    /// Index in `cpus` of the CPU to which each vCPU is pinned.
     pinned: RefCell<Vec<usize>>,
-    /// A child that shares the regions' pages until they are written.
-    pub(super) child: Cell<Option<Pid>>,
-    /// Who serves the region's pages, where nobody has touched them yet.
-    pub(super) server: RefCell<Option<Server>>,
+    /// A child that shares the regions' pages until somebody writes to them.
+    pub(crate) child: Cell<Option<Pid>>,
+    /// The server of the pages that the guest has not touched yet.
+    pub(crate) page_server: RefCell<Option<PageServer>>,
 }
 
 impl<'a> Host<'a> {
-    pub(super) fn new(
-        spec: &'a GuestSpec,
-        image: &'a [u8],
-        regions: &'a [HostMemory],
-        vm: &'a VmFd,
-        shared: &'a Shared,
-        cpus: &'a [usize],
-    ) -> Self {
-        let pinned = RefCell::new((0..spec.programs.len()).map(|n| n % cpus.len().max(1)).collect());
-        Self { spec, image, regions, vm, shared, cpus, pinned, child: Cell::new(None), server: RefCell::new(None) }
+    pub(crate) fn new(parts: Parts<'a>, vm: &'a VmFd, shared: &'a Shared, cpus: &'a [usize]) -> Self {
+        let pinned = RefCell::new((0..parts.spec.programs.len()).map(|n| n % cpus.len().max(1)).collect());
+        Self { parts, vm, shared, cpus, pinned, child: Cell::new(None), page_server: RefCell::new(None) }
     }
 
     /// Returns the number of vCPUs.
     pub fn vcpus(&self) -> usize {
-        self.spec.programs.len()
+        self.parts.spec.programs.len()
     }
 
-    /// Returns the number of CPUs that vCPUs may be pinned to.
+    /// Returns the number of CPUs to which vCPUs can be pinned.
     pub fn cpus(&self) -> usize {
         self.cpus.len()
     }
 
     /// Replaces the host's copy of the programs.
-    pub(super) fn set_programs(&self, programs: Vec<Vec<Op>>) {
+    pub(crate) fn set_programs(&self, programs: Vec<Vec<Op>>) {
         self.shared.set_programs(programs);
     }
 
-    /// Takes stage 2's mappings of region `n` away and leaves its contents.
+    /// Removes the stage-2 mappings of region `n` and keeps its contents.
     ///
     /// # Errors
     ///
-    /// What mprotect said; EINVAL if there is no such region.
+    /// The error of mprotect(2), or EINVAL if there is no such region.
     pub fn unmap_stage2(&self, n: usize) -> io::Result<()> {
         self.region(n)?.1.unmap_stage2()
     }
 
-    /// Takes the memory of region `n` away while the VM lives, as the end of a runner does.
+    /// Removes the memory of region `n` while the VM lives, as the exit of a VMM does.
     ///
     /// # Errors
     ///
-    /// What mmap said; EINVAL if there is no such region.
+    /// The error of mmap(2), or EINVAL if there is no such region.
     pub fn discard(&self, n: usize) -> io::Result<()> {
         self.region(n)?.1.discard()
     }
 
-    /// Writes the code slot for `ipa` in `generation` into region `n`.
+    /// Writes the code slot of `ipa` in `generation` into region `n`.
     ///
     /// # Errors
     ///
-    /// If the region does not hold it.
+    /// If region `n` does not exist or does not hold the slot.
     pub fn write_code(&self, n: usize, ipa: u64, generation: u16) -> io::Result<()> {
         let (region, memory) = self.region(n)?;
         let offset = ipa.checked_sub(region.ipa).ok_or(io::ErrorKind::InvalidInput)? as usize;
@@ -117,40 +83,41 @@ impl<'a> Host<'a> {
         memory.slice().write_slice(&code, offset).map_err(io::Error::other)
     }
 
-    pub(super) fn region(&self, n: usize) -> io::Result<(&RegionSpec, &HostMemory)> {
-        let found = self.spec.regions.get(n).zip(self.regions.get(n));
+    pub(crate) fn region(&self, n: usize) -> io::Result<(&RegionSpec, &HostMemory)> {
+        let found = self.parts.spec.regions.get(n).zip(self.parts.regions.get(n));
         found.ok_or_else(|| io::ErrorKind::InvalidInput.into())
     }
 
+    fn region_of_slot(&self, n: usize) -> Result<(&RegionSpec, &HostMemory), Error> {
+        self.region(n).map_err(|_| Error::NoRegion(n))
+    }
+
     /// Deletes the memslot of region `n` and adds it again.
-    pub(super) fn delete_slot(&self, n: usize) -> Result<(), Error> {
-        let (region, memory) = self.slot_of(n)?;
-        let slot = REGION_SLOT + n as u32;
-        set_region(self.vm, kvm_userspace_memory_region { slot, ..kvm_userspace_memory_region::default() })?;
-        set_slot(self.vm, slot, region.ipa, memory, 0)
+    pub(crate) fn delete_slot(&self, n: usize) -> Result<(), Error> {
+        let (region, memory) = self.region_of_slot(n)?;
+        memslots::delete(self.vm, region_slot(n))?;
+        memslots::set(self.vm, region_slot(n), region.ipa, memory, 0)
     }
 
     /// Moves the memslot of region `n` to another IPA and back.
-    pub(super) fn move_slot(&self, n: usize, to: u64) -> Result<(), Error> {
-        let (region, memory) = self.slot_of(n)?;
-        let slot = REGION_SLOT + n as u32;
-        set_slot(self.vm, slot, to, memory, 0)?;
-        set_slot(self.vm, slot, region.ipa, memory, 0)
+    pub(crate) fn move_slot(&self, n: usize, to: u64) -> Result<(), Error> {
+        let (region, memory) = self.region_of_slot(n)?;
+        memslots::set(self.vm, region_slot(n), to, memory, 0)?;
+        memslots::set(self.vm, region_slot(n), region.ipa, memory, 0)
     }
 
-    /// Switches dirty logging of region `n`.
-    pub(super) fn log_dirty(&self, n: usize, logging: Logging) -> Result<(), Error> {
-        let (region, memory) = self.slot_of(n)?;
-        let flags = if logging == Logging::On { KVM_MEM_LOG_DIRTY_PAGES } else { 0 };
-        set_slot(self.vm, REGION_SLOT + n as u32, region.ipa, memory, flags)
+    /// Enables or disables dirty logging of region `n`.
+    pub(crate) fn log_dirty(&self, n: usize, logging: DirtyLogging) -> Result<(), Error> {
+        let (region, memory) = self.region_of_slot(n)?;
+        let flags = match logging {
+            DirtyLogging::On => KVM_MEM_LOG_DIRTY_PAGES,
+            DirtyLogging::Off => 0,
+        };
+        memslots::set(self.vm, region_slot(n), region.ipa, memory, flags)
     }
 
-    fn slot_of(&self, n: usize) -> Result<(&RegionSpec, &HostMemory), Error> {
-        self.region(n).map_err(|_| Error::Channel)
-    }
-
-    /// Moves vCPU `index` to the next CPU, and returns that one; none if there is no other.
-    pub(super) fn move_on(&self, index: usize) -> Option<io::Result<usize>> {
+    /// Moves vCPU `index` to the next CPU and returns that CPU; returns `None` if there is no other CPU.
+    pub(crate) fn move_to_next_cpu(&self, index: usize) -> Option<io::Result<usize>> {
         let mut pinned = self.pinned.borrow_mut();
         let at = pinned.get_mut(index)?;
         let to = (*at + 1) % self.cpus.len();
@@ -161,31 +128,30 @@ impl<'a> Host<'a> {
         Some(self.pin(index, self.cpus[to]).map(|()| self.cpus[to]))
     }
 
-    /// Pins moved vCPUs to their first CPUs again.
-    pub(super) fn return_home(&self) {
+    /// Moves all vCPUs back to their first CPUs.
+    pub(crate) fn move_vcpus_back(&self) {
         for (index, at) in self.pinned.borrow_mut().iter_mut().enumerate() {
-            let home = index % self.cpus.len().max(1);
-            // As when the thread began: if that CPU is gone, it stays where it is.
-            if *at != home && self.pin(index, self.cpus[home]).is_ok() {
-                *at = home;
+            let first = index % self.cpus.len().max(1);
+            // If the first CPU went offline, the vCPU stays on its current CPU.
+            if *at != first && self.pin(index, self.cpus[first]).is_ok() {
+                *at = first;
             }
         }
     }
 
-    /// Pins vCPU `index` to a CPU.
-    pub(super) fn pin(&self, index: usize, cpu: usize) -> io::Result<()> {
-        let thread = self.shared.thread(index).and_then(rustix::thread::Pid::from_raw);
-        affinity::pin(thread, cpu)
+    fn pin(&self, index: usize, cpu: usize) -> io::Result<()> {
+        affinity::pin(self.shared.thread(index).and_then(Pid::from_raw), cpu)
     }
 
-    /// Ends what events left behind for the guest to run into: a child that shares pages, pages not yet served.
-    pub fn settle(&self) {
+    /// Ends the lasting effects of earlier events: kills a child that shares pages, and stops a page server, which
+    /// first supplies all pages that are still missing.
+    pub(crate) fn settle(&self) {
         if let Some(child) = self.child.take() {
-            // Both can only fail for a child that is gone.
-            let _ = rustix::process::kill_process(child, rustix::process::Signal::KILL);
-            let _ = rustix::process::waitpid(Some(child), rustix::process::WaitOptions::empty());
+            // Both fail only if the child has ended already.
+            let _ = kill_process(child, Signal::KILL);
+            let _ = waitpid(Some(child), WaitOptions::empty());
         }
-        drop(self.server.borrow_mut().take());
+        drop(self.page_server.borrow_mut().take());
     }
 }
 
@@ -195,11 +161,11 @@ impl Drop for Host<'_> {
     }
 }
 
-/// Whether KVM logs the pages that the guest dirties.
+/// State of KVM's dirty logging for a memslot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Logging {
-    /// It does.
+pub(crate) enum DirtyLogging {
+    /// KVM logs the pages to which the guest writes.
     On,
-    /// It does not.
+    /// KVM logs nothing.
     Off,
 }

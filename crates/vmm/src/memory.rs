@@ -1,4 +1,4 @@
-//! Host memory behind a memslot.
+//! The host memory behind a memslot.
 
 use std::cell::RefCell;
 use std::ffi::c_void;
@@ -14,34 +14,38 @@ use rustix::mm::{
 };
 use vm_memory::VolatileSlice;
 
-use guest::run::{Backing, RegionSpec};
+use guest::spec::{Backing, RegionSpec};
 
-/// Memory of this process that a guest may scribble over.
+/// Memory of this process that a guest may read and write at any time.
 pub struct HostMemory {
+    /// Address space that holds the aligned memory.
     reservation: *mut c_void,
     reservation_bytes: usize,
     start: *mut c_void,
     bytes: usize,
-    /// What is mapped, where that is no anonymous memory.
+    /// The mapped file, unless the memory is anonymous.
     file: RefCell<Option<OwnedFd>>,
 }
 
-// SAFETY: an owned mapping; its contents are only reached through `VolatileSlice` and system calls.
+// SAFETY: the object owns its mapping, and only `VolatileSlice` and system calls reach the contents.
 unsafe impl Send for HostMemory {}
 
 impl HostMemory {
-    /// Maps and populates `spec`, at a host VA equal to the IPA modulo the backing's alignment: KVM's
-    /// `fault_supports_stage2_huge_mapping` otherwise falls back to pages.
+    /// Maps and populates the memory of a region.
+    ///
+    /// The host VA equals the IPA modulo the alignment of the backing. Otherwise KVM would map pages
+    /// (`fault_supports_stage2_huge_mapping`).
     ///
     /// # Errors
     ///
-    /// What mmap, madvise or populating said; ENOMEM for hugetlb means that the pool has too few pages.
+    /// The error of mmap(2), madvise(2) or of making the file. ENOMEM for hugetlb means that the pool has too few
+    /// pages.
     pub fn new(spec: &RegionSpec) -> io::Result<Self> {
         let bytes = usize::try_from(spec.bytes).map_err(io::Error::other)?;
         let alignment = spec.backing.alignment();
         let reservation_bytes = bytes + alignment as usize;
         let reserve = MapFlags::PRIVATE | MapFlags::NORESERVE;
-        // SAFETY: a new mapping at an address of the kernel's choice.
+        // SAFETY: a new mapping at an address that the kernel chooses.
         let reservation = unsafe { mmap_anonymous(null_mut(), reservation_bytes, ProtFlags::empty(), reserve)? };
         let skew = (spec.ipa.wrapping_sub(reservation as u64) % alignment) as usize;
         let start = reservation.wrapping_byte_add(skew);
@@ -52,13 +56,13 @@ impl HostMemory {
         Ok(memory)
     }
 
-    /// Maps the backing over the reservation.
+    /// Maps the backing over a part of the reservation.
     fn map(&self, backing: Backing) -> io::Result<()> {
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         match &*self.file.borrow() {
             Some(file) => {
                 let flags = MapFlags::SHARED | MapFlags::FIXED;
-                // SAFETY: replaces part of the reservation just made, which nothing uses yet.
+                // SAFETY: the mapping replaces a part of the new reservation, which nothing uses yet.
                 unsafe { mmap(self.start, self.bytes, protection, flags, file.as_fd(), 0)? };
             }
             None => {
@@ -71,7 +75,7 @@ impl HostMemory {
     }
 
     fn populate(&self, backing: Backing) -> io::Result<()> {
-        // SAFETY: advice on memory that this object owns; none of it drops contents.
+        // SAFETY: this object owns the memory, and none of the advice drops contents.
         unsafe {
             match backing {
                 Backing::Pages => madvise(self.start, self.bytes, Advice::LinuxNoHugepage)?,
@@ -80,7 +84,7 @@ impl HostMemory {
                 Backing::Reserved => return Ok(()),
             }
             match madvise(self.start, self.bytes, Advice::LinuxPopulateWrite) {
-                // Before Linux 5.14 the advice is unknown: the first faults populate then.
+                // Linux before 5.14 does not know the advice. The first faults then populate the memory.
                 Err(rustix::io::Errno::INVAL) => Ok(()),
                 other => other.map_err(io::Error::from),
             }
@@ -92,21 +96,20 @@ impl HostMemory {
         self.start as u64
     }
 
-    /// Returns the contents. Whoever uses them has to expect that the guest changes them at any time.
+    /// Returns the contents, which the guest may change at any time.
     pub fn slice(&self) -> VolatileSlice<'_> {
-        // SAFETY: the mapping lives as long as `self`, and volatile access is all that the slice gives.
+        // SAFETY: the mapping lives as long as `self`, and the slice gives only volatile access.
         unsafe { VolatileSlice::new(self.start.cast(), self.bytes) }
     }
 
-    /// Takes the guest's mappings of this memory away and leaves the contents: the MMU notifier of mprotect unmaps
-    /// stage 2.
+    /// Removes the stage-2 mappings of this memory and keeps its contents, by the MMU notifier of mprotect(2).
     ///
     /// # Errors
     ///
-    /// What mprotect said.
+    /// The error of mprotect(2).
     pub fn unmap_stage2(&self) -> io::Result<()> {
-        // SAFETY: memory that this object owns; guest accesses in between fault and wait in KVM, and no thread of the
-        // runner touches it during an event.
+        // SAFETY: this object owns the memory. A guest's access between the two calls faults inside KVM, and no thread
+        // of this process touches the memory during an event.
         unsafe {
             mprotect(self.start, self.bytes, MprotectFlags::empty())?;
             mprotect(self.start, self.bytes, MprotectFlags::READ | MprotectFlags::WRITE)?;
@@ -114,13 +117,13 @@ impl HostMemory {
         Ok(())
     }
 
-    /// Lets the guest only read for a moment; the contents stay.
+    /// Makes the memory read-only for a moment and keeps its contents.
     ///
     /// # Errors
     ///
-    /// What mprotect said.
+    /// The error of mprotect(2).
     pub fn protect_read_only(&self) -> io::Result<()> {
-        // SAFETY: as for `unmap_stage2`; nothing writes to the memory in between.
+        // SAFETY: as in `unmap_stage2`.
         unsafe {
             mprotect(self.start, self.bytes, MprotectFlags::READ)?;
             mprotect(self.start, self.bytes, MprotectFlags::READ | MprotectFlags::WRITE)?;
@@ -128,20 +131,21 @@ impl HostMemory {
         Ok(())
     }
 
-    /// Says whether copies of this process share the memory instead of copying it on write.
+    /// Returns whether a forked child shares the memory without copy-on-write.
     pub fn is_shared(&self) -> bool {
         self.file.borrow().is_some()
     }
 
-    /// Drops the contents: the next access finds zeros in pages that are new.
+    /// Drops the contents. The next access to a page finds a new page with zeros.
     ///
     /// # Errors
     ///
-    /// What madvise said.
+    /// The error of madvise(2).
     pub fn drop_contents(&self) -> io::Result<()> {
-        // Only a hole drops what a file keeps.
+        // MADV_DONTNEED would keep the contents of a file. A hole drops them.
         let advice = if self.is_shared() { Advice::LinuxRemove } else { Advice::LinuxDontNeed };
-        // SAFETY: memory that this object owns and that only `VolatileSlice` reads; losing its contents is the point.
+        // SAFETY: this object owns the memory, only `VolatileSlice` reads it, and the caller wants to lose the
+        // contents.
         unsafe { madvise(self.start, self.bytes, advice)? };
         Ok(())
     }
@@ -150,21 +154,21 @@ impl HostMemory {
     ///
     /// # Errors
     ///
-    /// What madvise said.
+    /// The error of madvise(2).
     pub fn page_out(&self) -> io::Result<()> {
-        // SAFETY: memory that this object owns; the contents stay.
+        // SAFETY: this object owns the memory, and the contents stay.
         unsafe { madvise(self.start, self.bytes, Advice::LinuxPageOut)? };
         Ok(())
     }
 
-    /// Moves the pages of `other`, of the same size and backing, to where these stand.
+    /// Moves the pages of `other`, which has the same size and backing, to the host VA of this memory.
     ///
     /// # Errors
     ///
-    /// What mremap said.
+    /// The error of mremap(2).
     pub fn replace_by(&self, other: Self) -> io::Result<()> {
-        // SAFETY: both mappings are owned and of the same length; what `other` leaves behind is a hole in its own
-        // reservation, which its drop unmaps.
+        // SAFETY: both mappings are owned and have the same length. `other` keeps a reservation with a hole, which its
+        // drop unmaps.
         unsafe { mremap_fixed(other.start, other.bytes, self.bytes, MremapFlags::MAYMOVE, self.start)? };
         self.file.replace(other.file.take());
         Ok(())
@@ -175,15 +179,15 @@ impl HostMemory {
         self.bytes as u64
     }
 
-    /// Takes the memory away and leaves inaccessible address space in its place: the notifier of munmap unmaps stage 2.
+    /// Replaces the memory by inaccessible address space. The MMU notifier removes the stage-2 mappings.
     ///
     /// # Errors
     ///
-    /// What mmap said.
+    /// The error of mmap(2).
     pub fn discard(&self) -> io::Result<()> {
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
-        // SAFETY: replaces memory that this object owns by address space that faults on any access: a later access by
-        // the guest fails inside KVM, and `VolatileSlice` is not used on a region that was discarded.
+        // SAFETY: this object owns the memory. A later access by the guest fails inside KVM, and nothing uses the
+        // `VolatileSlice` of a discarded region.
         unsafe { mmap_anonymous(self.start, self.bytes, ProtFlags::empty(), flags)? };
         Ok(())
     }
@@ -191,7 +195,7 @@ impl HostMemory {
 
 impl Drop for HostMemory {
     fn drop(&mut self) {
-        // SAFETY: `new` made this reservation; the VM that used it is gone before its memory is dropped.
+        // SAFETY: `new` made this reservation, and the VM that used it was dropped before.
         let _ = unsafe { munmap(self.reservation, self.reservation_bytes) };
     }
 }
@@ -207,7 +211,7 @@ fn backing_flags(backing: Backing) -> io::Result<MapFlags> {
         .ok_or_else(|| io::Error::other(format!("hugetlb page of {bytes} bytes is no size")))
 }
 
-/// Returns the file behind a region of shared memory.
+/// Makes the file behind a region of shared memory; returns `None` for anonymous memory.
 fn backing_file(spec: &RegionSpec) -> io::Result<Option<OwnedFd>> {
     let file: OwnedFd = match spec.backing {
         Backing::Memfd => memfd_create("faultline", MemfdFlags::CLOEXEC)?,

@@ -1,57 +1,58 @@
-//! What the watching thread does while a guest runs: events, programs that follow one another, the end.
+//! The serving thread's work while a guest runs: host events, new programs, and the end of the run.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
 use abi::Op;
+use guest::report::End;
 
 use crate::host::Host;
-use crate::vcpu::{Left, Message};
-use crate::{Guest, Watch};
-use guest::run::End;
+use crate::vcpu::{Message, VcpuEnd};
+use crate::vm::Vm;
+use crate::watch::Watch;
 
-/// How often the watching thread looks up when nothing happens.
+/// Time between two ticks of the watch.
 const TICK: Duration = Duration::from_millis(200);
 
-/// Serves the guest until it ends or has to.
+/// Serves the guest until it ends, or until the time limit or the watch ends the run.
 pub fn until_the_end(
     messages: &Receiver<Message>,
-    guest: &Guest,
+    vm: &Vm,
     host: &Host<'_>,
     limit: Duration,
     watch: &mut dyn Watch,
 ) -> End {
     let deadline = Instant::now() + limit;
     let mut waiting: Vec<SyncSender<()>> = Vec::new();
-    let mut looked = Instant::now();
+    let mut last_tick = Instant::now();
     loop {
         match messages.recv_timeout(TICK) {
             Ok(Message::Event { vcpu, op, done }) => {
                 host.shared.carry_out(|| watch.event(vcpu, &op, host));
-                // The vCPU waits for this; it is only gone when the run stops.
+                // The vCPU waits for this message. Its thread is gone only if the run stops.
                 let _ = done.send(());
             }
             Ok(Message::Next { done }) => {
                 waiting.push(done);
                 if waiting.len() == host.vcpus() {
-                    if let Err(what) = next(guest, host, watch) {
-                        return End::Trapped(what);
+                    if let Err(what) = start_next_programs(vm, host, watch) {
+                        return End::Trapped(format!("next program: {what}"));
                     }
-                    // As above.
                     for done in waiting.drain(..) {
+                        // As above.
                         let _ = done.send(());
                     }
                 }
             }
-            Ok(Message::Left(Left::PoweredOff)) => return End::PoweredOff,
-            Ok(Message::Left(Left::Trapped(what))) => return End::Trapped(what),
-            Ok(Message::Left(Left::Stopped)) | Err(RecvTimeoutError::Timeout) => (),
+            Ok(Message::Ended(VcpuEnd::PoweredOff)) => return End::PoweredOff,
+            Ok(Message::Ended(VcpuEnd::Trapped(what))) => return End::Trapped(what),
+            Ok(Message::Ended(VcpuEnd::Stopped)) | Err(RecvTimeoutError::Timeout) => (),
             Err(RecvTimeoutError::Disconnected) => return End::Trapped("all vCPU threads ended".into()),
         }
-        // Programs that follow fast on one another are not held up by looking around.
-        if looked.elapsed() >= TICK {
+        // A tick after each message would slow down short programs.
+        if last_tick.elapsed() >= TICK {
             watch.tick();
-            looked = Instant::now();
+            last_tick = Instant::now();
         }
         if watch.interrupted() {
             return End::Interrupted;
@@ -62,19 +63,18 @@ pub fn until_the_end(
     }
 }
 
-/// Gives all vCPUs, which wait for it, their next programs: one that ends where there are no more.
-fn next(guest: &Guest, host: &Host<'_>, watch: &mut dyn Watch) -> Result<(), String> {
-    let trapped = |what: &dyn std::fmt::Display| format!("next program: {what}");
+/// Gives all vCPUs, which wait, their next programs. If the watch has none, the programs end the guest.
+fn start_next_programs(vm: &Vm, host: &Host<'_>, watch: &mut dyn Watch) -> Result<(), String> {
     host.settle();
-    host.return_home();
-    let reports = guest.reports(host.vcpus()).map_err(|error| trapped(&error))?;
+    host.move_vcpus_back();
+    let reports = vm.reports(host.vcpus()).map_err(|error| error.to_string())?;
     let programs = watch.next(&reports, host).unwrap_or_else(|| vec![vec![Op::end()]; host.vcpus()]);
-    let fits = |(n, program): (usize, &Vec<Op>)| guest.layout.has_room(n, program.len());
+    let fits = |(n, program): (usize, &Vec<Op>)| vm.has_room(n, program.len());
     if programs.len() != host.vcpus() || !programs.iter().enumerate().all(fits) {
-        return Err(trapped(&"has no room in the channel"));
+        return Err("has no room in the channel".into());
     }
     for (n, program) in programs.iter().enumerate() {
-        guest.layout.put_program(&guest.channel.slice(), n, program).map_err(|error| trapped(&error))?;
+        vm.put_program(n, program).map_err(|error| error.to_string())?;
     }
     host.set_programs(programs);
     Ok(())

@@ -1,4 +1,4 @@
-//! A server of pages through userfaultfd: what a guest has not touched yet comes when it does, as in post-copy live
+//! A server of pages through userfaultfd: it supplies each page when the guest first touches it, as in post-copy live
 //! migration. Kernel: Documentation/admin-guide/mm/userfaultfd.rst, include/uapi/linux/userfaultfd.h.
 
 use std::collections::BTreeMap;
@@ -11,12 +11,12 @@ use std::thread::{self, JoinHandle};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::mm::{UserfaultfdFlags, userfaultfd};
 
-/// One page with its contents; what no piece covers is zero.
+/// One page with its contents. Bytes outside the pieces are zero.
 #[derive(Clone, Debug)]
 pub struct Page {
-    /// Host VA of its start.
+    /// Host VA of the page.
     pub va: u64,
-    /// Offsets and bytes.
+    /// Pieces of the contents: offset and bytes.
     pub pieces: Vec<(usize, Vec<u8>)>,
 }
 
@@ -26,7 +26,7 @@ const UFFD_EVENT_PAGEFAULT: u8 = 0x12;
 
 /// `struct uffdio_api`.
 #[repr(C)]
-struct Api {
+struct UffdioApi {
     api: u64,
     features: u64,
     ioctls: u64,
@@ -35,143 +35,138 @@ struct Api {
 /// `struct uffdio_range`.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct VaRange {
+struct UffdioRange {
     start: u64,
     len: u64,
 }
 
 /// `struct uffdio_register`.
 #[repr(C)]
-struct Register {
-    range: VaRange,
+struct UffdioRegister {
+    range: UffdioRange,
     mode: u64,
     ioctls: u64,
 }
 
 /// `struct uffdio_copy`.
 #[repr(C)]
-struct Copy {
+struct UffdioCopy {
     dst: u64,
     src: u64,
     len: u64,
     mode: u64,
-    copied: i64,
+    copy: i64,
 }
 
-/// `struct uffd_msg`: the event, and for a page fault the address.
-#[repr(C)]
-struct Msg {
-    event: u8,
-    reserved: [u8; 7],
-    flags: u64,
-    address: u64,
-    last: u64,
-}
+/// Size of `struct uffd_msg` in bytes. Byte 0 holds the event, and bytes 16 to 23 hold the address of a page fault.
+const UFFD_MSG_BYTES: usize = 32;
 
-const _: () = assert!(size_of::<Msg>() == 32);
-
-/// `_IOWR(0xaa, number, T)`, or `_IOR` with `direction` 2.
+/// Returns `_IOWR(0xaa, number, T)`, or `_IOR` if `direction` is 2.
 const fn ioctl_of<T>(direction: u64, number: u64) -> u64 {
     direction << 30 | (size_of::<T>() as u64) << 16 | UFFD_API << 8 | number
 }
 
-const UFFDIO_API: u64 = ioctl_of::<Api>(3, 0x3f);
-const UFFDIO_REGISTER: u64 = ioctl_of::<Register>(3, 0);
-const UFFDIO_UNREGISTER: u64 = ioctl_of::<VaRange>(2, 1);
-const UFFDIO_COPY: u64 = ioctl_of::<Copy>(3, 3);
+const UFFDIO_API: u64 = ioctl_of::<UffdioApi>(3, 0x3f);
+const UFFDIO_REGISTER: u64 = ioctl_of::<UffdioRegister>(3, 0);
+const UFFDIO_UNREGISTER: u64 = ioctl_of::<UffdioRange>(2, 1);
+const UFFDIO_COPY: u64 = ioctl_of::<UffdioCopy>(3, 3);
 
 fn ioctl<T>(fd: &OwnedFd, request: u64, argument: &mut T) -> io::Result<()> {
-    // SAFETY: each request is used with the structure whose size is in it; the kernel writes nothing beyond.
+    // SAFETY: each request encodes the size of the structure that it is used with, and the kernel writes nothing
+    // beyond.
     let result = unsafe { libc::ioctl(fd.as_raw_fd(), request as _, std::ptr::from_mut(argument)) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// A registered range whose contents are still there.
-pub struct Registered {
+/// A registered range of host VAs whose contents are still present.
+pub struct RegisteredRange {
     fd: Arc<OwnedFd>,
-    range: VaRange,
+    range: UffdioRange,
     page_bytes: u64,
 }
 
-/// A thread that serves pages until it is dropped; then all that nobody asked for are there, too.
-pub struct Server {
-    registered: Arc<Registered>,
+/// A thread that supplies pages. Its drop supplies all pages that nobody has touched, and ends the thread.
+pub struct PageServer {
+    registered: Arc<RegisteredRange>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<BTreeMap<u64, Page>>>,
 }
 
-impl Server {
-    /// Registers a range, in pages of this size.
+impl PageServer {
+    /// Registers a range in pages of this size.
     ///
     /// # Errors
     ///
-    /// What userfaultfd(2) or its ioctls said: EPERM without the right, ENOSYS or EINVAL where the kernel has it not.
-    pub fn register(va: u64, bytes: u64, page_bytes: u64) -> io::Result<Registered> {
-        // SAFETY: creates a file descriptor.
+    /// The error of userfaultfd(2) or of an ioctl: EPERM without the permission, ENOSYS or EINVAL if the kernel lacks
+    /// it.
+    pub fn register(va: u64, bytes: u64, page_bytes: u64) -> io::Result<RegisteredRange> {
+        // SAFETY: the call only creates a file descriptor.
         let fd = unsafe { userfaultfd(UserfaultfdFlags::CLOEXEC | UserfaultfdFlags::NONBLOCK)? };
-        ioctl(&fd, UFFDIO_API, &mut Api { api: UFFD_API, features: 0, ioctls: 0 })?;
-        let range = VaRange { start: va, len: bytes };
-        ioctl(&fd, UFFDIO_REGISTER, &mut Register { range, mode: UFFDIO_REGISTER_MODE_MISSING, ioctls: 0 })?;
-        Ok(Registered { fd: Arc::new(fd), range, page_bytes })
+        ioctl(&fd, UFFDIO_API, &mut UffdioApi { api: UFFD_API, features: 0, ioctls: 0 })?;
+        let range = UffdioRange { start: va, len: bytes };
+        ioctl(&fd, UFFDIO_REGISTER, &mut UffdioRegister { range, mode: UFFDIO_REGISTER_MODE_MISSING, ioctls: 0 })?;
+        Ok(RegisteredRange { fd: Arc::new(fd), range, page_bytes })
     }
 }
 
-impl Registered {
-    /// Serves `pages` from now on, and zeros elsewhere.
+impl RegisteredRange {
+    /// Starts to supply `pages`, and zeros for all other pages.
     ///
     /// # Errors
     ///
-    /// If no thread could be had.
-    pub fn serve(self, pages: Vec<Page>) -> io::Result<Server> {
+    /// If no thread can be started.
+    pub fn serve(self, pages: Vec<Page>) -> io::Result<PageServer> {
         let registered = Arc::new(self);
         let stop = Arc::new(AtomicBool::new(false));
         let mut left: BTreeMap<u64, Page> = pages.into_iter().map(|page| (page.va, page)).collect();
         let (for_thread, stopping) = (Arc::clone(&registered), Arc::clone(&stop));
         let body = move || {
             while !stopping.load(Ordering::SeqCst) {
-                for_thread.answer(&mut left);
+                for_thread.serve_one_fault(&mut left);
             }
             left
         };
         let thread = Some(thread::Builder::new().name("userfault".into()).spawn(body)?);
-        Ok(Server { registered, stop, thread })
+        Ok(PageServer { registered, stop, thread })
     }
 
-    /// Answers a fault, if one comes within a moment.
-    fn answer(&self, left: &mut BTreeMap<u64, Page>) {
+    /// Waits at most 1 ms for a fault and supplies its page.
+    fn serve_one_fault(&self, left: &mut BTreeMap<u64, Page>) {
         let mut fds = [PollFd::new(&*self.fd, PollFlags::IN)];
-        let moment = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
-        if poll(&mut fds, Some(&moment)).unwrap_or(0) == 0 {
+        let timeout = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+        if poll(&mut fds, Some(&timeout)).unwrap_or(0) == 0 {
             return;
         }
-        let mut bytes = [0; size_of::<Msg>()];
-        // Another thread's fault on the same page may have been answered with it.
-        let Ok(32) = rustix::io::read(&*self.fd, &mut bytes) else { return };
-        let address = u64::from_le_bytes(bytes[16..24].try_into().unwrap_or_default());
-        if bytes[0] == UFFD_EVENT_PAGEFAULT {
+        let mut msg = [0; UFFD_MSG_BYTES];
+        // The read fails if an earlier fault on the same page has made the page present.
+        let Ok(UFFD_MSG_BYTES) = rustix::io::read(&*self.fd, &mut msg) else { return };
+        let address = u64::from_le_bytes(msg[16..24].try_into().unwrap_or_default());
+        if msg[0] == UFFD_EVENT_PAGEFAULT {
             let va = address & !(self.page_bytes - 1);
-            self.copy(&left.remove(&va).unwrap_or(Page { va, pieces: Vec::new() }));
+            self.supply(&left.remove(&va).unwrap_or(Page { va, pieces: Vec::new() }));
         }
     }
 
-    /// Puts a page in its place, unless one is there.
-    fn copy(&self, page: &Page) {
+    /// Makes a page present, unless it is present already.
+    fn supply(&self, page: &Page) {
         let mut contents = vec![0; self.page_bytes as usize];
         for (offset, bytes) in &page.pieces {
             contents[*offset..*offset + bytes.len()].copy_from_slice(bytes);
         }
-        let mut copy = Copy { dst: page.va, src: contents.as_ptr() as u64, len: self.page_bytes, mode: 0, copied: 0 };
-        // EEXIST: it is there. Anything else leaves the page missing, and the guest waiting for it until its time limit.
+        let src = contents.as_ptr() as u64;
+        let mut copy = UffdioCopy { dst: page.va, src, len: self.page_bytes, mode: 0, copy: 0 };
+        // EEXIST means that the page is present. After any other error, the guest waits for it until its time limit.
         let _ = ioctl(&self.fd, UFFDIO_COPY, &mut copy);
     }
 }
 
-impl Drop for Server {
+impl Drop for PageServer {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
         let left = self.thread.take().and_then(|thread| thread.join().ok()).unwrap_or_default();
-        left.values().for_each(|page| self.registered.copy(page));
-        // Closing the descriptor does the same; faults still waiting are woken.
+        left.values().for_each(|page| self.registered.supply(page));
+        // This wakes threads that still wait for a page. An error does not matter, because the close of the descriptor
+        // does the same.
         let mut range = self.registered.range;
         let _ = ioctl(&self.registered.fd, UFFDIO_UNREGISTER, &mut range);
     }

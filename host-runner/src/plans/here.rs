@@ -20,7 +20,7 @@ use crate::suite::runner::{Ended, Steps};
 ///
 /// If the plan's own files cannot be written.
 pub fn run(request: Request) -> Outcome {
-    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let release = hostfacts::machine::kernel_release();
     let results = request.common().results.clone();
     let interrupt = Interrupt::catch().map_err(Failure::harness)?;
     let mut here = Here { request: &request, release: &release, interrupt: &interrupt, begun: 0 };

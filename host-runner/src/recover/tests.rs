@@ -136,7 +136,7 @@ fn nothing_known_is_said_to_be_unknown() {
 
 #[test]
 fn the_same_boot_means_that_only_the_runner_died() {
-    let here = procfs::boot_id().expect("Linux has one");
+    let here = boot_id().expect("Linux has one");
     let result = Dead::with(&steps(&here)).close();
     assert!(result.verdict.reason.contains("the runner was killed during case 1G"), "{}", result.verdict.reason);
 }

@@ -1,27 +1,35 @@
-//! A pair of kprobe events: entry with arguments, and return.
+//! A pair of kprobe events on one maintenance function: its entry with the size, and its return.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Probes on one function, removed on drop.
+use crate::trace::tracefs;
+
+/// Names of KVM's function that invalidates the I-cache, newest first. Both reference kernels (6.1, 6.12) have the
+/// first.
+pub const ICACHE_SYMBOLS: [&str; 2] = ["invalidate_icache_guest_page", "__invalidate_icache_guest_page"];
+/// Names of KVM's function that cleans the D-cache, newest first. Both reference kernels have the first.
+pub const DCACHE_SYMBOLS: [&str; 2] = ["clean_dcache_guest_page", "__clean_dcache_guest_page"];
+
+/// Probes on one function. A drop removes them.
 #[derive(Debug)]
-pub(super) struct Probe {
+pub struct Probe {
     root: PathBuf,
     group: String,
     name: &'static str,
 }
 
 impl Probe {
-    /// Creates `group/name` and `group/name_ret` on the first of `symbols` that can be probed.
+    /// Defines `group/name` and `group/name_ret` on the first of `symbols` that accepts a probe.
     ///
     /// # Errors
     ///
-    /// Why none of them can, in words for the result.
-    pub fn create(root: &Path, group: &str, name: &'static str, symbols: &[&str]) -> Result<Self, String> {
+    /// The reason of each symbol's refusal, as text for the result.
+    pub fn define(root: &Path, group: &str, name: &'static str, symbols: &[&str]) -> Result<Self, String> {
         let mut reasons = Vec::new();
         for symbol in symbols {
-            match define(root, group, name, symbol) {
+            match define_pair(root, group, name, symbol) {
                 Ok(()) => return Ok(Self { root: root.into(), group: group.into(), name }),
                 Err(error) => reasons.push(format!("{symbol}: {}", explain(&error))),
             }
@@ -29,20 +37,20 @@ impl Probe {
         Err(reasons.join("; "))
     }
 
-    /// Switches both events on in a tracing instance.
+    /// Enables both events in a tracing instance.
     ///
     /// # Errors
     ///
-    /// Why they stay off.
+    /// The event that could not be enabled, and the reason.
     pub fn enable(&self, instance: &Path) -> Result<(), String> {
         for event in [self.name.to_owned(), self.return_name()] {
             let path = instance.join("events").join(&self.group).join(&event).join("enable");
-            crate::trace::write(&path, "1").map_err(|error| format!("cannot enable {event}: {error}"))?;
+            tracefs::write(&path, "1").map_err(|error| format!("cannot enable {event}: {error}"))?;
         }
         Ok(())
     }
 
-    /// Returns how many hits the kernel missed (`kprobe_profile`: name, hits, misses).
+    /// Returns the number of hits that the kernel missed. Columns of `kprobe_profile`: name, hits, misses.
     pub fn missed(&self) -> u64 {
         let own = [self.name.to_owned(), self.return_name()];
         let profile = fs::read_to_string(self.root.join("kprobe_profile")).unwrap_or_default();
@@ -67,21 +75,21 @@ impl Drop for Probe {
     }
 }
 
-/// Defines both events, or none. The first two arguments of the function are in x0 and x1 (AAPCS64).
-fn define(root: &Path, group: &str, name: &str, symbol: &str) -> io::Result<()> {
+/// Defines both events, or neither. The size is the second argument of each function, in x1 (AAPCS64).
+fn define_pair(root: &Path, group: &str, name: &str, symbol: &str) -> io::Result<()> {
     let events = root.join("kprobe_events");
-    crate::trace::write(&events, &format!("p:{group}/{name} {symbol} va=%x0:x64 size=%x1:x64\n"))?;
-    crate::trace::write(&events, &format!("r:{group}/{name}_ret {symbol}\n"))
+    tracefs::write(&events, &format!("p:{group}/{name} {symbol} size=%x1:x64\n"))?;
+    tracefs::write(&events, &format!("r:{group}/{name}_ret {symbol}\n"))
         .inspect_err(|_| remove(root, &format!("{group}/{name}")))
 }
 
-/// Removes one probe event; a failure leaves it for the next start's clean-up.
-pub(super) fn remove(root: &Path, name: &str) {
-    let _ = crate::trace::write(&root.join("kprobe_events"), &format!("-:{name}\n"));
+/// Removes one probe event. After a failure, the clean-up at the next start tries again.
+pub fn remove(root: &Path, name: &str) {
+    let _ = tracefs::write(&root.join("kprobe_events"), &format!("-:{name}\n"));
 }
 
 /// Returns `group/event` of a line of `kprobe_events`, such as `r4:group/event symbol`.
-pub(super) fn name_of(line: &str) -> Option<&str> {
+pub fn name_of(line: &str) -> Option<&str> {
     let (_, rest) = line.split_once(':')?;
     rest.split_whitespace().next()
 }
@@ -101,7 +109,10 @@ mod tests {
 
     #[test]
     fn names() {
-        assert_eq!(name_of("p:faultline_7/icache invalidate_icache_guest_page va=%x0:x64"), Some("faultline_7/icache"));
+        assert_eq!(
+            name_of("p:faultline_7/icache invalidate_icache_guest_page size=%x1:x64"),
+            Some("faultline_7/icache")
+        );
         assert_eq!(name_of("r4:faultline_7/icache_ret f"), Some("faultline_7/icache_ret"));
         assert_eq!(name_of(""), None);
     }

@@ -1,37 +1,37 @@
-//! What tracing would give here, found out without changing anything.
+//! The evidence that a trace would give on this machine. The survey changes nothing.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 
 use serde::Serialize;
 
-use crate::trace::{Absent, DCACHE_SYMBOLS, ICACHE_SYMBOLS, tracefs};
+use crate::trace::probe::{DCACHE_SYMBOLS, ICACHE_SYMBOLS};
+use crate::trace::tracefs::{self, Absent};
 
-/// Which evidence a run could get.
+/// The maintenance functions that a trace could probe.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Survey {
-    /// The function that invalidates the I-cache, if it can be found.
+    /// The function that invalidates the I-cache, if the kernel has a known one.
     pub icache: Option<&'static str>,
-    /// The function that cleans the D-cache, if it can be found.
+    /// The function that cleans the D-cache, if the kernel has a known one.
     pub dcache: Option<&'static str>,
 }
 
-/// Looks for the tracepoint and the functions that [`crate::trace::Trace`] uses. That a function is in the symbol table does
-/// not prove that it can be probed; only trying would, and that would change the machine.
+/// Looks for the tracepoint and for the functions that a trace uses.
+///
+/// A function in the symbol table may still refuse a probe. Only an attempt would tell, and an attempt changes the
+/// machine.
 ///
 /// # Errors
 ///
-/// Why there would be no trace at all.
+/// The reason why there would be no trace.
 pub fn survey() -> Result<Survey, Absent> {
-    let root = tracefs()?;
-    if !root.join("events/kvm/kvm_guest_fault").exists() {
-        return Err(Absent::NoTracepoint("kvm_guest_fault"));
-    }
+    let root = tracefs::root()?;
+    tracefs::require_guest_fault(&root)?;
     let mut found = Survey { icache: None, dcache: None };
-    // One pass: the table has some 200,000 lines.
-    for line in
-        File::open("/proc/kallsyms").into_iter().flat_map(|file| BufReader::new(file).lines().map_while(Result::ok))
-    {
+    // The table has some 200,000 lines, so it is read only once.
+    let file = File::open("/proc/kallsyms").into_iter();
+    for line in file.flat_map(|file| BufReader::new(file).lines().map_while(Result::ok)) {
         let Some(name) = line.split_whitespace().nth(2) else { continue };
         let known = |symbols: &[&'static str]| symbols.iter().find(|symbol| **symbol == name).copied();
         found.icache = found.icache.or_else(|| known(&ICACHE_SYMBOLS));

@@ -7,8 +7,9 @@ use crate::litmus::compile::Ring;
 use crate::litmus::event::Across;
 use crate::litmus::layout::{Alignment, DATA_BYTES, PAGE_BYTES, Placed, Rings, Room, place};
 use crate::litmus::test::Test;
-use guest::region::{REGION_IPA, event};
-use guest::run::{Backing, Contents, GuestSpec, RegionSpec};
+use guest::event::RoundEvent;
+use guest::region::REGION_IPA;
+use guest::spec::{Backing, GuestSpec, InitialBytes, RegionSpec};
 
 /// Tag of the races that are counted and timed.
 pub const RACE: u32 = 1;
@@ -100,7 +101,7 @@ impl Case<'_> {
     /// Returns the program of each vCPU, without the host events behind it.
     fn programs(&self, data: u64) -> Vec<Vec<Op>> {
         let threads = self.test.threads.len() as u64;
-        let round = Op::plain(OpCode::Event, [event::ROUND, 0, 0, 0]);
+        let round = RoundEvent::Begin.op();
         let race = |copy: u64, variant: u64, thread: u64, iterations: u64, tag: u32| {
             let start = data + (copy * self.variants().len() as u64 + variant) * RACE_BYTES;
             let args = [iterations, threads, thread, self.seed ^ copy << 32 ^ variant << 48];
@@ -137,9 +138,9 @@ impl Case<'_> {
             let each = self.limit_ticks.div_ceil(self.variants().len() as u64);
             let setup = Setup { skew_mask, limit_ticks: each, ..placed.setup };
             let words = setup.to_words().map(u64::to_le_bytes).concat();
-            contents.push(Contents { ipa: data + n as u64 * RACE_BYTES, bytes: words });
+            contents.push(InitialBytes { ipa: data + n as u64 * RACE_BYTES, bytes: words });
             let bytes = |words: Vec<u32>| words.into_iter().flat_map(u32::to_le_bytes).collect();
-            contents.extend(placed.code.into_iter().map(|(ipa, words)| Contents { ipa, bytes: bytes(words) }));
+            contents.extend(placed.code.into_iter().map(|(ipa, words)| InitialBytes { ipa, bytes: bytes(words) }));
         }
         let races = self.copies() * self.variants().len() as u64;
         let regions = vec![

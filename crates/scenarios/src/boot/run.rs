@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use abi::Op;
 use guest::region::REGION_IPA;
-use guest::run::{Backing, GuestSpec, RegionSpec};
+use guest::spec::{Backing, GuestSpec, RegionSpec};
 use klog::parser::Parser;
 use record::case::{Boot, CaseResult};
 use record::findings::StoredFindings;

@@ -4,7 +4,7 @@
 use abi::op::{EACH, SLEEP};
 use abi::{Op, OpCode};
 
-use guest::run::GuestSpec;
+use guest::spec::GuestSpec;
 use units::random::Random;
 
 /// Targets of a hostile guest, as IPAs.

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use abi::record::Body;
-use guest::run::{End, GuestRun, GuestSpec};
+use guest::report::{End, GuestRun};
+use guest::spec::GuestSpec;
 use klog::parser::Parser;
 use record::case::CaseResult;
 use record::journal::Entry;

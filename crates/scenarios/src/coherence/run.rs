@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use guest::event::Event;
 use guest::region::region;
-use guest::run::GuestSpec;
-use hostfacts::memory::{HostBlocks, host_blocks};
+use guest::spec::GuestSpec;
+use hostfacts::memory::{MemoryKinds, memory_kinds};
 use programs::oracle::Geometry;
 use programs::program::Program;
 use record::case::{AttributedComplaint, CaseResult, Memory};
@@ -52,7 +52,7 @@ fn all_cases(
     cases: &mut Vec<CaseResult>,
 ) -> Result<(), Error> {
     let fwb = vmm::limits()?.fwb.unwrap_or(false);
-    let blocks = if args.blocks.is_empty() { all_blocks(&host_blocks()) } else { args.blocks.clone() };
+    let blocks = if args.blocks.is_empty() { all_blocks(&memory_kinds()) } else { args.blocks.clone() };
     let events = if args.events.is_empty() { Event::ALL.to_vec() } else { args.events.clone() };
     let chosen = combinations(args.coverage, &events, looks(fwb), blocks.len());
     for (block, ways) in blocks.into_iter().zip(chosen) {
@@ -68,13 +68,13 @@ fn all_cases(
 }
 
 /// Returns every kind of memory, had or not: what is missing is said.
-fn all_blocks(host: &HostBlocks) -> Vec<MemoryKind> {
-    let hugetlb = host.hugetlb.iter().map(|(bytes, _)| MemoryKind::Hugetlb(units::size::Size(*bytes)));
+fn all_blocks(host: &MemoryKinds) -> Vec<MemoryKind> {
+    let hugetlb = host.hugetlb.iter().map(|pool| MemoryKind::Hugetlb(units::size::Size(pool.page_bytes)));
     [MemoryKind::Page, MemoryKind::Thp, MemoryKind::Memfd, MemoryKind::File].into_iter().chain(hugetlb).collect()
 }
 
 /// Returns the size of the region for one kind of memory: enough for boundaries between blocks where they are small.
-fn region_bytes(block: MemoryKind, host: &HostBlocks) -> u64 {
+fn region_bytes(block: MemoryKind, host: &MemoryKinds) -> u64 {
     match block_bytes(block, host).unwrap_or(host.page_bytes) {
         bytes if bytes <= 64 << 10 => 1 << 20,
         bytes if bytes <= 2 << 20 => 2 * bytes,
@@ -95,7 +95,7 @@ fn on_block(
     session.journal(&Entry::Case { name: block.to_string(), before: Box::new(not_run.clone()) })?;
     if let (true, MemoryKind::Hugetlb(size)) = (args.common.hugepages, block) {
         // Twice as many pages as the region: some events prepare a second one.
-        let region = region_bytes(block, &host_blocks());
+        let region = region_bytes(block, &memory_kinds());
         session.fill_pool(size.0, 2 * region.div_ceil(size.0))?;
     }
     let memory = match runner.prepare(session, block, |host| region_bytes(block, host))? {

@@ -4,8 +4,9 @@
 use abi::op::EACH;
 use abi::{Op, OpCode};
 
-use guest::region::{REGION_IPA, event, region};
-use guest::run::{Backing, GuestSpec};
+use guest::event::RoundEvent;
+use guest::region::{REGION_IPA, region};
+use guest::spec::{Backing, GuestSpec};
 
 /// The program of one case, which runs on one kind of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,13 +29,12 @@ impl CaseProgram {
     pub fn guest(&self) -> GuestSpec {
         let touch = Op::range(OpCode::Store, REGION_IPA, self.region_bytes, self.block_bytes, 1);
         let touch = touch.with_flags(EACH).with_tag(TOUCH);
-        let host = |event| Op::plain(OpCode::Event, [event, 0, 0, 0]);
         let mut ops = Vec::new();
         if self.rounds > 1 {
-            ops.extend([host(event::ROUND), touch, host(event::UNMAP)]);
+            ops.extend([RoundEvent::Begin.op(), touch, RoundEvent::Unmap.op()]);
             ops.push(Op::plain(OpCode::Repeat, [0, self.rounds - 1, 0, 0]));
         }
-        ops.extend([host(event::ROUND), touch, host(event::DISCARD), Op::end()]);
+        ops.extend([RoundEvent::Begin.op(), touch, RoundEvent::Discard.op(), Op::end()]);
         let elements = self.region_bytes / self.block_bytes;
         let records = self.rounds * (elements + ops.len() as u64) + 1;
         GuestSpec {
@@ -56,9 +56,9 @@ mod tests {
             let (block_bytes, backing) = (2 << 20, Backing::Thp(2 << 20));
             let program = CaseProgram { block_bytes, region_bytes: 8 << 20, backing, rounds };
             let ops = &program.guest().programs[0];
-            let events: Vec<_> = ops.iter().filter(|op| op.code == OpCode::Event as u16).map(|op| op.args[0]).collect();
-            assert_eq!(events.last(), Some(&event::DISCARD));
-            assert_eq!(events.iter().filter(|e| **e == event::DISCARD).count(), 1);
+            let events: Vec<_> = ops.iter().filter(|op| op.code == OpCode::Event as u16).collect();
+            assert_eq!(events.last(), Some(&&RoundEvent::Discard.op()));
+            assert_eq!(events.iter().filter(|op| ***op == RoundEvent::Discard.op()).count(), 1);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The run of `dside`: first touch and teardown of each kind of memory, one guest each.
 
-use guest::region::event;
+use guest::event::RoundEvent;
 use record::case::{CaseResult, FaultTimes};
 use record::maintenance::Maintenance;
 use record::memory::MemoryKind;
@@ -81,7 +81,7 @@ fn findings(ran: &CaseRun, result: &CaseResult, line_bytes: u64, floor_ns: f64, 
         fwb,
         how,
         lines: result.region_bytes() / line_bytes.max(1),
-        unmap: stats::distribution(timed(event::UNMAP).filter(|t| !t.traced).map(|t| t.ns).collect()),
-        discard_ns: timed(event::DISCARD).map(|t| t.ns).next(),
+        unmap: stats::distribution(timed(RoundEvent::Unmap).filter(|t| !t.traced).map(|t| t.ns).collect()),
+        discard_ns: timed(RoundEvent::Discard).map(|t| t.ns).next(),
     }
 }

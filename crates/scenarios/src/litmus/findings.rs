@@ -6,7 +6,7 @@ use abi::record::{RaceCount, Summary};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use guest::run::GuestRun;
+use guest::report::GuestRun;
 use programs::litmus::event::Across;
 use programs::litmus::races::{Case, RACE};
 use programs::litmus::test::{Ruling, Source, Variant};
@@ -136,7 +136,7 @@ fn summaries(records: &[Record]) -> impl Iterator<Item = (&Record, Summary)> {
 
 /// Returns the races a second of all copies together, by the time that the first thread of each took.
 fn per_second(run: &GuestRun, threads: usize) -> u64 {
-    let of_copy = |vcpu: &guest::run::VcpuReport| {
+    let of_copy = |vcpu: &guest::report::VcpuReport| {
         let timed = summaries(&vcpu.records).filter(|(record, _)| record.tag == RACE);
         let (races, ticks) = timed.fold((0_u128, 0_u128), |(races, ticks), (_, summary)| {
             (races + u128::from(summary.elements), ticks + u128::from(summary.sum_ticks))

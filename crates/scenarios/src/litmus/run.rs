@@ -1,6 +1,6 @@
 //! Runs `litmus`: each test across each event, in a guest of its own.
 
-use guest::run::Backing;
+use guest::spec::Backing;
 use programs::litmus::event::Across;
 use programs::litmus::races::Case;
 use programs::litmus::test::Variant;

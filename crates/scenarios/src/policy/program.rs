@@ -7,8 +7,9 @@
 use abi::op::{Barrier, CHECK, EACH};
 use abi::{Op, OpCode};
 
-use guest::region::{GENERATION, REGION_IPA, event, region};
-use guest::run::{Backing, GuestSpec};
+use guest::event::RoundEvent;
+use guest::region::{GENERATION, REGION_IPA, region};
+use guest::spec::{Backing, GuestSpec};
 
 /// The program of one case, which runs on one kind of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,14 +60,13 @@ impl CaseProgram {
             Op::range(code, REGION_IPA, self.region_bytes, self.block_bytes, arg).with_flags(flags | EACH).with_tag(tag)
         };
         let fetch = |tag| over(OpCode::Fetch, GENERATION, CHECK, tag);
-        let host = |event| Op::plain(OpCode::Event, [event, 0, 0, 0]);
         let ops = vec![
-            host(event::ROUND),
+            RoundEvent::Begin.op(),
             over(OpCode::Load, 0, 0, tag::BY_LOAD),
             Op::barrier(Barrier::Isb),
             fetch(tag::PERMISSION),
             fetch(tag::RESIDENT),
-            host(event::UNMAP),
+            RoundEvent::Unmap.op(),
             Op::barrier(Barrier::Isb),
             fetch(tag::BY_FETCH),
             Op::plain(OpCode::Repeat, [0, self.rounds, 0, 0]),

@@ -1,6 +1,6 @@
 //! The run of `policy`: three faults on each kind of memory, one guest each, and the conclusion from all of them.
 
-use hostfacts::memory::HostBlocks;
+use hostfacts::memory::MemoryKinds;
 use record::case::{CaseResult, FaultTimes};
 use record::maintenance::{Access, HostSide};
 use record::memory::MemoryKind;
@@ -46,7 +46,7 @@ fn all_cases(
     runner.each_kind(session, kinds, cases, |runner, session, kind| case(runner, session, args, kind))
 }
 
-fn region_bytes(kind: MemoryKind, host: &HostBlocks) -> u64 {
+fn region_bytes(kind: MemoryKind, host: &MemoryKinds) -> u64 {
     block_bytes(kind, host).map_or(0, CaseProgram::default_region_bytes)
 }
 

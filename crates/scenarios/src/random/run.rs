@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use guest::event::Event;
 use guest::region::region;
-use hostfacts::memory::HostBlocks;
+use hostfacts::memory::MemoryKinds;
 use programs::generate::{Space, program};
 use programs::legal::Limits;
 use programs::oracle::Geometry;
@@ -93,7 +93,7 @@ fn on_one_kind(
 /// Enough for slots in different pages and at different places of a block.
 const REGION_BYTES: u64 = 512 << 10;
 
-fn region_bytes(block: MemoryKind, least: u64, host: &HostBlocks) -> u64 {
+fn region_bytes(block: MemoryKind, least: u64, host: &MemoryKinds) -> u64 {
     least.next_multiple_of(block_bytes(block, host).unwrap_or(host.page_bytes))
 }
 

@@ -8,8 +8,9 @@ use abi::{Op, OpCode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use guest::region::{GENERATION, REGION_IPA, event, region};
-use guest::run::{Backing, GuestSpec};
+use guest::event::RoundEvent;
+use guest::region::{GENERATION, REGION_IPA, region};
+use guest::spec::{Backing, GuestSpec};
 
 /// Assignment of blocks to vCPUs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
@@ -83,7 +84,7 @@ impl CaseProgram {
         let touches = self.sharing == Sharing::Distinct || n == 0;
         let mut ops = vec![meet(0)];
         if n == 0 {
-            ops.push(Op::plain(OpCode::Event, [event::ROUND, 0, 0, 0]));
+            ops.push(RoundEvent::Begin.op());
         }
         ops.push(meet(1));
         if touches {

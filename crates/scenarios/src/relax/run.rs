@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use hostfacts::memory::HostBlocks;
+use hostfacts::memory::MemoryKinds;
 use record::case::{CaseResult, FaultTimes};
 use record::findings::StoredFindings;
 use record::journal::Entry;
@@ -64,7 +64,7 @@ fn resume(
     Ok(left)
 }
 
-fn region_bytes(args: &Args, kind: MemoryKind, host: &HostBlocks) -> u64 {
+fn region_bytes(args: &Args, kind: MemoryKind, host: &MemoryKinds) -> u64 {
     let Ok(bytes) = block_bytes(kind, host) else { return 0 };
     args.region.map_or_else(|| CaseProgram::default_region_bytes(bytes, args.vcpus, args.sharing), |r| r.0)
 }

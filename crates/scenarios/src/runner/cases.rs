@@ -3,14 +3,14 @@
 
 use std::io::Write;
 use std::ops::Range;
-use std::path::Path;
 use std::time::Duration;
 
 use abi::Record;
 use abi::record::Element;
-use guest::run::{Backing, End, GuestRun, GuestSpec, trouble};
-use hostfacts::memory::{HostBlocks, host_blocks};
-use hostfacts::phase::phase_of;
+use guest::report::{End, GuestRun, trouble};
+use guest::spec::{Backing, GuestSpec};
+use hostfacts::memory::{MemoryKinds, memory_kinds};
+use hostfacts::phase::phase_of_case;
 use record::case::{Boot, CaseResult, TracingCost};
 use record::journal::Entry;
 use record::maintenance::Predicted;
@@ -44,7 +44,7 @@ pub struct CaseRunner<'a> {
 /// A kind of memory that is ready for a guest.
 pub struct PreparedMemory {
     /// Memory of the host, after the hugetlb pools were enlarged.
-    pub host: HostBlocks,
+    pub host: MemoryKinds,
     /// Size in bytes of the block or page that KVM should map.
     pub block_bytes: u64,
     /// Size of the region in bytes.
@@ -133,12 +133,12 @@ impl<'a> CaseRunner<'a> {
         &self,
         session: &mut Session,
         kind: MemoryKind,
-        region_bytes: impl Fn(&HostBlocks) -> u64,
+        region_bytes: impl Fn(&MemoryKinds) -> u64,
     ) -> Result<Result<PreparedMemory, Missing>, Error> {
-        let mut host = host_blocks();
+        let mut host = memory_kinds();
         if let (true, Ok(Backing::Hugetlb(bytes))) = (self.common.hugepages, memory::backing(kind, &host)) {
             session.fill_pool(bytes, region_bytes(&host).div_ceil(bytes))?;
-            host = host_blocks();
+            host = memory_kinds();
         }
         let region_bytes = region_bytes(&host);
         let ready = || -> Result<(u64, Backing), Missing> {
@@ -157,7 +157,7 @@ impl<'a> CaseRunner<'a> {
         &self,
         session: &mut Session,
         kind: MemoryKind,
-        region_bytes: impl Fn(&HostBlocks) -> u64,
+        region_bytes: impl Fn(&MemoryKinds) -> u64,
         result: &mut CaseResult,
     ) -> Result<Option<PreparedMemory>, Error> {
         let prepared = self.prepare(session, kind, region_bytes)?;
@@ -206,7 +206,7 @@ impl<'a> CaseRunner<'a> {
             (known.block_bytes, known.region_bytes) = (memory.block_bytes, memory.region_bytes);
         }
         session.journal(&Entry::Case { name: result.name.clone(), before: Box::new(result.clone()) })?;
-        let phase = phase_of(self.index);
+        let phase = phase_of_case(self.index);
         let mut observer = Observer::new(session, Setup { phase, ..setup });
         let limit = Duration::from_secs(self.common.time_limit);
         let spec = GuestSpec { ctr: self.common.guest_ctr, ..spec.clone() };
@@ -265,7 +265,7 @@ impl<'a> CaseRunner<'a> {
             }
         }
         session.evidence.trace_lost += observation.lost();
-        let detector = hostfacts::detector::read(Path::new("/"));
+        let detector = hostfacts::detector::read();
         Context {
             page_bytes: memory.host.page_bytes,
             dic: run.vcpus.first().is_some_and(|vcpu| vcpu.machine_ctr().dic()),
@@ -307,9 +307,9 @@ impl<'a> CaseRunner<'a> {
 pub fn chosen_kinds(
     named: &[MemoryKind],
     region: Option<Size>,
-    region_bytes: impl Fn(MemoryKind, &HostBlocks) -> u64,
+    region_bytes: impl Fn(MemoryKind, &MemoryKinds) -> u64,
 ) -> Result<Vec<MemoryKind>, Error> {
-    let host = host_blocks();
+    let host = memory_kinds();
     if named.is_empty() {
         return Ok(memory::available(&host, |kind| {
             let bytes = region_bytes(kind, &host);

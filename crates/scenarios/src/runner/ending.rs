@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 
 use abi::Ctr;
-use guest::run::{End, GuestRun, VcpuReport, trouble};
+use guest::report::{End, GuestRun, VcpuReport, trouble};
 use indicatif::ProgressBar;
 use record::result::{L1Ip, ReadCtr, VcpuFacts};
 use record::status::{Status, Verdict};

@@ -5,27 +5,16 @@ use std::thread;
 use std::time::Duration;
 
 use abi::Op;
-use rustix::thread::{CpuSet, sched_setaffinity};
+use hostfacts::affinity;
 
 use crate::inspection::{CpuKind, Kvm};
 use crate::runner::ending::{bad_end, facts};
-use guest::run::GuestSpec;
+use guest::spec::GuestSpec;
 use record::machine::Machine;
 use record::result::VcpuFacts;
 
 /// Time limit of a guest that only starts and ends. It takes milliseconds on hardware, and more on an emulated machine.
 const LIMIT: Duration = Duration::from_secs(60);
-
-/// A watcher that ignores everything.
-struct NoWatch;
-
-impl vmm::Watch for NoWatch {
-    fn event(&mut self, _: usize, _: &Op, _: &vmm::Host<'_>) {}
-    fn tick(&mut self) {}
-    fn interrupted(&self) -> bool {
-        false
-    }
-}
 
 /// Returns the state of KVM on this machine.
 pub fn kvm() -> Kvm {
@@ -57,9 +46,7 @@ pub fn cpu_kinds(machine: &Machine, image: &[u8]) -> Vec<CpuKind> {
 fn boot_on(cpu: usize, image: &[u8]) -> Result<VcpuFacts, String> {
     thread::scope(|scope| {
         let pinned = scope.spawn(|| {
-            let mut only = CpuSet::new();
-            only.set(cpu);
-            sched_setaffinity(None, &only).map_err(|error| format!("cannot run on CPU {cpu}: {error}"))?;
+            affinity::pin(None, cpu).map_err(|error| format!("cannot run on CPU {cpu}: {error}"))?;
             boot(image)
         });
         pinned.join().expect("the runner aborts instead of unwinding")
@@ -68,7 +55,7 @@ fn boot_on(cpu: usize, image: &[u8]) -> Result<VcpuFacts, String> {
 
 fn boot(image: &[u8]) -> Result<VcpuFacts, String> {
     let spec = GuestSpec { regions: Vec::new(), programs: vec![vec![Op::end()]], records: 8, ..GuestSpec::default() };
-    let run = vmm::run(&spec, image, LIMIT, &mut NoWatch).map_err(|error| error.to_string())?;
+    let run = vmm::run(&spec, image, LIMIT, &mut vmm::Unwatched).map_err(|error| error.to_string())?;
     if let Some(verdict) = bad_end(&run) {
         return Err(verdict.reason);
     }

@@ -1,13 +1,13 @@
 //! The observer of one guest: collects kernel log and trace, carries out host events, and measures their time.
 
 use std::collections::HashMap;
-use std::fs;
 use std::time::{Duration, Instant};
 
 use abi::Op;
-use guest::event::Event;
-use guest::region::{GENERATION, REGION_IPA, event};
-use hostfacts::phase::phase;
+use guest::event::{Event, RoundEvent};
+use guest::region::{GENERATION, REGION_IPA};
+use hostfacts::phase::begin_phase;
+use hostfacts::process;
 use hostfacts::trace::{GuestFault, Trace, TraceLog};
 use indicatif::ProgressBar;
 use klog::parser::Parser;
@@ -49,8 +49,8 @@ pub struct Setup {
 /// A host event with the time that it took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimedEvent {
-    /// Number of the event, from [`event`].
-    pub event: u64,
+    /// The event.
+    pub event: RoundEvent,
     /// Time of the system call, in ns.
     pub ns: u64,
     /// True if it was in the traced round.
@@ -98,11 +98,11 @@ pub struct Observation {
 
 impl vmm::Watch for Observer<'_> {
     fn event(&mut self, vcpu: usize, op: &Op, host: &vmm::Host<'_>) {
-        match op.args[0] {
-            event::ROUND => self.begin_round(host),
-            event::UNMAP => self.time_event(event::UNMAP, || host.unmap_stage2(0)),
-            event::DISCARD => self.time_event(event::DISCARD, || host.discard(0)),
-            other => self.host_event(other, vcpu, host),
+        match RoundEvent::from_raw(op.args[0]) {
+            Some(RoundEvent::Begin) => self.begin_round(host),
+            Some(event @ RoundEvent::Unmap) => self.time_event(event, || host.unmap_stage2(0)),
+            Some(event @ RoundEvent::Discard) => self.time_event(event, || host.discard(0)),
+            None => self.host_event(op.args[0], vcpu, host),
         }
     }
 
@@ -140,12 +140,12 @@ impl<'a> Observer<'a> {
         if self.setup.traced == Some(round) {
             self.open_trace();
             if let Some(number) = self.setup.phase {
-                phase(number);
+                begin_phase(number);
             }
         } else if self.setup.traced.is_some_and(|traced| traced < round) && self.trace.is_some() {
             // Rounds after the traced one are timed again, so the trace ends here.
             self.close_trace();
-            phase(NO_PHASE);
+            begin_phase(NO_PHASE);
         }
         self.seen.rounds += 1;
     }
@@ -174,13 +174,13 @@ impl<'a> Observer<'a> {
         }
     }
 
-    fn time_event(&mut self, event: u64, act: impl FnOnce() -> std::io::Result<()>) {
+    fn time_event(&mut self, event: RoundEvent, act: impl FnOnce() -> std::io::Result<()>) {
         let began = Instant::now();
         let done = act();
         let ns = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
         match done {
             Ok(()) => self.seen.timed.push(TimedEvent { event, ns, traced: self.trace.is_some() }),
-            Err(error) => self.seen.absent.push(format!("host event {event}: {error}")),
+            Err(error) => self.seen.absent.push(format!("host event {}: {error}", event.name())),
         }
     }
 
@@ -188,7 +188,7 @@ impl<'a> Observer<'a> {
         let Some(event) = Event::from_raw(number) else { return };
         // All vCPUs move together, so that no two of them share a CPU afterwards.
         let vcpus = if event == Event::MoveVcpu { 0..host.vcpus() } else { vcpu..vcpu + 1 };
-        let done = vcpus.into_iter().try_for_each(|vcpu| host.perform(&vmm::Act::on_nothing(event, vcpu)));
+        let done = vcpus.into_iter().try_for_each(|vcpu| host.perform(&vmm::EventRequest::without_slots(event, vcpu)));
         match done {
             Ok(()) => self.seen.events += 1,
             Err(refused) => {
@@ -222,7 +222,7 @@ impl<'a> Observer<'a> {
     ///
     /// Returns an error if the kernel log could not be read or copied.
     pub fn finish(mut self) -> Result<(&'a mut Session, Observation), Error> {
-        phase(NO_PHASE);
+        begin_phase(NO_PHASE);
         vmm::Watch::tick(&mut self);
         self.bar.finish_and_clear();
         self.close_trace();
@@ -290,13 +290,8 @@ pub fn host_side(log: &TraceLog, probed: Probed, region_bytes: u64) -> HostSide 
 
 /// Returns the number of the vCPU that each thread of this process runs, by thread id. The thread `vcpu-3` runs vCPU 3.
 pub fn vcpu_threads() -> HashMap<u32, u64> {
-    let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-    let of = |task: fs::DirEntry| {
-        let pid = task.file_name().to_str()?.parse().ok()?;
-        let comm = fs::read_to_string(task.path().join("comm")).ok()?;
-        Some((pid, comm.trim().strip_prefix("vcpu-")?.parse().ok()?))
-    };
-    tasks.filter_map(of).collect()
+    let vcpu = |(id, name): (u32, String)| Some((id, name.strip_prefix("vcpu-")?.parse().ok()?));
+    process::threads().into_iter().filter_map(vcpu).collect()
 }
 
 fn fault_count(fault: &GuestFault) -> FaultCount {

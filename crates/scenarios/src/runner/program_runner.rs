@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use abi::{Ctr, Op, OpCode};
 use guest::event::Event;
 use guest::region::REGION_IPA;
-use guest::run::{GuestRun, GuestSpec, RegionSpec, VcpuReport, trouble};
+use guest::report::{GuestRun, VcpuReport, trouble};
+use guest::spec::{GuestSpec, RegionSpec};
 use hostfacts::trace::{Trace, TraceLog};
 use indicatif::ProgressBar;
 use klog::parser::Parser;
@@ -17,7 +18,7 @@ use programs::program::{Act as ProgramAct, Program, Step};
 use programs::slots::Slots;
 use record::case::AttributedComplaint;
 use record::maintenance::HostSide;
-use vmm::{Act, Host, Refused};
+use vmm::{EventError, EventRequest, Host};
 
 use crate::runner::cases::CaseRunner;
 use crate::runner::ending::progress;
@@ -53,7 +54,7 @@ pub trait ProgramSource {
 pub enum NoOutcome {
     /// The host could not do an event.
     #[error("{name}: {1}", name = .0.name())]
-    Refused(Event, Refused),
+    Refused(Event, EventError),
     /// Its records say nothing.
     #[error("{0}")]
     Records(#[from] judge::Error),
@@ -116,7 +117,7 @@ struct Running {
     expectations: Expectations,
     /// IPAs of all its slots.
     slots: Vec<u64>,
-    refused: Option<(Event, Refused)>,
+    refused: Option<(Event, EventError)>,
     log: TraceLog,
     events: Vec<Event>,
     began: Instant,
@@ -323,8 +324,8 @@ impl<'a, S: ProgramSource> ProgramRunner<'a, S> {
 
     /// Makes every slot hold generation 0 on all sides: written by the host, then unmapped.
     fn reset(&self, slots: &[u64], host: &Host<'_>) -> Result<(), NoOutcome> {
-        let act = |event| Act { event, vcpu: 0, written: slots, generation: 0, slots };
-        let perform = |event| host.perform(&act(event)).map_err(|why| NoOutcome::Refused(event, why));
+        let request = |event| EventRequest { event, vcpu: 0, written: slots, generation: 0, slots };
+        let perform = |event| host.perform(&request(event)).map_err(|why| NoOutcome::Refused(event, why));
         perform(Event::DirtyLogOff)?;
         if self.setup.reset == Reset::NewPages && perform(Event::Discard).is_ok() {
             return Ok(());
@@ -365,8 +366,9 @@ impl<S: ProgramSource> vmm::Watch for ProgramRunner<'_, S> {
         running.log.append(before);
         debug_assert_eq!(op.code, OpCode::Event as u16);
         let written: Vec<_> = (0..elements(op)).map(|n| op.start + n * op.stride).collect();
-        let act = Act { event, vcpu, written: &written, generation: op.args[1] as u16, slots: &running.slots };
-        match host.perform(&act) {
+        let request =
+            EventRequest { event, vcpu, written: &written, generation: op.args[1] as u16, slots: &running.slots };
+        match host.perform(&request) {
             Ok(()) => running.events.push(event),
             Err(why) => {
                 running.refused.get_or_insert((event, why));

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 
 use hostfacts::guard::{self, Guard, GuardError, Recovery, Setting};
 use hostfacts::interrupt::{Interrupt, NotCaught};
-use hostfacts::kmsg::{Kmsg, KmsgError, boot_log};
-use hostfacts::memory::host_blocks;
-use hostfacts::{procfs, symbols, trace};
+use hostfacts::kmsg::{self, Kmsg, KmsgError};
+use hostfacts::memory::memory_kinds;
+use hostfacts::{process, symbols, trace};
 use klog::kmsg::KmsgRecord;
 use klog::parser::Parser;
 use klog::quiet::quiet;
@@ -59,7 +59,7 @@ impl Error {
     /// Returns the exit code.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) | Self::Vmm(vmm::Error::TooManyVcpus(..) | vmm::Error::TooHigh(..)) => USAGE,
+            Self::Usage(_) | Self::Vmm(vmm::Error::TooManyVcpus { .. } | vmm::Error::TooHigh { .. }) => USAGE,
             _ => HARNESS,
         }
     }
@@ -170,7 +170,7 @@ impl Session {
     /// Returns the first failure of a step that the run needs. A kernel log that cannot be read is only noted.
     pub fn begin(common: &Common, build: &Build) -> Result<Self, Error> {
         let interrupt = Interrupt::catch()?;
-        let machine = hostfacts::machine::read(boot_log().as_deref());
+        let machine = hostfacts::machine::read();
         let mut evidence = EvidenceState::default();
         trace::clean_up();
         match guard::recover(&guard::default_state_dir()) {
@@ -190,7 +190,7 @@ impl Session {
         let command: Vec<_> = std::env::args().skip(1).collect();
         dir.journal(&Entry::Begin {
             started: started.clone(),
-            boot_id: procfs::boot_id().unwrap_or_default(),
+            boot_id: hostfacts::machine::boot_id().unwrap_or_default(),
             command: command.clone(),
             release: machine.kernel_release.clone(),
             tool: build.tool(),
@@ -235,7 +235,7 @@ impl Session {
             self.set(&Setting::WatchdogThresh, &seconds.to_string())?;
         }
         self.keep_hung_task_warnings();
-        self.journal(&Entry::Ready { detector: hostfacts::detector::read(Path::new("/")) })
+        self.journal(&Entry::Ready { detector: hostfacts::detector::read() })
     }
 
     /// Writes a journal entry to disk before the risky step that follows, so that it survives if the machine does not.
@@ -254,7 +254,7 @@ impl Session {
     /// Makes the guard restore `kernel.hung_task_warnings`, which the kernel decrements with every report. Without
     /// root, or beside another run, the value is not restored.
     fn keep_hung_task_warnings(&mut self) {
-        if let Some(left @ 0..) = hostfacts::detector::read(Path::new("/")).hung_task_warnings {
+        if let Some(left @ 0..) = hostfacts::detector::read().hung_task_warnings {
             let _ = self.set(&Setting::HungTaskWarnings, &left.to_string());
         }
     }
@@ -270,9 +270,7 @@ impl Session {
     /// lacks the line.
     fn mark(&self, case: &str) {
         let run = self.dir.path().file_name().unwrap_or_default().to_string_lossy();
-        if let Ok(mut log) = File::options().write(true).open("/dev/kmsg") {
-            let _ = log.write_all(format!("<4>{}\n", journal::case_mark(&run, case)).as_bytes());
-        }
+        let _ = kmsg::write_warning(&journal::case_mark(&run, case));
     }
 
     /// Changes a setting until the end of the run, and returns its new value as the kernel reports it.
@@ -306,11 +304,9 @@ impl Session {
     /// Returns the guard's error. A kernel that finds fewer pages is no error here; the case checks the pool and is
     /// skipped.
     pub(crate) fn fill_pool(&mut self, bytes: u64, free: u64) -> Result<(), Error> {
-        let pool = host_blocks().hugetlb.into_iter().find(|(size, _)| *size == bytes);
-        let Some((_, have)) = pool.filter(|(_, have)| *have < free) else { return Ok(()) };
-        let total = format!("/sys/kernel/mm/hugepages/hugepages-{}kB/nr_hugepages", bytes >> 10);
-        let total: u64 = procfs::read_number(Path::new("/"), &total).unwrap_or(0);
-        self.set(&Setting::Hugepages { bytes }, &(total + free - have).to_string())?;
+        let pool = memory_kinds().hugetlb.into_iter().find(|pool| pool.page_bytes == bytes);
+        let Some(pool) = pool.filter(|pool| pool.free < free) else { return Ok(()) };
+        self.set(&Setting::Hugepages { bytes }, &(pool.total + free - pool.free).to_string())?;
         Ok(())
     }
 
@@ -365,7 +361,7 @@ impl Session {
     /// Lowers the verdict of a case that passed or was skipped if the kernel log contradicts it. A pass is lowered,
     /// too, if the log could not have shown a lockup.
     pub(crate) fn check_against_log(&self, case: &mut CaseResult) {
-        let unwatched = self.unwatched(&hostfacts::detector::read(Path::new("/")), &vmm::cpus(case.vcpus as usize));
+        let unwatched = self.unwatched(&hostfacts::detector::read(), &vmm::cpus(case.vcpus as usize));
         verdict::apply_kernel_log(case, self.evidence.kmsg_lost, unwatched.as_deref());
     }
 
@@ -412,14 +408,14 @@ impl Session {
         let result = RunResult {
             version: VERSION,
             run: self.run_id(),
-            tool: Tool { peak_resident_kib: peak_resident_kib(), ..self.tool },
+            tool: Tool { peak_resident_kib: process::peak_resident_kib(), ..self.tool },
             command: self.command,
             under_test: self.common.under_test,
             scenario: scenario.into(),
             step: self.common.step,
             verdict,
             machine: self.machine,
-            detector: hostfacts::detector::read(Path::new("/")),
+            detector: hostfacts::detector::read(),
             vcpus,
             evidence: self.evidence,
             cases,
@@ -434,10 +430,4 @@ impl Session {
         restored?;
         Ok(Finished { directory: self.dir.path().to_owned(), result, interrupted })
     }
-}
-
-fn peak_resident_kib() -> Option<u64> {
-    let status = procfs::read(Path::new("/"), "/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim().trim_end_matches(" kB").parse().ok()
 }

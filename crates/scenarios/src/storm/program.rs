@@ -6,8 +6,9 @@ use abi::{Op, OpCode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use guest::region::{GENERATION, REGION_IPA, event, region};
-use guest::run::{Backing, GuestSpec};
+use guest::event::RoundEvent;
+use guest::region::{GENERATION, REGION_IPA, region};
+use guest::spec::{Backing, GuestSpec};
 
 /// Assignment of blocks to racers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
@@ -144,7 +145,7 @@ impl CaseProgram {
         let meet = |number| Op::rendezvous(number, self.racers).with_flags(SLEEP);
         let mut ops = vec![meet(0)];
         if n == 0 {
-            ops.push(Op::plain(OpCode::Event, [event::ROUND, 0, 0, 0]));
+            ops.push(RoundEvent::Begin.op());
             if self.order == Order::DataFirst {
                 ops.extend(self.touch());
             }

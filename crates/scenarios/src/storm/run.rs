@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use abi::Record;
 use abi::record::Summary;
-use guest::run::GuestRun;
-use hostfacts::memory::{HostBlocks, host_blocks};
+use guest::report::GuestRun;
+use hostfacts::memory::{MemoryKinds, memory_kinds};
 use hostfacts::trace::GuestFault;
 use record::case::{CaseResult, FaultTimes};
 use record::maintenance::{Access, FaultKind};
@@ -81,12 +81,12 @@ fn kinds(args: &Args) -> Result<Vec<MemoryKind>, Error> {
     if !args.kinds.is_empty() {
         return Ok(all);
     }
-    let host = host_blocks();
+    let host = memory_kinds();
     let block = |kind: &MemoryKind| block_bytes(*kind, &host).map_or(0, |bytes| mapped_bytes(bytes, host.page_bytes));
     Ok(all.into_iter().max_by_key(block).into_iter().collect())
 }
 
-fn region_bytes(args: &Args, race: Race, host: &HostBlocks) -> u64 {
+fn region_bytes(args: &Args, race: Race, host: &MemoryKinds) -> u64 {
     let Ok(bytes) = block_bytes(race.kind, host) else { return 0 };
     args.region.map_or_else(|| CaseProgram::default_region_bytes(bytes, race.racers, args.mode), |r| r.0)
 }
@@ -170,7 +170,7 @@ fn program(args: &Args, memory: &PreparedMemory, racers: u64, rounds: u64) -> Ca
 
 /// Returns the headroom for the longest stall of all cases.
 fn headroom(cases: &[CaseResult], vcpus: &[VcpuFacts]) -> Option<Headroom> {
-    let threshold = hostfacts::detector::read(std::path::Path::new("/")).soft_threshold_s()?;
+    let threshold = hostfacts::detector::read().soft_threshold_s()?;
     let storms: Vec<Findings> = cases.iter().filter_map(|case| case.findings.get()).collect();
     let longest = storms.iter().map(|storm| storm.worst_ns).max()?;
     let ns_per_line = storms.iter().find_map(|storm| Some(storm.model.as_ref()?.ns_per_line));
@@ -241,7 +241,7 @@ impl RaceRecords<'_> {
 
     fn racers(&self) -> Vec<Racer> {
         let threshold = self.timing(tag::RESIDENT).map_or(u64::MAX, |resident| 4 * resident.ticks.max.max(1));
-        let racer = |(n, vcpu): (usize, &guest::run::VcpuReport)| {
+        let racer = |(n, vcpu): (usize, &guest::report::VcpuReport)| {
             let ticks: Vec<u64> =
                 self.fetches(vcpu.records.iter(), tag::RACE).map(|(_, fetch)| fetch.max_ticks).collect();
             Racer {

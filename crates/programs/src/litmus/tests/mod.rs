@@ -12,7 +12,7 @@ use crate::litmus::layout::{Alignment, PAGE_BYTES, Placed, Rings, Room, place};
 use crate::litmus::races::Case;
 use crate::litmus::test::{Code, Ruling, Shape, Variant};
 use crate::litmus::{Test, tests};
-use guest::run::Backing;
+use guest::spec::Backing;
 use machine::{Fetches, Machine, Thread};
 
 /// Name, published verdicts for DIC0-IDC0, DIC0-IDC1 and DIC1-IDC1, and the outcome of interest. `A` allowed, `F`
