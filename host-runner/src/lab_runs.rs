@@ -11,8 +11,8 @@ use record::status::Status;
 use report::subject::Subject;
 use serde::Serialize;
 
-use crate::answer::Failure;
-use crate::{counting, recover};
+use crate::failure::Failure;
+use crate::{plugin_counts, recover};
 
 /// A run in one kernel.
 #[derive(Serialize)]
@@ -67,7 +67,7 @@ pub fn complete(outcome: lab::Outcome) -> Result<LabRun, Failure> {
     let lab::Outcome { kernel, run_dir, exit, lost, seconds, .. } = outcome;
     let ended = exit.as_ref().map_or(0, exit_code);
     let result = match &run_dir {
-        Some(directory) => counting::complete(directory).map_err(Failure::harness)?,
+        Some(directory) => plugin_counts::complete(directory).map_err(Failure::harness)?,
         None => None,
     };
     if let (Some(directory), Some(result)) = (&run_dir, &result) {
