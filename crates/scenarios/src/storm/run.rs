@@ -294,14 +294,17 @@ fn traced_races(plan: &Case, seen: &Observation) -> Vec<TracedRace> {
 
 /// Appends every raced fetch to `storm.csv`.
 fn write_races(session: &Session, block: MemoryKind, plan: &Case, run: &GuestRun) -> Result<(), Error> {
-    let lines = run.vcpus.iter().enumerate().flat_map(|(n, vcpu)| {
+    let rows = run.vcpus.iter().enumerate().flat_map(|(n, vcpu)| {
         vcpu.records.iter().filter_map(|r| Some((r, r.summary()?))).filter_map(move |(r, fetch)| {
             let (kind, race) = tag::split(r.tag);
             let ipa = plan.block_ipa(u64::from(race), n as u64);
-            let racers = plan.racers;
-            let (ticks, began) = (fetch.max_ticks, fetch.began_ticks);
-            (kind == tag::RACE).then(|| format!("{block},{racers},{n},{},{race},{ipa:#x},{ticks},{began}", r.pass))
+            let numbers =
+                [plan.racers, n as u64, u64::from(r.pass), u64::from(race), fetch.max_ticks, fetch.began_ticks];
+            let [racers, vcpu, round, race, ticks, began] = numbers.map(|number| number.to_string());
+            let row = [block.to_string(), racers, vcpu, round, race, format!("{ipa:#x}"), ticks, began];
+            (kind == tag::RACE).then_some(row)
         })
     });
-    append(session, "storm.csv", "block,racers,vcpu,round,race,ipa,ticks,began", lines)
+    let columns = ["block", "racers", "vcpu", "round", "race", "ipa", "ticks", "began"];
+    append(session, "storm.csv", columns, rows)
 }
