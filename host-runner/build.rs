@@ -1,7 +1,7 @@
-//! Puts the payload's image and the commit into the binary.
+//! Puts the guest's image and the commit into the program.
 //!
-//! The image is built first (`make payload`), for another target; without it the runner still builds, for lints and
-//! unit tests, and says at run time what is missing.
+//! `make payload` builds the image, which is for another target. Without an image the program still builds, for lints and
+//! unit tests, and reports the missing image when it runs.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,10 +18,10 @@ fn main() {
     fs::write(out.join("payload.img"), bytes).expect("cargo's OUT_DIR can be written to");
     println!("cargo::rustc-env=FAULTLINE_COMMIT={}", commit(&manifest).unwrap_or_else(|| "unknown".into()));
     println!("cargo::rerun-if-env-changed=FAULTLINE_COMMIT_ID");
-    // The log of HEAD grows with every commit; HEAD itself may only name a branch.
+    // HEAD may only name a branch, but its log grows with every commit.
     for name in ["HEAD", "logs/HEAD"] {
         let path = git(&manifest, &["rev-parse", "--git-path", name]).map(|path| manifest.join(path));
-        // Without it cargo would run this every time.
+        // Cargo would run this script every time for a file that does not exist.
         if let Some(path) = path.filter(|path| path.exists()) {
             println!("cargo::rerun-if-changed={}", path.display());
         }

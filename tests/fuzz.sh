@@ -15,8 +15,8 @@ seed() { # target, file…
     # The whole path becomes the name, because the files of different runs have the same name.
     for file in "$@"; do cp "$file" "$corpus/seed-${file//\//-}"; done
 }
-seed kmsg host-runner/tests/logs/*.log
-seed result host-runner/tests/runs/*/result.json
+seed kmsg crates/klog/tests/logs/*.log
+seed result crates/record/tests/runs/*/result.json
 seed plan plans/*.toml
 seed record
 mkdir -p fuzz/corpus/devicetree fuzz/target

@@ -1,4 +1,4 @@
-//! Kernel logs of any kind: /dev/kmsg records, saved logs, and what is made of them.
+//! Fuzz target for kernel logs: records of /dev/kmsg, saved logs, and the attribution of their events.
 #![no_main]
 
 use klog::attribution::attribute;

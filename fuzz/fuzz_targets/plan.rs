@@ -1,13 +1,13 @@
-//! Plan files, as people write them.
+//! Fuzz target for plan files.
 #![no_main]
 
-use host_runner::plan_file;
+use host_runner::plan::file;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let text = String::from_utf8_lossy(data);
-    let is_plan_file = plan_file::is_plan_file(&text);
-    match plan_file::parse("fuzz.toml", &text) {
+    let is_plan_file = file::is_plan_file(&text);
+    match file::parse("fuzz.toml", &text) {
         Ok(plan) => {
             assert!(is_plan_file && !plan.steps.is_empty());
             assert!(plan.steps.iter().all(|step| !step.words.is_empty() && step.line <= text.lines().count()));

@@ -1,12 +1,11 @@
-//! What lies on a disk: results and journals, whole or torn, and the verdicts and tables made of them.
+//! Fuzz target for stored runs: results and journals, whole or torn, and the verdicts and tables made from them.
 #![no_main]
 
+use libfuzzer_sys::fuzz_target;
 use record::journal::Journal;
 use record::reproduction::reproduction;
 use record::result::RunResult;
 use record::verdict;
-use record::view::Viewed;
-use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let text = String::from_utf8_lossy(data);
@@ -15,6 +14,6 @@ fuzz_target!(|data: &[u8]| {
     let Ok(result) = serde_json::from_slice::<RunResult>(data) else { return };
     let again = serde_json::to_vec(&result).expect("what was read can be written");
     assert_eq!(serde_json::from_slice::<RunResult>(&again).expect("and read again").run, result.run);
-    let _ = (verdict::of_cases(&result.cases), reproduction(&result, &result));
-    report::table::print(&mut std::io::sink(), &[Viewed::from(&result)]).expect("a sink takes everything");
+    let _ = (verdict::run(&result.cases), reproduction(&result, &result));
+    report::table::print(&mut std::io::sink(), &[scenarios::viewed(&result)]).expect("a sink takes everything");
 });

@@ -1,90 +1,90 @@
-//! The abilities of a machine, judged from plain facts.
+//! Judges from plain facts if a machine can show the lockup, and names what it lacks.
 
 use guest::limits::Limits;
 use hostfacts::dangers::Dangers;
 use hostfacts::trace::Survey;
-use record::detector::{Detector, NotWatched, State as Watching};
+use record::detector::{Detector, NotWatched, State as DetectorState};
 use record::machine::{KvmMode, Machine, Platform};
 use record::result::L1Ip;
 use scenarios::inspection::{CpuKind, Kvm};
 use serde::Serialize;
 use units::size::Size;
 
-/// Everything that the judgement rests on.
+/// Facts about a machine, on which the diagnosis rests.
 #[derive(Clone, Debug)]
 pub struct Facts {
     /// The machine.
     pub machine: Machine,
-    /// Its detectors.
+    /// State of its lockup detectors.
     pub detector: Detector,
-    /// KVM.
+    /// State of KVM.
     pub kvm: Kvm,
-    /// Its CPUs.
+    /// Kinds of its CPUs, each with what a guest reads there.
     pub cpu_kinds: Vec<CpuKind>,
-    /// What tracing would give, or why it gives nothing, and the command that helps if one does.
+    /// Functions that can be traced, or the reason why none can and a command that helps, if there is one.
     pub tracing: Result<Survey, (String, Option<String>)>,
-    /// Why the kernel log cannot be read, if it cannot.
+    /// Reason why the kernel log cannot be read, if it cannot.
     pub no_kernel_log: Option<String>,
-    /// What could take the machine down.
+    /// Dangers of a run.
     pub dangers: Dangers,
     /// CPUs without a tick.
     pub nohz_full: Vec<usize>,
 }
 
-/// How one check came out.
+/// State of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// As a run wants it.
+    /// Good for a run.
     Ok,
-    /// A fact, neither good nor bad.
+    /// A fact that is neither good nor bad.
     Note,
     /// A run may harm the machine, or its numbers may be poor.
     Warning,
-    /// Something to set right first.
+    /// Must be fixed before a run.
     Fix,
-    /// The bug cannot be seen here.
+    /// The lockup cannot occur or cannot be seen on this machine.
     CannotShow,
 }
 
-/// One line of the answer.
+/// A check of the diagnosis: one line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
-    /// What was looked at.
+    /// Name.
     pub name: &'static str,
-    /// How it came out.
+    /// State.
     pub state: State,
-    /// What was found.
+    /// The finding.
     pub text: String,
-    /// The command that helps.
+    /// A command that helps.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
 }
 
-/// The answer.
+/// The diagnosis of a machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Answer {
-    /// `ready`, `needs_fix` or `cannot_show`.
-    pub outcome: Outcome,
-    /// One line: why.
+pub struct Diagnosis {
+    /// Readiness of the machine.
+    pub outcome: Readiness,
+    /// Reason in one line.
     pub reason: String,
     /// All checks.
     pub checks: Vec<Check>,
 }
 
-/// What it comes to.
+/// Readiness of a machine for runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Outcome {
-    /// Run.
+pub enum Readiness {
+    /// A run can show the lockup or its absence.
     Ready,
-    /// Set something right first.
+    /// Something must be fixed first.
     NeedsFix,
-    /// Not on this machine.
+    /// No run on this machine can show the lockup.
     CannotShow,
 }
 
-impl Outcome {
+impl Readiness {
     /// Returns the exit code.
     pub fn exit_code(self) -> u8 {
         match self {
@@ -107,7 +107,7 @@ impl Check {
 }
 
 /// Judges a machine.
-pub fn judge(facts: &Facts) -> Answer {
+pub fn judge(facts: &Facts) -> Diagnosis {
     let mut checks = vec![platform(&facts.machine), kvm(facts)];
     if let Kvm::Present(limits) = &facts.kvm {
         checks.extend(facts.cpu_kinds.iter().map(cpu_kind));
@@ -124,19 +124,19 @@ pub fn judge(facts: &Facts) -> Answer {
     }
     checks.extend(cpus(facts));
     checks.extend(dangers(&facts.dangers));
-    let of = |state: State| checks.iter().filter(move |check| check.state == state);
-    let (outcome, state) = if of(State::CannotShow).next().is_some() {
-        (Outcome::CannotShow, State::CannotShow)
-    } else if of(State::Fix).next().is_some() {
-        (Outcome::NeedsFix, State::Fix)
+    let in_state = |state: State| checks.iter().filter(move |check| check.state == state);
+    let (outcome, state) = if in_state(State::CannotShow).next().is_some() {
+        (Readiness::CannotShow, State::CannotShow)
+    } else if in_state(State::Fix).next().is_some() {
+        (Readiness::NeedsFix, State::Fix)
     } else {
-        (Outcome::Ready, State::Ok)
+        (Readiness::Ready, State::Ok)
     };
     let reason = match outcome {
-        Outcome::Ready => "a run on this machine can show the bug, or that it is not there".into(),
-        _ => of(state).map(|check| format!("{}: {}", check.name, check.text)).collect::<Vec<_>>().join("; "),
+        Readiness::Ready => "a run on this machine can show the bug, or that it is not there".into(),
+        _ => in_state(state).map(|check| format!("{}: {}", check.name, check.text)).collect::<Vec<_>>().join("; "),
     };
-    Answer { outcome, reason, checks }
+    Diagnosis { outcome, reason, checks }
 }
 
 fn platform(machine: &Machine) -> Check {
@@ -182,14 +182,14 @@ fn kvm(facts: &Facts) -> Check {
 }
 
 fn cpu_kind(kind: &CpuKind) -> Check {
-    let who = format!("MIDR_EL1 {}, CPUs {}", kind.midr.as_deref().unwrap_or("unknown"), list(&kind.cpus));
+    let cpus = format!("MIDR_EL1 {}, CPUs {}", kind.midr.as_deref().unwrap_or("unknown"), list(&kind.cpus));
     match &kind.guest {
-        Err(why) => check("cpu", State::Warning, format!("{who}: no guest ran there: {why}")),
+        Err(why) => check("cpu", State::Warning, format!("{cpus}: no guest ran there: {why}")),
         Ok(vcpu) => check(
             "cpu",
             State::Note,
             format!(
-                "{who}: a guest reads CTR_EL0 {:#x}: I line {} B {}, IDC {}, DIC {}",
+                "{cpus}: a guest reads CTR_EL0 {:#x}: I line {} B {}, IDC {}, DIC {}",
                 vcpu.ctr_el0,
                 vcpu.imin_line_bytes,
                 vcpu.l1ip.name(),
@@ -200,7 +200,7 @@ fn cpu_kind(kind: &CpuKind) -> Check {
     }
 }
 
-/// Says what the caches mean for stage 2. KVM goes by the whole system: one CPU without DIC is enough.
+/// Judges if stage 2 has I-cache maintenance to do. KVM decides for the whole system: one CPU without DIC is enough.
 fn dic(kinds: &[CpuKind]) -> Option<Check> {
     let known: Vec<_> = kinds.iter().filter_map(|kind| kind.guest.as_ref().ok()).collect();
     if known.is_empty() {
@@ -255,7 +255,7 @@ fn pages(machine: &Machine) -> Check {
     check("memory", State::Note, format!("page {}; THP {thp}; hugetlb: {pools}", Size(machine.page_bytes)))
 }
 
-/// Returns the largest block that stage 2 maps with this granule, in bytes.
+/// Returns the size in bytes of the largest block that stage 2 maps with this granule.
 fn largest_block(page_bytes: u64) -> u64 {
     match page_bytes {
         0x4000 => 32 << 20,
@@ -318,10 +318,10 @@ fn detector(facts: &Facts) -> Check {
 
 fn hard_detector(detector: &Detector) -> Check {
     let text = match detector.hard {
-        Watching::On => "hard lockups are watched for",
-        Watching::Off => "the hard lockup detector is off; a run does not need it",
-        Watching::NotAvailable => "not available on this kernel or machine: no report of one means nothing",
-        Watching::Unknown => "unknown",
+        DetectorState::On => "hard lockups are watched for",
+        DetectorState::Off => "the hard lockup detector is off; a run does not need it",
+        DetectorState::NotAvailable => "not available on this kernel or machine: no report of one means nothing",
+        DetectorState::Unknown => "unknown",
     };
     check("hard lockups", State::Note, text)
 }
@@ -356,7 +356,7 @@ fn tracing(facts: &Facts) -> Check {
     check("tracing", State::Note, format!("guest faults; no {} function to probe (inlined?)", absent.join(" and ")))
 }
 
-/// Isolation, affinity and frequency: what makes times vary.
+/// Checks isolation, affinity and frequency, which make times vary.
 fn cpus(facts: &Facts) -> Vec<Check> {
     let machine = &facts.machine;
     let mut parts = vec![format!("{} online", list(&machine.cpus_online))];
@@ -396,7 +396,7 @@ fn dangers(dangers: &Dangers) -> Vec<Check> {
     checks
 }
 
-/// Returns CPUs as the kernel writes them: `0-3,8`.
+/// Returns a list of CPUs in the kernel's format: `0-3,8`.
 fn list(cpus: &[usize]) -> String {
     let mut parts: Vec<(usize, usize)> = Vec::new();
     for &cpu in cpus {

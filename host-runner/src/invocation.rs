@@ -1,4 +1,4 @@
-//! A scenario as typed: the words after `faultline run`, parsed once.
+//! The words after `faultline run`: parses a scenario with its options, and turns options into words again.
 
 use std::ffi::OsString;
 
@@ -7,21 +7,21 @@ use clap::{ArgMatches, Command, FromArgMatches, Subcommand};
 use scenarios::options::Common;
 use scenarios::{AnyScenario, LIST};
 
-/// The scenario that was named, or whatever else was.
+/// The parsed words after `faultline run`.
 #[derive(Clone)]
 pub enum Invocation {
     /// A scenario with its options.
     Scenario(&'static dyn AnyScenario, ArgMatches),
-    /// Words whose first names no scenario: a plan, a file, or a mistake.
+    /// Words that do not begin with the name of a scenario: a plan, a file, or a mistake.
     Other(Vec<OsString>),
 }
 
 impl Invocation {
-    /// Parses the words of a step as the command line would be.
+    /// Parses the words of a step like those of a command line.
     ///
     /// # Errors
     ///
-    /// The parser's message; or that the words name no scenario.
+    /// The message of the parser, also if the words name no scenario.
     pub fn parse(words: &[String]) -> Result<Self, String> {
         #[derive(clap::Parser)]
         #[command(no_binary_name = true)]
@@ -30,13 +30,13 @@ impl Invocation {
             invocation: Invocation,
         }
         match <Line as clap::Parser>::try_parse_from(words) {
-            Ok(Line { invocation: Self::Other(_) }) => Err(unknown(&words[0])),
+            Ok(Line { invocation: Self::Other(_) }) => Err(unknown_scenario(&words[0])),
             Ok(Line { invocation }) => Ok(invocation),
             Err(error) => Err(error.render().to_string()),
         }
     }
 
-    /// Returns the options that every scenario has; none where no scenario is named.
+    /// Returns the options that every scenario has. `None` if the words name no scenario.
     pub fn common(&self) -> Option<Common> {
         match self {
             Self::Scenario(scenario, matches) => scenario.common(matches).ok(),
@@ -45,8 +45,8 @@ impl Invocation {
     }
 }
 
-/// Returns the message for a name that no scenario has.
-pub fn unknown(name: &str) -> String {
+/// Returns the error message for a name that no scenario has.
+pub fn unknown_scenario(name: &str) -> String {
     let known: Vec<_> = LIST.iter().map(|scenario| scenario.name()).collect();
     format!("there is no scenario '{name}': name one of {}", known.join(", "))
 }
@@ -73,7 +73,7 @@ impl FromArgMatches for Invocation {
             return Err(clap::Error::new(ErrorKind::MissingSubcommand));
         };
         if let Some(scenario) = LIST.iter().copied().find(|scenario| scenario.name() == name) {
-            // Reads the options now, so that a wrong one is told now.
+            // Reads the options here, so that wrong ones are reported here.
             scenario.common(matches)?;
             return Ok(Self::Scenario(scenario, matches.clone()));
         }
@@ -87,12 +87,12 @@ impl FromArgMatches for Invocation {
     }
 }
 
-/// Returns the options of every scenario as the words that give them, except `results`, `format`, `json`, `quiet`, `bisect`
-/// and `step`, which whoever runs a step decides.
+/// Returns the common options as words of a command line. Leaves out `results`, `format`, `json`, `quiet`, `bisect` and
+/// `step`, which the runner of a step chooses.
 pub fn words(common: &Common) -> Vec<OsString> {
     let mut line: Vec<OsString> = Vec::new();
     let flags = [("--verbose", common.verbose), ("--hugepages", common.hugepages), ("--no-trace", common.no_trace)];
-    line.extend(flags.into_iter().filter(|(_, said)| *said).map(|(flag, _)| OsString::from(flag)));
+    line.extend(flags.into_iter().filter(|(_, given)| *given).map(|(flag, _)| OsString::from(flag)));
     let (known, time_limit) = (&common.under_test, common.time_limit);
     let values: [(&str, Option<OsString>); 7] = [
         ("--time-limit", (time_limit != scenarios::options::TIME_LIMIT_S).then(|| time_limit.to_string().into())),
@@ -107,7 +107,7 @@ pub fn words(common: &Common) -> Vec<OsString> {
     line
 }
 
-/// Returns an option and its value as one word: a value may begin with a dash.
+/// Returns an option and its value as one word, because a value may begin with a dash.
 pub fn word(name: &str, value: &std::ffi::OsStr) -> OsString {
     let mut word = OsString::from(name);
     word.push("=");

@@ -11,8 +11,8 @@ use record::status::Status;
 use report::subject::Subject;
 use serde::Serialize;
 
-use crate::answer::Failure;
-use crate::{counting, recover};
+use crate::failure::Failure;
+use crate::{plugin_counts, recover};
 
 /// A run in one kernel.
 #[derive(Serialize)]
@@ -69,7 +69,7 @@ pub fn complete(boot: Boot) -> Result<LabRun, Failure> {
     let Boot { kernel, run_dir, end, lost, seconds, .. } = boot;
     let ended = end.as_ref().map_or(0, exit_code);
     let result = match &run_dir {
-        Some(directory) => counting::complete(directory).map_err(Failure::harness)?,
+        Some(directory) => plugin_counts::complete(directory).map_err(Failure::harness)?,
         None => None,
     };
     if let (Some(directory), Some(result)) = (&run_dir, &result) {

@@ -1,6 +1,6 @@
-//! Closes runs that died: makes a result of the journal, the kernel log, the console and pstore.
+//! Closes runs that died: makes a result from the journal, the kernel log, the console and pstore.
 //!
-//! Such a result says what was found. Whatever nobody wrote down is said to be unknown, never guessed.
+//! Nothing in such a result is guessed. Values that nobody wrote down are unknown.
 
 mod evidence;
 mod pstore;
@@ -23,24 +23,25 @@ use record::runs;
 use record::status::{Status, Verdict};
 use record::summary::is_plan;
 use record::{store, verdict};
+use report::samples;
 
-use crate::recover::evidence::{KernelLog, runs_here};
+use crate::recover::evidence::{Dumps, KernelLog, ran_here};
 
-/// Why a run could not be closed.
+/// Error of closing a run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The directory is no run.
+    /// The directory is not a run.
     #[error("{0} is no run directory: it has neither a result nor a journal")]
     NoRun(PathBuf),
-    /// It lives.
+    /// The run is still alive.
     #[error("the run in {0} is still going on: wait for it or end it")]
     Alive(PathBuf),
-    /// The result could not be read.
+    /// The result could not be read or written.
     #[error("{0}")]
     Store(#[from] store::Error),
 }
 
-/// Finds the runs without a result: `path` itself, or those in it, the runs of plans included.
+/// Finds the runs without a result: `path` itself, or the runs in it, those of plans included.
 ///
 /// # Errors
 ///
@@ -55,18 +56,18 @@ pub fn dead_runs(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(runs::directories(path).into_iter().filter(is_dead).collect())
 }
 
-/// Writes the result of a run that left none, and returns it.
+/// Writes the result of a run that died, and returns it.
 ///
 /// # Errors
 ///
-/// If it is no run, still alive, or cannot be written.
+/// If `run` is not a run, is still alive, or cannot be written.
 pub fn close(run: &Path, witness: &WitnessedEnd) -> Result<RunResult, Error> {
     let journal = run.join(record::journal::FILE);
     if !journal.exists() {
         return Err(Error::NoRun(run.into()));
     }
     let Some(_held) = store::lock_dead(run) else { return Err(Error::Alive(run.into())) };
-    // It may have come to its end by itself since somebody saw that it had no result.
+    // The run may have ended by itself since the caller looked for a result.
     if run.join(store::RESULT).exists() {
         return Ok(store::read(run)?);
     }
@@ -78,16 +79,8 @@ pub fn close(run: &Path, witness: &WitnessedEnd) -> Result<RunResult, Error> {
     Ok(result)
 }
 
-/// How a run came to its end.
-struct End {
-    /// In words.
-    reason: String,
-    /// Whether that is all that is known to have gone wrong.
-    status: Status,
-}
-
 fn reconstruct(run: &Path, journal: &Journal, witness: &WitnessedEnd) -> RunResult {
-    let begin = Begin::of(journal);
+    let begin = Begin::from(journal);
     let id = run.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut evidence = EvidenceState::default();
     let machine = fs::read(run.join(store::ENVIRONMENT)).ok().and_then(|text| serde_json::from_slice(&text).ok());
@@ -107,13 +100,15 @@ fn reconstruct(run: &Path, journal: &Journal, witness: &WitnessedEnd) -> RunResu
     }
     let mut cases: Vec<CaseResult> = journal.done().cloned().collect();
     let under_way = journal.under_way();
-    let same_boot = !begin.boot_id.is_empty() && boot_id().is_some_and(|here| here == begin.boot_id);
-    let mut log = KernelLog::gather(run, &machine, same_boot, under_way.map(|(name, _)| name), &cases);
+    let mut log = KernelLog::gather(run, dumps_of(&machine, &begin), under_way.map(|(name, _)| name), &cases);
     evidence.absent.append(&mut log.absent);
     evidence.notes.append(&mut log.notes);
     evidence.kmsg_lost = log.lost;
-    let end = how_it_ended(journal, witness, &machine, &begin, &log.complaints);
-    cases.extend(under_way.map(|(_, plan)| died(plan, &end, log.complaints, run, &mut evidence)));
+    let end = find_end(journal, witness, &machine, &begin, &log.complaints);
+    if let Some((name, before)) = under_way {
+        evidence.notes.extend(unfinished_samples(run, name));
+        cases.push(judge_unfinished(before, &end, log.complaints));
+    }
     let left = journal.not_begun();
     let vcpus = cases.last().map_or(0, |case| case.vcpus);
     cases.extend(left.into_iter().map(|name| CaseResult {
@@ -121,13 +116,7 @@ fn reconstruct(run: &Path, journal: &Journal, witness: &WitnessedEnd) -> RunResu
         ..CaseResult::not_run(name, vcpus)
     }));
     let vcpus = vcpu_facts(journal);
-    let overall = if under_way.is_some() {
-        verdict::of_cases(&cases)
-    } else {
-        let worst = verdict::of_cases(&cases);
-        let status = worst.status.max(end.status);
-        Verdict::new(status, if worst.status > end.status { worst.reason } else { end.reason })
-    };
+    let overall = if under_way.is_some() { verdict::of_cases(&cases) } else { Verdict::new(Status::Error, end) };
     RunResult {
         version: VERSION,
         run: RunId {
@@ -153,17 +142,18 @@ fn reconstruct(run: &Path, journal: &Journal, witness: &WitnessedEnd) -> RunResu
     }
 }
 
-/// The first entry, or what stands for it when the run died before writing it.
+/// The first entry of a journal, or its replacement if the run died before writing it.
 struct Begin {
     started: String,
     boot_id: String,
     command: Vec<String>,
+    /// Release of the kernel.
     release: String,
     tool: Tool,
 }
 
-impl Begin {
-    fn of(journal: &Journal) -> Self {
+impl From<&Journal> for Begin {
+    fn from(journal: &Journal) -> Self {
         let unknown = || "unknown".to_owned();
         for entry in &journal.entries {
             if let Entry::Begin { started, boot_id, command, release, tool } = entry.clone() {
@@ -180,6 +170,18 @@ impl Begin {
     }
 }
 
+impl Begin {
+    /// Returns true if this machine has not been booted since.
+    fn is_of_this_boot(&self) -> bool {
+        !self.boot_id.is_empty() && boot_id().is_some_and(|here| here == self.boot_id)
+    }
+}
+
+/// Decides if pstore can have dumps of a run. Its dumps are of boots of this machine that ended.
+fn dumps_of(machine: &Machine, begin: &Begin) -> Dumps {
+    if ran_here(machine) && !begin.is_of_this_boot() { Dumps::Possible } else { Dumps::Impossible }
+}
+
 fn vcpu_facts(journal: &Journal) -> Vec<VcpuFacts> {
     let facts = journal.entries.iter().rev().find_map(|entry| match entry {
         Entry::CaseDone { vcpus, .. } => Some(vcpus.clone()),
@@ -188,71 +190,64 @@ fn vcpu_facts(journal: &Journal) -> Vec<VcpuFacts> {
     facts.unwrap_or_default()
 }
 
-fn how_it_ended(
+/// Describes the most certain cause of the run's end.
+fn find_end(
     journal: &Journal,
     witness: &WitnessedEnd,
     machine: &Machine,
     begin: &Begin,
     complaints: &[AttributedComplaint],
-) -> End {
+) -> String {
     let during =
         journal.under_way().map_or_else(|| "outside of any case".into(), |(name, _)| format!("during case {name}"));
-    let error = |reason: String| End { reason, status: Status::Error };
     if let Some(Entry::Failed { reason }) = journal.entries.last() {
-        return error(format!("the runner gave up {during}: {reason}"));
+        return format!("the runner gave up {during}: {reason}");
     }
     let panic = complaints.iter().rev().find(|complaint| complaint.complaint.kind == Kind::Panic);
     if let Some(panic) = panic {
-        return error(format!("the machine died {during}: {}", panic_text(panic)));
+        return format!("the machine died {during}: {}", panic_text(panic));
     }
     if let Some(cause) = &witness.cause {
-        return error(format!("the run ended {during}: {cause}"));
+        return format!("the run ended {during}: {cause}");
     }
-    let unknown = || error(format!("the run ended {during}; what ended it is unknown"));
-    if !runs_here(machine) || begin.boot_id.is_empty() {
-        return unknown();
+    if !ran_here(machine) || begin.boot_id.is_empty() {
+        return format!("the run ended {during}; what ended it is unknown");
     }
-    if boot_id().is_some_and(|here| here == begin.boot_id) {
-        return error(format!("the runner was killed {during}; the machine has been up all the time"));
+    if begin.is_of_this_boot() {
+        return format!("the runner was killed {during}; the machine has been up all the time");
     }
-    error(format!(
+    format!(
         "the machine went down {during}, and neither kernel log nor pstore says why (or the run is another machine's)"
-    ))
+    )
 }
 
-/// Returns what the kernel said when it gave up, without the words that lab scanners look for.
+/// Returns the message of a panic, without the words on which log scanners fail.
 fn panic_text(panic: &AttributedComplaint) -> String {
     let line = &panic.complaint.first_line;
     let why = line.split_once("not syncing:").map_or("", |(_, why)| why.trim());
     format!("event={} {}", panic.complaint.kind, if why.is_empty() { "(no reason given)" } else { why })
 }
 
-/// Judges the case that was under way: a lockup that was seen is one, whatever came after it.
-fn died(
-    plan: &CaseResult,
-    end: &End,
-    complaints: Vec<AttributedComplaint>,
-    run: &Path,
-    evidence: &mut EvidenceState,
-) -> CaseResult {
-    let mut case = CaseResult { complaints, ..plan.clone() };
-    let timed = fs::read_to_string(run.join("samples.csv"))
-        .map(|text| text.lines().filter(|line| line.starts_with(&format!("{},", case.name))).count())
-        .unwrap_or(0);
-    if timed > 0 {
-        evidence.notes.push(format!("samples.csv holds {timed} times of the unfinished case {}", case.name));
-    }
+/// Judges the case that was under way. A lockup that was seen decides, whatever happened after it.
+fn judge_unfinished(before: &CaseResult, end: &str, complaints: Vec<AttributedComplaint>) -> CaseResult {
+    let mut case = CaseResult { complaints, ..before.clone() };
     case.verdict = match verdict::relax_lockup(&case) {
-        Some((lockup, _)) => Verdict::new(
-            Status::Fail,
-            format!("{} while relaxing a permission; {}", verdict::describe(lockup), end.reason),
-        ),
-        None => Verdict::new(end.status, end.reason.clone()),
+        Some((lockup, _)) => {
+            Verdict::new(Status::Fail, format!("{} while relaxing a permission; {}", verdict::describe(lockup), end))
+        }
+        None => Verdict::new(Status::Error, end),
     };
     case
 }
 
-/// Returns when anything in the directory last changed, RFC 3339: nothing else tells when a run died.
+/// Returns a note about the samples of an unfinished case, if it left any.
+fn unfinished_samples(run: &Path, case: &str) -> Option<String> {
+    let text = fs::read_to_string(run.join("samples.csv")).ok()?;
+    let timed = samples::parse(&text).iter().filter(|sample| sample.block == case).count();
+    (timed > 0).then(|| format!("samples.csv holds {timed} times of the unfinished case {case}"))
+}
+
+/// Returns the time at which anything in the directory last changed, in RFC 3339. No other file tells when a run died.
 fn last_change(run: &Path) -> String {
     let times =
         fs::read_dir(run).into_iter().flatten().flatten().filter_map(|entry| entry.metadata().ok()?.modified().ok());

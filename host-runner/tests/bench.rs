@@ -1,5 +1,6 @@
-//! What things cost, in instructions where QEMU's `-icount` makes a tick of the guest's counter one instruction:
-//! `make bench`. Figures with a limit fail it.
+//! Measures costs, and checks the limits of some: `make bench`.
+//!
+//! Most are in instructions: with QEMU's `-icount`, one tick of the guest's counter is one instruction.
 
 mod support;
 
@@ -9,11 +10,13 @@ use std::time::Instant;
 use serde_json::Value;
 use support::{faultline, image, lab, limited, payload, reproduce, root, stderr, stdout};
 
-/// 2^4 ns an instruction, and 16 ns a tick at the 62.5 MHz of QEMU's counter.
+/// Time scale at which one tick is one instruction: an instruction takes 2^4 ns, and so does a tick of QEMU's counter
+/// (62.5 MHz).
 const TICK_IS_INSTRUCTION: &str = "4";
 
-/// The exec fault as 28 instructions see it, MMU off: stores a RET at the region's start, maintains, fetches it inside
-/// the payload's own fence, and leaves the ticks in the channel where vCPU 0 says its counter's resolution.
+/// A guest of 28 instructions that measures an exec fault, with the MMU off. It stores a RET at the start of the region,
+/// maintains the caches, and fetches it between the same barriers as the payload. It leaves the ticks in the channel, in
+/// place of the counter resolution of vCPU 0.
 const BY_HAND: [u32; 28] = [
     0xd2c0_0021, // movz x1, #1, lsl #32        the region
     0x5280_7802, // movz w2, #0x03c0            ret
@@ -45,6 +48,7 @@ const BY_HAND: [u32; 28] = [
     0x1400_0000, // b    .
 ];
 
+/// Measurements, of which those above their limits are kept.
 struct Bench(Vec<String>);
 
 impl Bench {
@@ -65,7 +69,7 @@ fn number(value: &Value) -> u64 {
     value.as_u64().unwrap_or_else(|| panic!("{value} is no number"))
 }
 
-/// Runs a scenario in the lab where a tick is an instruction; all figures are emulated.
+/// Runs a scenario in the lab with one instruction a tick. All results are emulated.
 fn counted(results: &Path, options: &[&str], run: &[&str]) -> Value {
     let mut all = vec!["--time-scale", TICK_IS_INSTRUCTION];
     all.extend(options);
@@ -117,7 +121,7 @@ fn bench() {
     assert!(bench.0.is_empty(), "{:?}", bench.0);
 }
 
-/// Plain races of two vCPUs, in the lab without `-icount`: real time, so that this depends on the machine.
+/// Measures plain races of two vCPUs, in the lab without `-icount`. This is real time, which depends on the machine.
 fn litmus(bench: &mut Bench, results: &Path) {
     let tests = "CoFF,MP.RF+cachesync+ctrl-isb,MP.FF+dmb.st+cachesync-isb,2SM.B+cachesync-isb,MP.FW+dmb.st+po";
     let run = ["run", "litmus", "--vcpus", "2", "--iterations", "8000", "--tests", tests];
@@ -130,7 +134,7 @@ fn litmus(bench: &mut Bench, results: &Path) {
     }
 }
 
-/// Random programs of at most 20 steps in one VM, events included, in real time as well.
+/// Measures random programs of at most 20 steps in one VM, with their events, in real time.
 fn random(bench: &mut Bench, results: &Path) {
     let (output, found) = lab(results, &[], &["run", "random", "--programs", "500"]);
     let result = found.first().unwrap_or_else(|| panic!("no result: {}{}", stdout(&output), stderr(&output)));
@@ -138,7 +142,7 @@ fn random(bench: &mut Bench, results: &Path) {
     bench.limit("random, one program", 1_000 * number(&random["elapsed_ms"]) / 500, 20_000, "µs");
 }
 
-/// A fetch that does not fault, in the built-in plan on one CPU: no host kernel in between.
+/// Measures a fetch that does not fault, in the payload's built-in program on one CPU, without a host kernel.
 fn fetches(bench: &mut Bench) {
     let mut qemu = limited(60, "qemu-system-aarch64");
     qemu.args(["-machine", "virt", "-cpu", "cortex-a57", "-smp", "1", "-m", "1G", "-nographic"]);
@@ -155,7 +159,7 @@ fn fetches(bench: &mut Bench) {
     bench.limit("per element outside the window", value("fetch-outside"), 60, "instructions");
 }
 
-/// What `faultline dmesg` takes for all logs of the corpus, again and again. Wall time, so on a machine that does nothing else.
+/// Measures `faultline dmesg` on all logs of the corpus, repeated. This is wall time, so the machine must be idle.
 fn ten_million_lines(bench: &mut Bench, directory: &Path) {
     const LINES: usize = 10_000_000;
     let mut once = Vec::new();
@@ -177,29 +181,27 @@ fn ten_million_lines(bench: &mut Bench, directory: &Path) {
     std::fs::remove_file(path).expect("it was there");
 }
 
-/// The same with a record for each element.
+/// Measures the time between elements that have a record each.
 fn elements_one_by_one(bench: &mut Bench, results: &Path) {
     let run = std::fs::read_dir(results).expect("it exists").flatten().next().expect("one run").path();
     let samples = std::fs::read_to_string(run.join("samples.csv")).expect("there are samples");
-    let rows = samples.lines().map(|line| line.split(',').collect::<Vec<_>>());
-    let resident = rows.filter(|row| row[0] == "page" && row[3] == "resident");
-    let times: Vec<(u64, u64)> =
-        resident.map(|row| (row[7].parse().expect("a number"), row[5].parse().expect("a number"))).collect();
-    let mut costs: Vec<u64> = times.windows(2).map(|pair| pair[1].0 - pair[0].0 - pair[0].1).collect();
+    let samples = report::samples::parse(&samples);
+    let resident: Vec<_> = samples.iter().filter(|sample| sample.block == "page" && sample.op == "resident").collect();
+    let mut costs: Vec<u64> = resident.windows(2).map(|pair| pair[1].began - pair[0].began - pair[0].ticks).collect();
     costs.sort_unstable();
     bench.note("per element outside the window, with a record for each", costs[costs.len() / 2], "instructions");
 }
 
-/// Compares the first exec fault that the payload saw with what the guest by hand sees.
+/// Compares the first exec fault that the payload measured with that of the guest of 28 instructions.
 fn by_hand(bench: &mut Bench, directory: &Path, case: &Value, block: &str) {
     let guest = image(directory, "by-hand.img", &BY_HAND);
     let results = directory.join(format!("by-hand-{block}"));
     let run = ["run", "relax", "--no-trace", "--blocks", block, "--payload", "by-hand.img"];
     let result = counted(&results, &["--with", &guest.to_string_lossy()], &run);
     let expected = number(&result["vcpus"][0]["resolution_ticks"]);
-    let seen = number(&case["times"]["exec"]["ticks"]["p50"]);
-    let permille = seen.abs_diff(expected) * 1000 / expected;
+    let measured = number(&case["exec"]["ticks"]["p50"]);
+    let permille = measured.abs_diff(expected) * 1000 / expected;
     bench.note(&format!("exec fault on {block}, by hand"), expected, "instructions");
-    bench.note(&format!("exec fault on {block}, payload"), seen, "instructions");
+    bench.note(&format!("exec fault on {block}, payload"), measured, "instructions");
     bench.limit(&format!("exec fault on {block}, difference"), permille, 30, "per mille");
 }

@@ -1,5 +1,5 @@
-//! Coherence end to end under QEMU: host events on real KVM, judged by the oracle; random programs; replay. `make test`
-//! runs these after `make build`.
+//! Tests coherence end to end under QEMU: host events on real KVM, judged by the oracle, random programs, and program
+//! files. `make test` runs them after `make build`.
 
 mod support;
 
@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::Value;
 use support::{faultline, lab, stderr, stdout};
 
-/// Runs the lab on both kernels, on a CPU without FWB: looks past the caches count, and both sides are maintained.
+/// Runs the lab on both kernels, on a CPU without FWB: looks past the caches count, and KVM maintains both sides.
 fn on_both(results: &Path, run: &[&str]) -> Vec<Value> {
     let mut command = faultline(600);
     command.args(["lab", "--kernel", "debian:6.1,debian:6.12", "--results"]).arg(results);
@@ -34,7 +34,7 @@ fn events(result: &Value) -> Vec<(String, String, Value)> {
 
 #[test]
 #[ignore = "needs make build, QEMU and Debian's kernels"]
-fn what_unmaps_is_maintained_and_what_does_not_promises_nothing() {
+fn events_that_unmap_are_maintained_and_others_promise_nothing() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let wanted =
         ["rewrite", "unmap", "discard", "remap", "migrate", "slot-delete", "dirty-log-on", "fork", "swap", "userfault"];
@@ -43,17 +43,18 @@ fn what_unmaps_is_maintained_and_what_does_not_promises_nothing() {
         assert_eq!(events.iter().map(|(event, ..)| event.as_str()).collect::<Vec<_>>(), wanted);
         for (event, status, ways) in &events {
             assert_eq!(status, "pass", "{event}: {ways}");
-            ways.as_array().expect("ways").iter().for_each(|way| holds(event, way));
+            ways.as_array().expect("ways").iter().for_each(|way| assert_holds(event, way));
         }
-        // KVM promises nothing for a rewrite without an unmap, nor for a guest that leaves its own invalidation out.
-        assert!(free(&events, &["rewrite"], "host") > 0);
-        assert_eq!(free(&events, &["unmap"], "host"), 0);
-        assert!(free(&events, &wanted, "careless") > 0);
+        // KVM promises nothing for a rewrite without an unmap, or for a guest that leaves its own invalidation out.
+        assert!(newest_where_older_is_allowed(&events, &["rewrite"], "host") > 0);
+        assert_eq!(newest_where_older_is_allowed(&events, &["unmap"], "host"), 0);
+        assert!(newest_where_older_is_allowed(&events, &wanted, "careless") > 0);
     }
 }
 
-/// Checks one way: nothing forbidden, and after an unmap a fault and its maintenance for each of the 64 pages.
-fn holds(event: &str, way: &Value) {
+/// Checks one way of writing and looking: nothing is forbidden, and after an unmap each of the 64 pages has a fault and its
+/// maintenance.
+fn assert_holds(event: &str, way: &Value) {
     assert_eq!((&way["seen"]["forbidden"], &way["seen"]["unjudged"]), (&0.into(), &0.into()), "{way}");
     let calls = |side: &str| way["host"][side]["calls"].as_u64().expect("a probe");
     if event == "unmap" {
@@ -62,8 +63,8 @@ fn holds(event: &str, way: &Value) {
     }
 }
 
-/// Counts fetches that saw the newest code where older code was allowed.
-fn free(events: &[(String, String, Value)], names: &[&str], writer: &str) -> u64 {
+/// Counts the fetches that saw the newest code although older code was allowed.
+fn newest_where_older_is_allowed(events: &[(String, String, Value)], names: &[&str], writer: &str) -> u64 {
     let named = events.iter().filter(|(event, ..)| names.contains(&event.as_str()));
     let ways = named.flat_map(|(.., ways)| ways.as_array().expect("ways"));
     let fetches = ways.filter(|way| way["writer"] == writer && way["looks"] == "fetch");
@@ -72,7 +73,7 @@ fn free(events: &[(String, String, Value)], names: &[&str], writer: &str) -> u64
 
 #[test]
 #[ignore = "needs make build, QEMU and Debian's kernels"]
-fn random_programs_raise_nothing_and_are_the_same_for_the_same_seed() {
+fn random_programs_pass_and_repeat_for_the_same_seed() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let run = |name: &str| {
         let results = directory.path().join(name);
@@ -90,7 +91,7 @@ fn random_programs_raise_nothing_and_are_the_same_for_the_same_seed() {
 
 #[test]
 #[ignore = "needs make build, QEMU and Debian's kernels"]
-fn a_program_in_a_file_is_run_and_one_that_cannot_be_judged_is_told() {
+fn a_program_file_runs_and_an_unjudgeable_one_is_refused() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let replay = |name: &str, text: &str| {
         let file = directory.path().join(name);
@@ -102,7 +103,7 @@ fn a_program_in_a_file_is_run_and_one_that_cannot_be_judged_is_told() {
     let text = std::fs::read_to_string(example).expect("the example is there");
     let output = replay("unmap.toml", &text);
     assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
-    // Nobody waits for anybody: vCPU 1 fetches what vCPU 0 writes.
+    // Without the meeting, vCPU 1 fetches while vCPU 0 writes.
     let racy = text.replace("do = \"meet\"", "vcpu = 0\ndo = \"inval-i-all\"");
     let output = replay("racy.toml", &racy);
     assert_eq!(output.status.code(), Some(64), "{}{}", stdout(&output), stderr(&output));
@@ -111,7 +112,7 @@ fn a_program_in_a_file_is_run_and_one_that_cannot_be_judged_is_told() {
 
 #[test]
 #[ignore = "needs make build and QEMU"]
-fn a_bad_event_is_named_with_those_that_there_are() {
+fn a_wrong_event_is_reported_with_the_valid_ones() {
     let output =
         faultline(60).args(["run", "coherence", "--events", "nonsense"]).output().expect("timeout(1) is there");
     assert_eq!(output.status.code(), Some(64));

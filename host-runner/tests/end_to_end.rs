@@ -1,11 +1,11 @@
-//! The built binaries on real kernels, under QEMU: `make test` runs these after `make build`.
+//! Tests the built programs on real kernels under QEMU. `make test` runs these tests after `make build`.
 
 mod support;
 
 use serde_json::Value;
 use support::{faultline, image, lab, limited, payload, reproduce, stderr, stdout};
 
-/// Runs the payload alone and returns what it printed; QEMU must have ended by itself.
+/// Runs the payload alone and returns its output. QEMU must end by itself.
 fn payload_alone(machine: &str, image: &std::path::Path) -> String {
     let mut qemu = limited(60, "qemu-system-aarch64");
     qemu.args(["-machine", machine, "-cpu", "cortex-a57", "-smp", "4", "-m", "2G", "-nographic", "-kernel"]).arg(image);
@@ -14,7 +14,7 @@ fn payload_alone(machine: &str, image: &std::path::Path) -> String {
     stdout(&output)
 }
 
-fn assert_builtin_plan_passes(text: &str) {
+fn assert_builtin_program_passes(text: &str) {
     let lines: Vec<_> = text.lines().filter_map(|line| line.trim().strip_prefix("@faultline ")).collect();
     assert_eq!(lines.first(), Some(&"start v1"), "{text}");
     assert_eq!(lines.last(), Some(&"end"), "{text}");
@@ -34,11 +34,11 @@ fn assert_builtin_plan_passes(text: &str) {
 #[ignore = "needs make build and QEMU"]
 fn payload_alone_at_el1_and_el2() {
     for machine in ["virt", "virt,virtualization=on"] {
-        assert_builtin_plan_passes(&payload_alone(machine, &payload()));
+        assert_builtin_program_passes(&payload_alone(machine, &payload()));
     }
 }
 
-/// The Image header's text_offset makes QEMU load the same bytes elsewhere.
+/// QEMU loads the same image elsewhere if text_offset in its header changes.
 #[test]
 #[ignore = "needs make build and QEMU"]
 fn payload_alone_at_another_address() {
@@ -49,11 +49,11 @@ fn payload_alone_at_another_address() {
         bytes[TEXT_OFFSET].copy_from_slice(&offset.to_le_bytes());
         let moved = directory.path().join("moved.img");
         std::fs::write(&moved, &bytes).expect("the directory is writable");
-        assert_builtin_plan_passes(&payload_alone("virt", &moved));
+        assert_builtin_program_passes(&payload_alone("virt", &moved));
     }
 }
 
-/// Takes out what two equal runs do not share.
+/// Removes the fields in which two equal runs differ.
 fn without_identity(mut result: Value) -> Value {
     result["run"].take();
     result
@@ -73,7 +73,7 @@ fn assert_valid(result: &Value) {
     assert!(errors.is_empty(), "{errors:?}");
 }
 
-/// Whether the guest took the permission fault on a 1 GiB block.
+/// Returns true if the guest took the permission fault on a 1 GiB block.
 fn took_the_fault(case: &Value) -> bool {
     let faults = case["host"]["faults"].as_array().expect("the case was traced");
     faults.iter().any(|f| f["access"] == "fetch" && f["kind"] == "permission" && f["level"] == 1 && f["count"] == 1)
@@ -109,8 +109,8 @@ fn the_lockup_is_there_before_and_not_after() {
     assert!(took_the_fault(slow) && took_the_fault(fast));
     assert_eq!(fast["complaints"], serde_json::json!([]));
     assert_eq!(fast["verdict"]["status"], "pass");
-    let ticks = |case: &Value| case["times"]["exec"]["ticks"]["max"].as_u64().expect("it was timed");
-    // Four instructions a line, one tick an instruction and 4 ticks of 16 ns in 64 ns: the guest's clock must see it.
+    let ticks = |case: &Value| case["exec"]["ticks"]["max"].as_u64().expect("it was timed");
+    // A line takes four instructions. An instruction takes 64 ns, which is four ticks of 16 ns.
     assert!(ticks(slow) > 4 * 16_777_216 && ticks(fast) < 1_000_000, "{} {}", ticks(slow), ticks(fast));
     first.iter().for_each(assert_valid);
 
@@ -135,7 +135,7 @@ fn swapped_or_equal_kernels_reproduce_nothing() {
 
 #[test]
 #[ignore = "needs make build, QEMU and Debian's kernels"]
-fn every_kind_of_block_and_both_ways_to_share() {
+fn every_kind_of_memory_passes_with_shared_blocks() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let run =
         ["run", "relax", "--hugepages", "--blocks", "page,thp,64K,2M,32M,1G", "--vcpus", "2", "--sharing", "shared"];
@@ -151,8 +151,8 @@ fn every_kind_of_block_and_both_ways_to_share() {
         assert!(reason.contains(&format!("level {level}")), "{name}: {reason}");
         assert_eq!(case["mismatches"], 0);
     }
-    // Every vCPU executes every block: twice as many samples as a distinct run has.
-    assert_eq!(cases[0]["times"]["exec"]["ticks"]["count"], 2 * 64);
+    // Every vCPU executes every block, so there are twice as many samples as with blocks of their own.
+    assert_eq!(cases[0]["exec"]["ticks"]["count"], 2 * 64);
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn every_kind_of_block_and_both_ways_to_share() {
 fn a_guest_that_hangs_traps_or_dies_is_reported() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     const BRANCH_TO_SELF: u32 = 0x1400_0000;
-    /// `ldr x1, [xzr-less x2]` from an address that the guest's IPA map does not have.
+    /// `movz x2, #0x1000, lsl #16` and `ldr x1, [x2]`: a load from an address that the guest's memory map does not have.
     const READ_NOWHERE: [u32; 2] = [0xd2a2_0002, 0xf940_0041];
     let cases: [(&str, &[u32], i64, &str, &str); 2] = [
         ("hang.img", &[BRANCH_TO_SELF], 124, "timeout", "still running at the time limit"),
@@ -182,7 +182,7 @@ fn a_guest_that_hangs_traps_or_dies_is_reported() {
 
 #[test]
 #[ignore = "needs make build, QEMU and Debian's kernels"]
-fn what_cannot_be_had_is_skipped_with_the_command_that_gets_it() {
+fn missing_memory_is_skipped_with_the_command_that_provides_it() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let (output, found) = lab(directory.path(), &[], &["run", "relax", "--blocks", "2M,512M,page"]);
     let text = format!("{}{}", stdout(&output), stderr(&output));
@@ -194,10 +194,10 @@ fn what_cannot_be_had_is_skipped_with_the_command_that_gets_it() {
     assert!(text.contains("no hugetlb pages of 512M"), "{text}");
 }
 
-/// Newer kernels show guests what they are told to, as long as it is safe; older ones refuse, which is a skip.
+/// Newer kernels show guests another CTR_EL0 as long as it is safe. Older ones refuse, which is a skip.
 #[test]
 #[ignore = "needs make build, QEMU and Debian's kernels"]
-fn a_guest_is_shown_another_ctr_where_kvm_lets_it() {
+fn a_guest_is_shown_another_ctr_if_kvm_permits() {
     let run = |kernel: &str, fields: &str| {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let options = ["--kernel", kernel, "--cpu", "neoverse-n1"];
@@ -217,7 +217,7 @@ fn a_guest_is_shown_another_ctr_where_kvm_lets_it() {
     let vcpu = &result["vcpus"][0];
     assert_eq!((&vcpu["ctr_el0"], &vcpu["shown"]["ctr_el0"]), (&0x9444_c004_u64.into(), &0x8444_c003_u64.into()));
     assert_eq!(vcpu["shown"]["imin_line_bytes"], 32);
-    assert_eq!(result["cases"][0]["predicted"]["by_line"], 64, "the host goes by its own lines of 64 bytes");
+    assert_eq!(result["cases"][0]["predicted"]["by_line"], 64, "the host uses its own lines of 64 bytes");
     for (kernel, fields) in [("debian:6.1", "imin=32"), ("debian:6.12", "imin=128")] {
         let (code, result) = run(kernel, fields);
         let reason = result["cases"][0]["verdict"]["reason"].as_str().expect("a reason");
@@ -226,7 +226,7 @@ fn a_guest_is_shown_another_ctr_where_kvm_lets_it() {
     }
 }
 
-/// What two host events need: another node to move pages to, and swap.
+/// Two host events need another node to which pages move, and swap.
 #[test]
 #[ignore = "needs make build, QEMU and Debian's kernels"]
 fn nodes_and_swap_are_there_and_used() {
@@ -240,7 +240,7 @@ fn nodes_and_swap_are_there_and_used() {
     for result in &results {
         let machine = &result["machine"];
         assert_eq!(machine["numa_nodes"], serde_json::json!([0, 1]), "{machine}");
-        // The first page is the header's.
+        // The first page of the swap area is its header.
         assert_eq!(machine["swap_bytes"], (256 << 20) - 4096, "{machine}");
         assert_eq!(machine["lab"]["no_swap"], Value::Null, "{machine}");
         let cases = result["cases"].as_array().expect("cases");
@@ -248,14 +248,14 @@ fn nodes_and_swap_are_there_and_used() {
             &cases.iter().find(|case| case["findings"]["event"] == event).expect("the event has a case")["verdict"]
         };
         assert_eq!(verdict("migrate")["status"], "pass", "{}", verdict("migrate"));
-        // There is swap on 6.1 as well, but one MADV_PAGEOUT was seen to leave every page where it is there.
+        // There is swap on 6.1, too, but a single MADV_PAGEOUT may leave every page in place there.
         let old = machine["kernel_release"].as_str().is_some_and(|release| release.starts_with("6.1."));
         let left = verdict("swap")["reason"].as_str().is_some_and(|reason| reason.contains("took no page out"));
         assert!(verdict("swap")["status"] == "pass" || (old && left), "{}", verdict("swap"));
     }
 }
 
-/// One line that says what and what to do, and the documented exit code.
+/// Wrong input gives one line with the mistake and the next step, and the documented exit code.
 #[test]
 #[ignore = "needs make build and QEMU"]
 fn bad_input() {
@@ -267,10 +267,10 @@ fn bad_input() {
         path.to_string_lossy().into_owned()
     };
     let text = write("text", b"this is no kernel");
-    // An Image header that promises more than there is.
+    // An Image header with a size larger than the file.
     let whole = std::fs::read(payload()).expect("it exists");
     let truncated = write("truncated", &whole[..4096]);
-    // A kernel that never says a word.
+    // A kernel that prints nothing.
     let mut silent = vec![0; 2 << 20];
     silent[..64].copy_from_slice(&whole[..64]);
     silent[..4].copy_from_slice(&0x1400_0000_u32.to_le_bytes());
@@ -308,14 +308,14 @@ fn bad_input() {
             command.args(&arguments[..at]).arg("--results").arg(&results).args(&arguments[at..]);
         }
         let output = command.output().expect("timeout(1) is there");
-        let said = stderr(&output);
-        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
-        assert!(said.contains(message), "{arguments:?}: '{message}' is not in: {said}");
-        assert!(!said.contains("panicked"), "{arguments:?}: {said}");
+        let printed = stderr(&output);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {printed}");
+        assert!(printed.contains(message), "{arguments:?}: '{message}' is not in: {printed}");
+        assert!(!printed.contains("panicked"), "{arguments:?}: {printed}");
     }
 }
 
-/// What only the machine inside can tell: no KVM, more vCPUs than KVM gives, odd regions, regions above its IPA limit.
+/// Only the emulated host can find these mistakes: no KVM, odd regions, regions above its IPA limit, no such payload.
 #[test]
 #[ignore = "needs make build, QEMU and Debian's kernels"]
 fn bad_input_inside() {
@@ -328,16 +328,16 @@ fn bad_input_inside() {
     ];
     for (n, (options, run, code, message)) in cases.into_iter().enumerate() {
         let (output, _) = lab(&directory.path().join(n.to_string()), options, run);
-        let said = format!("{}{}", stdout(&output), stderr(&output));
-        assert_eq!(output.status.code(), Some(code), "{run:?}: {said}");
-        assert!(said.contains(message), "{run:?}: '{message}' is not in: {said}");
+        let printed = format!("{}{}", stdout(&output), stderr(&output));
+        assert_eq!(output.status.code(), Some(code), "{run:?}: {printed}");
+        assert!(printed.contains(message), "{run:?}: '{message}' is not in: {printed}");
     }
 }
 
-/// Ctrl-C leaves no QEMU behind and says so by its exit code.
+/// Ctrl-C leaves no QEMU behind and has an exit code of its own.
 #[test]
 #[ignore = "needs make build, QEMU and Debian's kernels"]
-fn interrupted() {
+fn an_interrupt_ends_the_lab() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = support::root().join("target/release/faultline");
     let mut child = std::process::Command::new(path)
@@ -357,10 +357,10 @@ fn interrupted() {
     assert_eq!(stdout(&left), "", "a child is left");
 }
 
-/// Progress is for those who look, answers are for programs.
+/// Progress is printed for people, and answers for programs.
 #[test]
 #[ignore = "needs make build, QEMU and Debian's kernels"]
-fn the_lab_says_as_much_as_it_is_asked_to() {
+fn the_lab_prints_as_much_as_its_options_ask_for() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let line = |options: &str| {
         let results = directory.path().display();
@@ -375,9 +375,9 @@ fn the_lab_says_as_much_as_it_is_asked_to() {
     let terminal = |options: &str| stdout(&shell(&format!("script -qec '{}' /dev/null", line(options))));
 
     let plain = shell(&line(""));
-    let said = stderr(&plain);
-    assert!(said.contains("debian:6.12: booting\n") && !said.contains(['\u{1b}', '\r']), "{said:?}");
-    assert!(!said.contains("-machine") && stdout(&plain).contains(" boot: pass"), "{}", stdout(&plain));
+    let printed = stderr(&plain);
+    assert!(printed.contains("debian:6.12: booting\n") && !printed.contains(['\u{1b}', '\r']), "{printed:?}");
+    assert!(!printed.contains("-machine") && stdout(&plain).contains(" page: pass"), "{}", stdout(&plain));
     let loud = stderr(&shell(&line("-v")));
     assert!(loud.contains("debian:6.12: qemu-system-aarch64 -machine"), "{loud}");
     let quiet = shell(&line("-q --json"));

@@ -1,5 +1,5 @@
-//! What every command keeps to: answers in JSON, colour and progress only for a terminal, exit codes, errors that say what
-//! to do. Nothing here needs QEMU.
+//! Tests the conventions of all commands: answers in JSON, colour only for a terminal, exit codes, errors that name the
+//! next step. None of these tests needs QEMU.
 
 mod support;
 
@@ -13,7 +13,25 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_faultline");
 const ESCAPE: char = '\u{1b}';
 
 fn run(directory: &Path, arguments: &[&str]) -> Output {
-    Command::new(PROGRAM).args(arguments).current_dir(directory).output().expect("cargo built it")
+    let mut command = Command::new(PROGRAM);
+    command.env("FAULTLINE_GUEST_RUNNER", directory.join(RUNNER));
+    command.args(arguments).current_dir(directory).output().expect("cargo built it")
+}
+
+/// Name of a file that the lab accepts as a static arm64 program. It is never executed.
+const RUNNER: &str = "arm64-program";
+
+/// Writes the header of an ELF file that has no segments.
+fn write_runner(directory: &Path) {
+    const EXECUTABLE: u16 = 2;
+    const AARCH64: u16 = 183;
+    const HEADER_BYTES: u16 = 64;
+    let mut header = [0; HEADER_BYTES as usize];
+    header[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+    for (offset, value) in [(16, EXECUTABLE), (18, AARCH64), (20, 1), (52, HEADER_BYTES), (54, 56), (58, 64)] {
+        header[offset..offset + 2].copy_from_slice(&value.to_le_bytes());
+    }
+    std::fs::write(directory.join(RUNNER), header).expect("writable");
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -23,7 +41,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Makes a directory with what the documents' examples speak of: stored runs of Debian's 6.1 and 6.12.
+/// Makes a directory with the files that the examples of the documents name: stored runs of Debian's 6.1 and 6.12.
 fn with_runs() -> tempfile::TempDir {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let runs = root().join("crates/record/tests/runs");
@@ -37,15 +55,16 @@ fn with_runs() -> tempfile::TempDir {
         copy(&runs.join(kernel), &directory.path().join(place));
     }
     std::fs::write(directory.path().join("dmesg.txt"), "[    1.0] all is well\n").expect("writable");
+    write_runner(directory.path());
     directory
 }
 
 #[test]
-fn answers_for_programs_are_json() {
+fn every_answer_is_available_as_json() {
     let directory = with_runs();
     let here = directory.path();
     std::fs::create_dir(here.join("none")).expect("fresh");
-    // Each with something of its answer, and the exit codes.
+    // Each command line with a key of its answer and its possible exit codes.
     let cases: [(&str, &str, &[i32]); 10] = [
         ("list --json", "/runs/0/status", &[0]),
         ("show --json RUN", "/verdict/status", &[0]),
@@ -68,32 +87,42 @@ fn answers_for_programs_are_json() {
 
 #[test]
 fn the_version_names_the_commit() {
-    let said = stdout(&run(&root(), &["--version"]));
-    let commit = said.trim().strip_prefix(concat!("faultline ", env!("CARGO_PKG_VERSION"), " (")).expect(&said);
+    let printed = stdout(&run(&root(), &["--version"]));
+    let commit = printed.trim().strip_prefix(concat!("faultline ", env!("CARGO_PKG_VERSION"), " (")).expect(&printed);
     let commit = commit.trim_end_matches(')');
-    assert!(commit.len() == 12 && commit.chars().all(|c| c.is_ascii_hexdigit()), "{said}");
+    assert!(commit.len() == 12 && commit.chars().all(|c| c.is_ascii_hexdigit()), "{printed}");
 }
 
-/// Runs a command on a pseudo-terminal and returns what it wrote there.
-fn on_a_terminal(arguments: &str, no_color: bool) -> String {
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Colour {
+    Unset,
+    /// The variable NO_COLOR is set.
+    Refused,
+}
+
+/// Runs a command on a pseudo-terminal and returns its output.
+fn on_a_terminal(arguments: &str, colour: Colour) -> String {
     let mut script = Command::new("script");
     script.args(["-qec", &format!("{PROGRAM} {arguments}"), "/dev/null"]).env("TERM", "xterm");
     script.env_remove("NO_COLOR").env_remove("CLICOLOR").env_remove("CLICOLOR_FORCE");
-    if no_color {
+    if colour == Colour::Refused {
         script.env("NO_COLOR", "1");
     }
     stdout(&script.stdin(std::process::Stdio::null()).output().expect("script is part of every Debian"))
 }
 
 #[test]
-fn colour_is_for_terminals_and_for_those_who_want_it() {
+fn colour_is_printed_only_to_terminals() {
     for arguments in ["--help", "nonsense", "run relax --help"] {
-        assert!(on_a_terminal(arguments, false).contains(ESCAPE), "{arguments}: the test sees colour where it is");
-        let said = on_a_terminal(arguments, true);
-        assert!(!said.is_empty() && !said.contains(ESCAPE), "{arguments}: {said:?}");
+        assert!(
+            on_a_terminal(arguments, Colour::Unset).contains(ESCAPE),
+            "{arguments}: there is no colour on a terminal"
+        );
+        let printed = on_a_terminal(arguments, Colour::Refused);
+        assert!(!printed.is_empty() && !printed.contains(ESCAPE), "{arguments}: {printed:?}");
         let output = run(&root(), &arguments.split(' ').collect::<Vec<_>>());
-        let said = stdout(&output) + &stderr(&output);
-        assert!(!said.is_empty() && !said.contains(ESCAPE), "{arguments}: {said:?}");
+        let printed = stdout(&output) + &stderr(&output);
+        assert!(!printed.is_empty() && !printed.contains(ESCAPE), "{arguments}: {printed:?}");
     }
 }
 
@@ -121,14 +150,14 @@ fn errors_say_what_to_do_next() {
     ];
     for (arguments, code, hint) in cases {
         let output = run(directory.path(), &arguments);
-        let said = stderr(&output);
-        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
-        assert!(said.contains(hint) && !said.contains("panicked"), "{arguments:?}: no '{hint}' in: {said}");
+        let printed = stderr(&output);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {printed}");
+        assert!(printed.contains(hint) && !printed.contains("panicked"), "{arguments:?}: no '{hint}' in: {printed}");
         assert!(output.stdout.is_empty(), "{arguments:?}: errors go to standard error");
     }
 }
 
-/// Any code below 128 is a verdict of the commit to `git bisect run`, or has it skipped, each after a build.
+/// `git bisect run` takes every code below 128 for a verdict, or skips the commit, each time after a build.
 #[test]
 fn wrong_usage_ends_a_bisection() {
     let directory = tempfile::tempdir().expect("a temporary directory");
@@ -147,8 +176,8 @@ fn wrong_usage_ends_a_bisection() {
     }
 }
 
-/// Runs the steps of LAVA's test definition as its shell does, where the fetched program is `program`, or there is none;
-/// returns the test cases beside those of the program.
+/// Runs the steps of LAVA's test definition like its shell. The fetched program is `program`, or cannot be fetched. Returns
+/// the test cases that the steps report themselves.
 fn lava_job(program: Option<&str>) -> String {
     let definition = std::fs::read_to_string(root().join("lab/lava/faultline.yaml")).expect("it is there");
     let steps: Vec<_> = definition.lines().filter_map(|line| line.strip_prefix("    - ")).collect();
@@ -163,7 +192,7 @@ fn lava_job(program: Option<&str>) -> String {
 }
 
 #[test]
-fn a_lava_job_fails_where_the_program_did_not_run() {
+fn a_lava_job_fails_if_the_program_did_not_run() {
     let failed = "faultline --result fail\n";
     assert_eq!(lava_job(None), failed);
     assert_eq!(lava_job(Some("#!/nowhere/sh")), failed);
@@ -172,7 +201,7 @@ fn a_lava_job_fails_where_the_program_did_not_run() {
     assert_eq!(lava_job(Some("#!/bin/sh\necho \"$@\"")), "run relax --label lava-job --format lava\n");
 }
 
-/// Returns the examples that cost nothing: the lines of code blocks that read what is stored, or look at this machine.
+/// Returns the examples in the documents that run quickly: those that read stored runs or look at this machine.
 fn examples() -> Vec<Vec<String>> {
     let cheap = ["compare", "report", "show", "list", "dmesg", "doctor", "project", "prune", "baseline"];
     let pages = glob::glob(&root().join("docs/*.md").to_string_lossy()).expect("a pattern").flatten();
@@ -180,22 +209,22 @@ fn examples() -> Vec<Vec<String>> {
     let lines: Vec<String> = texts.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()).collect();
     let typed = lines.iter().filter_map(|line| line.trim_start().trim_start_matches("$ ").strip_prefix("faultline "));
     let words = typed.filter_map(shlex::split).filter(|words| cheap.contains(&words[0].as_str()));
-    // What the shell would put in, or what is this machine's own, is not ours to run.
-    let foreign = |word: &String| word.contains(['$', '…']) || word.starts_with('/');
-    words.filter(|words| !words.iter().any(foreign)).collect()
+    // Leaves out examples with variables, placeholders or absolute paths.
+    let is_open = |word: &String| word.contains(['$', '…']) || word.starts_with('/');
+    words.filter(|words| !words.iter().any(is_open)).collect()
 }
 
 #[test]
-fn the_documents_examples_run() {
+fn examples_in_documents_run() {
     let directory = with_runs();
     let examples = examples();
     assert!(examples.len() >= 6, "{examples:?}");
     for words in examples {
         let words: Vec<_> = words.iter().map(String::as_str).collect();
         let output = run(directory.path(), &words);
-        let (code, said) = (output.status.code(), stderr(&output));
-        // Worse and cannot show are answers, too.
-        assert!(matches!(code, Some(0 | 1 | 4)) && said.is_empty(), "{words:?}: {code:?}: {said}");
+        let (code, printed) = (output.status.code(), stderr(&output));
+        // A verdict such as "worse" is an answer, too.
+        assert!(matches!(code, Some(0 | 1 | 4)) && printed.is_empty(), "{words:?}: {code:?}: {printed}");
         assert!(!output.stdout.is_empty() || words[0] == "prune", "{words:?} says nothing");
     }
 }

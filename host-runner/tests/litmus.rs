@@ -1,4 +1,4 @@
-//! Litmus tests on a real KVM, under QEMU. `make test` runs these after `make build`.
+//! Tests the litmus scenario on real KVM under QEMU. `make test` runs these tests after `make build`.
 
 mod support;
 
@@ -28,13 +28,13 @@ fn number(value: &Value) -> u64 {
     value.as_u64().unwrap_or_else(|| panic!("{value} is no number"))
 }
 
-/// Every case that did not pass.
+/// Returns the test and the reason of every case that did not pass.
 fn not_passed(cases: &[Value]) -> Vec<String> {
     let others = cases.iter().filter(|case| case["verdict"]["status"] != "pass");
     others.map(|case| format!("{} {}", case["findings"]["test"], case["verdict"]["reason"])).collect()
 }
 
-/// Asserts that every vCPU raced, and that nothing forbidden came.
+/// Asserts that every vCPU raced, and that no forbidden outcome occurred.
 fn assert_raced(cases: &[Value], iterations: u64) {
     for case in cases {
         let litmus = &case["findings"];
@@ -49,7 +49,7 @@ fn assert_raced(cases: &[Value], iterations: u64) {
 
 #[test]
 #[ignore = "needs make build, QEMU and Debian's kernels"]
-fn nothing_forbidden_comes_on_two_vcpus() {
+fn no_forbidden_outcome_occurs_on_two_vcpus() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let (code, cases) = litmus(directory.path(), ["debian:6.12", "neoverse-n1"], "2", &["--iterations", "200"]);
     let (skipped, raced): (Vec<_>, Vec<_>) = cases.into_iter().partition(|case| case["verdict"]["status"] == "skip");
@@ -58,10 +58,10 @@ fn nothing_forbidden_comes_on_two_vcpus() {
     assert_raced(&raced, 200);
     let forbidden = raced.iter().filter(|case| case["findings"]["ruling"] == "forbidden").count();
     assert!(forbidden > 30, "{forbidden}");
-    // The machine's own: this model's CLIDR_EL1 implies IDC.
-    assert!(raced.iter().all(|case| case["findings"]["variant"] == "idc"));
-    // Races that always end the same way are none.
-    let varied = raced.iter().filter(|case| case["findings"]["outcomes"].as_array().is_some_and(|all| all.len() > 1));
+    // CLIDR_EL1 of this CPU model implies IDC.
+    assert!(raced.iter().all(|case| case["litmus"]["variant"] == "idc"));
+    // Races must not always end in the same way.
+    let varied = raced.iter().filter(|case| case["litmus"]["outcomes"].as_array().is_some_and(|all| all.len() > 1));
     assert!(varied.count() > 10);
 }
 
@@ -93,7 +93,7 @@ fn verdicts_hold_across_events() {
     for case in &cases {
         let (asked, done) = (number(&case["findings"]["events_asked"]), number(&case["findings"]["events_done"]));
         assert!(asked >= 40 && done == asked, "{case:#}");
-        // The evidence of those that fault: what passed without it would say so.
-        assert!(case["findings"]["across"] == "move" || !case["host"]["faults"].as_array().expect("traced").is_empty());
+        // Cases whose event faults have the faults as evidence.
+        assert!(case["litmus"]["across"] == "move" || !case["host"]["faults"].as_array().expect("traced").is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! Nights in the emulated lab: plans, baselines, retention. `make test` runs these after `make build`.
+//! Tests nightly plans, baselines, retention and bisection in the lab. `make test` runs these tests after `make build`.
 
 mod support;
 
@@ -9,7 +9,7 @@ use std::process::Output;
 use support::bisect::first_bad;
 use support::{faultline, stderr, stdout};
 
-/// Small enough for a test, and with every kind of name: a scenario's, and one that the plan gives.
+/// A small plan with both kinds of step names: that of the scenario, and one that the plan gives.
 const PLAN: &str = r#"
 about = "a night for a test"
 [[step]]
@@ -19,7 +19,7 @@ name = "race"
 run = "storm --blocks thp --racers 1,2"
 "#;
 
-/// Runs one night on `kernel` and returns what it said, and its directory.
+/// Runs the plan on `kernel` and returns the output and the plan's directory.
 fn night(results: &Path, kernel: &str) -> (Output, PathBuf) {
     let plan = results.join("night.toml");
     std::fs::write(&plan, PLAN).expect("writable");
@@ -42,7 +42,6 @@ fn nights(results: &Path) -> usize {
     entries.filter(|entry| entry.path().join("summary.json").is_file()).count()
 }
 
-/// Done-when 5 of the issue that made this: two nights, the second with a slower kernel.
 #[test]
 #[ignore = "needs make build, QEMU and Debian's kernels"]
 fn the_second_night_is_slower_and_every_format_says_so() {
@@ -64,7 +63,7 @@ fn the_second_night_is_slower_and_every_format_says_so() {
     assert_eq!(output.status.code(), Some(1), "{text}{}", stderr(&output));
     assert!(text.contains("regression.relax.thp: fail: worse than the baseline: "), "{text}");
     let read = |name: &str| std::fs::read_to_string(slower.join(name)).expect(name);
-    for (file, told) in [
+    for (file, expected) in [
         ("results.ktap", "not ok 3 regression"),
         ("results.ktap", "not ok 2 regression.relax.thp"),
         ("junit.xml", "<testcase name=\"regression.race.thp\""),
@@ -73,7 +72,7 @@ fn the_second_night_is_slower_and_every_format_says_so() {
         ("faultline.prom", "faultline_regression{case=\"regression.relax.thp\"} 1"),
         ("summary.json", "\"name\": \"regression.relax.thp\""),
     ] {
-        assert!(read(file).contains(told), "{file} has no {told:?}: {}", read(file));
+        assert!(read(file).contains(expected), "{file} has no {expected:?}: {}", read(file));
     }
     let lava = run(&["show", "--format", "lava"], &slower);
     assert!(stdout(&lava).contains("TEST_CASE_ID=regression.relax.thp RESULT=fail>"), "{}", stdout(&lava));
@@ -87,7 +86,7 @@ fn the_second_night_is_slower_and_every_format_says_so() {
     assert!(pruned.status.success() && nights(results) == 1 && slower.is_dir() && !same.is_dir());
 }
 
-/// The script that the systemd unit runs, with the lab in place of the machine.
+/// Runs the script of the systemd unit, with the lab in place of the machine.
 #[test]
 #[ignore = "needs make build, QEMU and Debian's kernels"]
 fn the_units_script_runs_a_night_and_keeps_the_newest() {
@@ -114,21 +113,21 @@ fn the_units_script_runs_a_night_and_keeps_the_newest() {
     assert_eq!(nights(&results), 1);
     let textfiles = || std::fs::read_dir(path("textfiles")).expect("readable").flatten().map(|entry| entry.file_name());
     assert_eq!(textfiles().collect::<Vec<_>>(), ["faultline.prom"]);
-    let told = std::fs::read_to_string(path("textfiles/faultline.prom")).expect("it is there");
+    let first_prom = std::fs::read_to_string(path("textfiles/faultline.prom")).expect("it is there");
     let second = night(&path("night.toml"));
     assert_eq!(second.status.code(), Some(0), "{}", stderr(&second));
     assert_eq!(nights(&results), 1, "the first is gone");
     let kept = stdout(&second).lines().last().map(PathBuf::from).expect("the night's directory");
     let new = std::fs::read_to_string(path("textfiles/faultline.prom")).expect("it is there");
-    assert!(kept.is_dir() && new != told && new.contains("boot"), "{new}");
+    assert!(kept.is_dir() && new != first_prom && new.contains("boot"), "{new}");
     let wrong = night(&path("nowhere.toml"));
     assert_eq!(wrong.status.code(), Some(64), "the exit code is the plan's: {}", stderr(&wrong));
 }
 
-/// The kernel of a step dies; the next step has its own, and the night its verdict.
+/// A failed step has no effect on the next one, which boots its own kernel.
 #[test]
 #[ignore = "needs make build, QEMU and Debian's kernels"]
-fn a_step_that_dies_leaves_the_others_alone() {
+fn a_step_that_fails_has_no_effect_on_the_others() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let plan = directory.path().join("night.toml");
     let steps = "[[step]]\nrun = \"boot --payload /nothing-here\"\n[[step]]\nname = \"again\"\nrun = \"boot\"\n";
@@ -141,7 +140,7 @@ fn a_step_that_dies_leaves_the_others_alone() {
     assert_eq!(output.status.code(), Some(70), "{text}{}", stderr(&output));
     assert!(text.contains("== boot: error") && text.contains("== again: pass"), "{text}");
     assert!(text.contains("night: error: boot: ") && text.contains("nothing-here"), "{text}");
-    // As if it had been killed at its end.
+    // Leaves what a plan leaves that is killed at its end.
     let night = PathBuf::from(text.lines().last().unwrap_or_default());
     std::fs::remove_file(night.join("summary.json")).expect("it was there");
     assert!(stdout(&run(&["list"], &results)).starts_with("died"));
@@ -150,7 +149,7 @@ fn a_step_that_dies_leaves_the_others_alone() {
     assert!(night.join("summary.json").is_file());
 }
 
-/// `git bisect run` gets what it asks for.
+/// `--bisect` returns the exit codes that `git bisect run` expects.
 #[test]
 #[ignore = "needs make build, QEMU and Debian's kernels"]
 fn exit_codes_for_bisecting() {
@@ -170,16 +169,16 @@ fn exit_codes_for_bisecting() {
         let pool = if code == 125 { "" } else { "hugepagesz=1G hugepages=1" };
         command.args(["--append", pool, "--results"]).arg(directory.path().join("results"));
         let output = command.args(["--", "run"]).args(run).output().expect("timeout(1) is there");
-        let said = stdout(&output) + &stderr(&output);
-        assert_eq!(output.status.code(), Some(code), "{kernel}: {said}");
-        assert_eq!(said.contains("\"soft_lockup\""), code == 1, "{kernel}: {said}");
+        let printed = stdout(&output) + &stderr(&output);
+        assert_eq!(output.status.code(), Some(code), "{kernel}: {printed}");
+        assert_eq!(printed.contains("\"soft_lockup\""), code == 1, "{kernel}: {printed}");
         for word in ["BUG:", "WARNING:", "Oops", "Kernel panic"] {
-            assert!(!said.contains(word), "{kernel}: {word} would fail a lab's job: {said}");
+            assert!(!printed.contains(word), "{kernel}: {word} would fail a lab's job: {printed}");
         }
     }
 }
 
-/// And gets to the commit: that of a history of kernels which was the first to lock up, past one that cannot be tested.
+/// `git bisect run` finds the first commit that locks up, in a history with a commit that cannot be tested.
 #[test]
 #[ignore = "needs make build, QEMU and Debian's kernels"]
 fn git_bisect_finds_the_first_kernel_that_locks_up() {
@@ -187,7 +186,7 @@ fn git_bisect_finds_the_first_kernel_that_locks_up() {
     let (good, bad) = ("debian:6.12", "debian:6.1");
     let lab = "--cpu max --time-scale 6 --append 'hugepagesz=1G hugepages=1' -- \
                run relax --blocks 1G --hugepages --watchdog-thresh 1";
-    let (said, found) = first_bad(directory.path(), &[good, good, good, "not-built", good, bad, bad], lab);
-    assert_eq!(found, Some(5), "{said}");
-    assert!(said.contains("git bisect skip"), "the untestable one was met: {said}");
+    let (printed, found) = first_bad(directory.path(), &[good, good, good, "not-built", good, bad, bad], lab);
+    assert_eq!(found, Some(5), "{printed}");
+    assert!(printed.contains("git bisect skip"), "the untestable one was met: {printed}");
 }

@@ -1,5 +1,5 @@
-//! The storm, the policy and the D side on kernels that differ by one rule, end to end under QEMU. `make test-long`
-//! builds what they need.
+//! Tests the scenarios storm, policy and dside on kernels that differ by one rule, under QEMU. `make test-long` builds
+//! these kernels and runs the tests.
 
 mod support;
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 use support::bisect::first_bad;
 use support::{faultline, stderr, stdout};
 
-/// Runs the lab on `kernels` and returns its output and each kernel's result, in their order.
+/// Runs the lab on `kernels` and returns its output and the result of each kernel, in their order.
 fn lab(results: &Path, kernels: &[&str], options: &[&str], run: &[&str]) -> (Output, Vec<Value>) {
     let mut command = faultline(900);
     command.args(["lab", "--kernel", &kernels.join(",")]);
@@ -30,12 +30,12 @@ fn lab(results: &Path, kernels: &[&str], options: &[&str], run: &[&str]) -> (Out
     (output, found)
 }
 
-/// Says that there is no QEMU with DIC in its CPUs, where the lab could not get one.
+/// Returns true, with a note, if the lab could not get a QEMU that has CPU models with DIC.
 fn no_qemu_10(output: &Output) -> bool {
-    let said = stderr(output);
-    let missing = said.contains("no QEMU 10 or newer");
+    let printed = stderr(output);
+    let missing = printed.contains("no QEMU 10 or newer");
     if missing {
-        println!("skipped: {said}");
+        println!("skipped: {printed}");
     }
     missing
 }
@@ -44,21 +44,21 @@ fn results() -> tempfile::TempDir {
     tempfile::tempdir().expect("a temporary directory")
 }
 
-/// Returns how many soft lockups of a result are attributed to `side`.
+/// Returns the number of soft lockups in a result that are attributed to `side`.
 fn lockups(result: &Value, side: &str) -> usize {
     let complaints = result["cases"].as_array().into_iter().flatten().flat_map(|case| case["complaints"].as_array());
     let of_side = |c: &&Value| c["attributions"].as_array().is_some_and(|all| all.iter().any(|a| a["side"] == side));
     complaints.flatten().filter(|c| c["event"]["kind"] == "soft_lockup").filter(of_side).count()
 }
 
-/// Runs `reproduce-patch` and returns what it said and every result, without what two equal runs do not share.
+/// Runs `reproduce-patch` and returns its output and every result, without the parts in which two equal runs differ.
 fn reproduce_patch() -> (String, Vec<Value>) {
     let directory = results();
     let mut command = faultline(2400);
     let output = command.args(["reproduce-patch", "--results"]).arg(directory.path()).output().expect("timeout(1)");
     let text = stdout(&output);
     assert_eq!(output.status.code(), Some(0), "{text}{}", stderr(&output));
-    let (paths, said): (Vec<_>, Vec<_>) =
+    let (paths, printed): (Vec<_>, Vec<_>) =
         text.lines().partition(|line| line.starts_with(&*directory.path().to_string_lossy()));
     let read = |path: &str| {
         let json = std::fs::read(Path::new(path).join("result.json")).expect("the run has a result");
@@ -66,9 +66,9 @@ fn reproduce_patch() -> (String, Vec<Value>) {
         result["run"].take();
         result
     };
-    // What the guests print while they run comes in any order.
-    let said: Vec<_> = said.into_iter().filter(|line| !line.contains(" | ")).collect();
-    (said.join("\n"), paths.into_iter().map(read).collect())
+    // Output of the emulated hosts may come in any order.
+    let printed: Vec<_> = printed.into_iter().filter(|line| !line.contains(" | ")).collect();
+    (printed.join("\n"), paths.into_iter().map(read).collect())
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn the_patch_alone_is_reproduced_and_twice_the_same() {
     assert!(found == others, "two equal runs differ");
 }
 
-/// No block is large, but 16 vCPUs fault at once.
+/// Small blocks lock up, too, if 16 vCPUs fault at once.
 #[test]
 #[ignore = "needs make build and QEMU"]
 fn small_blocks_lock_up_as_well() {
@@ -98,10 +98,10 @@ fn small_blocks_lock_up_as_well() {
     assert_eq!(text.matches("\nREPRODUCED").count(), 2, "{text}");
 }
 
-/// The other way round nothing may be claimed.
+/// With the kernels swapped, the command must not claim a reproduction.
 #[test]
 #[ignore = "needs make build and QEMU"]
-fn a_fixed_kernel_in_the_place_of_the_bug_is_noticed() {
+fn a_fixed_kernel_in_place_of_the_bug_reproduces_nothing() {
     let directory = results();
     let mut command = faultline(2400);
     command.args([
@@ -135,7 +135,7 @@ fn each_policy_is_named() {
     }
 }
 
-/// With 64K pages the price of one page is enough for the clock to tell all three apart.
+/// With 64K pages, the cost of one page is large enough to distinguish all three policies by time.
 #[test]
 #[ignore = "needs make build and QEMU"]
 fn each_policy_is_named_on_64k_pages() {
@@ -151,7 +151,7 @@ fn each_policy_is_named_on_64k_pages() {
     }
 }
 
-/// Tracing must not be what takes the time: where a fault lasts, it adds next to nothing.
+/// Tracing must add little to a long fault.
 #[test]
 #[ignore = "needs make build and QEMU"]
 fn tracing_costs_little_where_it_matters() {
@@ -168,7 +168,7 @@ fn tracing_costs_little_where_it_matters() {
     }
 }
 
-/// VIPT: nothing but counted operations could tell.
+/// The I-cache of this CPU model is VIPT, so only counted operations could show the policy.
 #[test]
 #[ignore = "needs make build and QEMU"]
 fn an_aliasing_cache_cannot_be_told() {
@@ -190,7 +190,7 @@ fn the_control_does_not_multiply() {
     assert!(!races.is_empty() && races.iter().all(|race| race["invalidations"] == 1), "{races:?}");
 }
 
-/// Each side's lockups in the same run, and neither taken for the other.
+/// Lockups of both sides in one run are attributed correctly.
 #[test]
 #[ignore = "needs make build and QEMU"]
 fn both_sides_are_told_apart() {
@@ -206,7 +206,7 @@ fn both_sides_are_told_apart() {
     assert!(lockups(&found[0], "d_side") > 0 && lockups(&found[0], "i_side") == 0);
 }
 
-/// DIC: X is granted at the first fault, and nobody invalidates anything.
+/// With DIC, KVM grants execution at the first fault and invalidates nothing.
 #[test]
 #[ignore = "needs make build, QEMU and QEMU 10, which is fetched"]
 fn a_cpu_with_dic_cannot_show_it_and_doctor_says_so() {
@@ -225,14 +225,14 @@ fn a_cpu_with_dic_cannot_show_it_and_doctor_says_so() {
     let answer = answers.next().expect("an answer").expect("it is JSON");
     assert_eq!(answer["outcome"], "cannot_show", "{answer:#}");
     let checks = answer["checks"].as_array().expect("a list");
-    let said = |name: &str| checks.iter().find(|check| check["name"] == name).expect("it is looked at").clone();
-    assert!(said("cpu")["text"].as_str().is_some_and(|text| text.contains("DIC 1")), "{answer:#}");
-    assert_eq!(said("i-cache")["state"], "cannot_show", "{answer:#}");
+    let check = |name: &str| checks.iter().find(|check| check["name"] == name).expect("it is looked at").clone();
+    assert!(check("cpu")["text"].as_str().is_some_and(|text| text.contains("DIC 1")), "{answer:#}");
+    assert_eq!(check("i-cache")["state"], "cannot_show", "{answer:#}");
     let others = checks.iter().filter(|check| check["name"] != "i-cache");
     assert!(others.clone().all(|check| check["state"] != "cannot_show"), "nothing else stands in the way: {answer:#}");
 }
 
-/// Both kernels are alike there: the tool says that it cannot tell, and counts that nothing was invalidated.
+/// With DIC both kernels behave alike: the cells are skipped, and nothing is invalidated.
 #[test]
 #[ignore = "needs make build, QEMU and QEMU 10, which is fetched"]
 fn cells_with_dic_skip_for_that_reason() {
@@ -260,7 +260,7 @@ fn cells_with_dic_skip_for_that_reason() {
     }
 }
 
-/// The lockup with a QEMU whose `max` CPU has DIC: `reproduce` takes another model.
+/// With a QEMU whose `max` CPU has DIC, `reproduce` chooses another CPU model.
 #[test]
 #[ignore = "needs make build, QEMU and QEMU 10, which is fetched"]
 fn reproduce_takes_a_cpu_without_dic() {
@@ -273,7 +273,7 @@ fn reproduce_takes_a_cpu_without_dic() {
     assert!(stdout(&output).lines().any(|line| line.starts_with("REPRODUCED: ")), "{}", stdout(&output));
 }
 
-/// `git bisect run` over Images built from one tree, which differ by one rule: the one that took the cap out.
+/// `git bisect run` finds the commit that removed the cap, among kernels that differ by one rule.
 #[test]
 #[ignore = "needs make build and QEMU"]
 fn git_bisect_finds_the_patch() {
@@ -281,11 +281,11 @@ fn git_bisect_finds_the_patch() {
     let history = ["policy:upton", "policy:shan", "policy:upton", "policy:by-line", "policy:by-line", "policy:by-line"];
     let lab = "--cpu max --time-scale 6 --append 'hugepagesz=1G hugepages=1' -- \
                run relax --blocks 1G --hugepages --watchdog-thresh 1";
-    let (said, found) = first_bad(directory.path(), &history, lab);
-    assert_eq!(found, Some(3), "{said}");
+    let (printed, found) = first_bad(directory.path(), &history, lab);
+    assert_eq!(found, Some(3), "{printed}");
 }
 
-/// Under TCG a kernel that does no maintenance returns the right tokens all the same: the counts fail it.
+/// Under TCG, a guest sees the right tokens even on a kernel that does no maintenance. The counts make the run fail.
 #[test]
 #[ignore = "needs make build and QEMU"]
 fn coherence_fails_a_kernel_without_maintenance() {

@@ -1,4 +1,4 @@
-//! The subject of a report: one run, or the runs of a plan with their comparison with the baseline.
+//! The subject of a report: one run, or the runs of a plan and their comparison with the baseline.
 
 use record::case::CaseResult;
 use record::measure::{Measure, identifier, measures, named_cases};
@@ -7,12 +7,12 @@ use record::status::Verdict;
 use record::summary::{REGRESSION, Step, Summary};
 use record::view::Viewed;
 
-/// One run, or a plan with its runs.
+/// One run, or the runs of a plan.
 #[derive(Clone, Debug)]
 pub struct Subject<'a> {
-    /// The runs.
+    /// Runs, each with its view.
     pub runs: Vec<Viewed<'a>>,
-    /// The plan, if they are one.
+    /// The plan, if the runs belong to one.
     pub plan: Option<&'a Summary>,
 }
 
@@ -22,40 +22,40 @@ impl<'a> From<Viewed<'a>> for Subject<'a> {
     }
 }
 
-/// Tests that belong together: a run, a step that left none, or the comparison with the baseline.
+/// A group of tests: a run, a step without a run, or the comparison with the baseline.
 #[derive(Clone, Debug)]
-pub struct Group<'a> {
-    /// Its name in every format.
+pub(crate) struct Group<'a> {
+    /// Name in every format.
     pub name: String,
-    /// How it came out.
+    /// Verdict.
     pub verdict: &'a Verdict,
-    /// The run.
+    /// The run, if the group is one.
     pub run: Option<&'a RunResult>,
-    /// Its parts.
+    /// Tests.
     pub tests: Vec<Test<'a>>,
 }
 
-/// One test.
+/// A test: a case of a run, or of the comparison with the baseline.
 #[derive(Clone, Debug)]
-pub struct Test<'a> {
-    /// Its name in every format.
+pub(crate) struct Test<'a> {
+    /// Name in every format.
     pub name: String,
-    /// How it came out.
+    /// Verdict.
     pub verdict: &'a Verdict,
-    /// What was measured, where it is a case of a run.
+    /// The case, if it is one of a run.
     pub case: Option<&'a CaseResult>,
 }
 
 impl Test<'_> {
-    /// Returns its measurements, in nanoseconds.
-    pub fn measures(&self) -> Vec<(Measure, u64)> {
+    /// Returns the measurements in nanoseconds.
+    pub(crate) fn measures(&self) -> Vec<(Measure, u64)> {
         self.case.map(measures).unwrap_or_default()
     }
 }
 
 impl<'a> Subject<'a> {
-    /// Returns everything that formats count, in order.
-    pub fn groups(&self) -> Vec<Group<'a>> {
+    /// Returns the groups that every format has, in order.
+    pub(crate) fn groups(&self) -> Vec<Group<'a>> {
         let Some(plan) = self.plan else { return self.runs.iter().map(|viewed| of_run(viewed.run)).collect() };
         let step = |step: &'a Step| match self.run_of(step) {
             Some(run) => Group { verdict: &step.verdict, ..of_run(run) },

@@ -1,4 +1,4 @@
-//! The tables on the terminal.
+//! Tables for the terminal.
 
 use std::io::{self, Write};
 
@@ -11,11 +11,11 @@ use record::verdict::describe;
 use record::view::{Table, Viewed};
 use units::text::thousands;
 
-/// Prints the runs, first what each is about, then their tables, then each case with what its numbers rest on.
+/// Prints the runs: a headline for each, then their tables, then each case with its evidence.
 ///
 /// # Errors
 ///
-/// Of the writer.
+/// If the writer fails.
 pub fn print(out: &mut impl Write, runs: &[Viewed<'_>]) -> io::Result<()> {
     for viewed in runs {
         writeln!(out, "{}", quiet(&headline(viewed.run)))?;
@@ -28,21 +28,21 @@ pub fn print(out: &mut impl Write, runs: &[Viewed<'_>]) -> io::Result<()> {
         print_table(out, &table)?;
     }
     for viewed in runs {
-        details(out, viewed)?;
+        print_details(out, viewed)?;
     }
     Ok(())
 }
 
 fn print_table(out: &mut impl Write, table: &Table) -> io::Result<()> {
     let rows: Vec<_> = std::iter::once(&table.head).chain(&table.rows).cloned().collect();
-    aligned(out, &rows, table.left)?;
+    columns(out, &rows, Align::RightAfter(table.left))?;
     for note in &table.notes {
         writeln!(out, "{}", quiet(note))?;
     }
     writeln!(out)
 }
 
-/// Joins the tables of several runs that have the same head, with a column for the kernel before the others.
+/// Joins the tables of several runs that have the same head. The joined table begins with a column for the kernel.
 fn shared_tables(runs: &[Viewed<'_>]) -> Vec<Table> {
     let mut joined: Vec<Table> = Vec::new();
     for viewed in runs {
@@ -59,48 +59,49 @@ fn shared_tables(runs: &[Viewed<'_>]) -> Vec<Table> {
     joined
 }
 
-/// Prints rows of cells: the first two columns to the left, numbers to the right.
+/// Alignment of columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Align {
+    /// All columns to the left.
+    Left,
+    /// This number of columns to the left, and the others, which hold numbers, to the right.
+    RightAfter(usize),
+}
+
+/// Prints rows of cells in aligned columns.
 ///
 /// # Errors
 ///
-/// Of the writer.
-pub fn columns<const N: usize>(out: &mut impl Write, rows: &[[String; N]]) -> io::Result<()> {
-    aligned(out, rows, 2)
+/// If the writer fails.
+pub fn columns<R: AsRef<[String]>>(out: &mut impl Write, rows: &[R], align: Align) -> io::Result<()> {
+    aligned(rows, align).iter().try_for_each(|line| writeln!(out, "{line}"))
 }
 
-/// Prints rows of any number of words, all to the left.
+/// Returns a line for each row, with aligned columns.
 ///
-/// # Errors
+/// # Examples
 ///
-/// Of the writer.
-pub fn columns_left_of(out: &mut impl Write, rows: &[Vec<String>]) -> io::Result<()> {
-    aligned(out, rows, usize::MAX)
-}
-
-/// Prints rows of words, all to the left.
+/// ```
+/// use faultline_report::table::{Align, aligned};
 ///
-/// # Errors
-///
-/// Of the writer.
-pub fn columns_left<const N: usize>(out: &mut impl Write, rows: &[[String; N]]) -> io::Result<()> {
-    aligned(out, rows, N)
-}
-
-fn aligned<R: AsRef<[String]>>(out: &mut impl Write, rows: &[R], left: usize) -> io::Result<()> {
+/// let rows = [["kernel", "faults"], ["6.1", "16"]].map(|row| row.map(String::from));
+/// assert_eq!(aligned(&rows, Align::RightAfter(1)), ["kernel  faults", "6.1         16"]);
+/// ```
+pub fn aligned<R: AsRef<[String]>>(rows: &[R], align: Align) -> Vec<String> {
     let columns = rows.iter().map(|row| row.as_ref().len()).max().unwrap_or(0);
     let width = |column: usize| rows.iter().filter_map(|row| Some(row.as_ref().get(column)?.chars().count())).max();
     let widths: Vec<_> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
-    for row in rows {
-        let cells = row.as_ref().iter().zip(&widths).enumerate();
-        let line: Vec<_> = cells
-            .map(|(n, (cell, width))| if n < left { format!("{cell:<width$}") } else { format!("{cell:>width$}") })
-            .collect();
-        writeln!(out, "{}", line.join("  ").trim_end())?;
-    }
-    Ok(())
+    let line = |row: &R| {
+        let cells = row.as_ref().iter().zip(&widths).enumerate().map(|(n, (cell, width))| match align {
+            Align::RightAfter(left) if n >= left => format!("{cell:>width$}"),
+            _ => format!("{cell:<width$}"),
+        });
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect()
 }
 
-/// Says what the run is about in one line.
+/// Returns the headline of a run: kernel, platform, caches of its CPUs and lockup threshold.
 pub fn headline(run: &RunResult) -> String {
     let mut parts = vec![run.machine.kernel_release.clone()];
     parts.extend(platform(run));
@@ -129,7 +130,7 @@ pub fn headline(run: &RunResult) -> String {
     parts.join("; ")
 }
 
-/// Says what the numbers are worth, where the machine is not a real one.
+/// Returns the kind of machine, unless it is real hardware. The numbers of other machines mean less.
 fn platform(run: &RunResult) -> Option<String> {
     match run.machine.platform {
         Platform::Hardware => None,
@@ -145,7 +146,7 @@ fn platform(run: &RunResult) -> Option<String> {
     }
 }
 
-fn details(out: &mut impl Write, viewed: &Viewed<'_>) -> io::Result<()> {
+fn print_details(out: &mut impl Write, viewed: &Viewed<'_>) -> io::Result<()> {
     let (run, view) = (viewed.run, &viewed.view);
     for (n, case) in run.cases.iter().enumerate() {
         if view.passes_in_table && case.verdict.status == Status::Pass && case.complaints.is_empty() {
@@ -156,7 +157,7 @@ fn details(out: &mut impl Write, viewed: &Viewed<'_>) -> io::Result<()> {
         for line in view.details.get(n).into_iter().flatten() {
             writeln!(out, "    {}", quiet_lines(line))?;
         }
-        if let Some(line) = counted(case) {
+        if let Some(line) = describe_counts(case) {
             writeln!(out, "    {line}")?;
         }
         for complaint in &case.complaints {
@@ -172,19 +173,19 @@ fn details(out: &mut impl Write, viewed: &Viewed<'_>) -> io::Result<()> {
     for line in &view.findings {
         writeln!(out, "{}", quiet(line))?;
     }
-    absent(out, run)
+    print_absent(out, run)
 }
 
-/// Says which evidence was missing.
-fn absent(out: &mut impl Write, run: &RunResult) -> io::Result<()> {
+/// Prints the evidence that is missing.
+fn print_absent(out: &mut impl Write, run: &RunResult) -> io::Result<()> {
     for absent in &run.evidence.absent {
         writeln!(out, "{}: without {}", run.machine.kernel_release, quiet(absent))?;
     }
     Ok(())
 }
 
-/// Puts what was counted beside what was predicted.
-fn counted(case: &CaseResult) -> Option<String> {
+/// Returns the operations that were counted in a case, beside those that were predicted.
+fn describe_counts(case: &CaseResult) -> Option<String> {
     let (counted, predicted) = (case.counted.as_ref()?, case.predicted?);
     let operations = |per_fault: u64| match per_fault {
         1 => format!("{} IC IALLUIS", thousands(counted.faults)),
@@ -209,13 +210,13 @@ fn counted(case: &CaseResult) -> Option<String> {
     ))
 }
 
-/// Prints what was counted in each case, where anything was.
+/// Prints the operations that were counted in each case, and the policy that the run inferred from them.
 ///
 /// # Errors
 ///
-/// Of the writer.
+/// If the writer fails.
 pub fn print_counts(out: &mut impl Write, run: &RunResult) -> io::Result<()> {
-    for (case, line) in run.cases.iter().filter_map(|case| Some((case, counted(case)?))) {
+    for (case, line) in run.cases.iter().filter_map(|case| Some((case, describe_counts(case)?))) {
         writeln!(out, "{} {}: {line}", run.machine.kernel_release, case.name)?;
     }
     match run.facts.get("policy") {

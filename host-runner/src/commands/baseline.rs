@@ -1,15 +1,15 @@
-//! `faultline baseline set RUN…`: what `compare --baseline` holds later runs against.
+//! `faultline baseline set RUN…`: stores the runs with which `compare --baseline` compares later runs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::answer::{Failure, Outcome, emit, emit_json};
-use record::exit::USAGE;
-use record::runs;
-use record::store;
+use record::{runs, store};
 use report::compare::baseline::Baseline;
 
-/// What to do with the baseline.
+use crate::failure::{CommandResult, Failure};
+use crate::output::{emit, emit_json};
+
+/// Arguments of `faultline baseline`.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -18,12 +18,12 @@ pub struct Args {
 
 #[derive(clap::Subcommand)]
 enum Action {
-    /// Store these runs; they replace those of the same machine and scenario
+    /// Store runs; they replace earlier runs of the same machine and scenario
     Set {
         /// Run directories, results, directories of runs, or patterns in quotes
         #[arg(required = true, value_name = "RUN")]
         runs: Vec<String>,
-        /// The file to store them in
+        /// File of the baseline
         #[arg(long, default_value = "results/baseline.json", value_name = "FILE")]
         baseline: PathBuf,
         /// Print JSON
@@ -36,15 +36,15 @@ enum Action {
 ///
 /// # Errors
 ///
-/// If a run cannot be read or the file not be written.
-pub fn run(args: &Args) -> Outcome {
+/// If a run cannot be read, or the file cannot be written.
+pub fn run(args: &Args) -> CommandResult {
     let Action::Set { runs: names, baseline: path, json } = &args.action;
     let mut fresh = Vec::new();
     for name in names {
-        let found = runs::load(name).map_err(|error| Failure::new(USAGE, error))?;
+        let found = runs::load(name).map_err(Failure::usage)?;
         fresh.extend(found.into_iter().map(|stored| stored.result));
     }
-    let read = |path| Baseline::read(path).map_err(|error| Failure::new(USAGE, error));
+    let read = |path| Baseline::read(path).map_err(Failure::usage);
     let mut baseline = if path.exists() { read(path)? } else { Baseline::default() };
     let count = fresh.len();
     baseline.set(fresh);

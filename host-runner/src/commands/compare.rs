@@ -1,15 +1,16 @@
-//! `faultline compare BEFORE AFTER`.
+//! `faultline compare BEFORE AFTER`: compares two sets of runs.
 
 use std::path::PathBuf;
 
-use crate::answer::{Failure, Outcome, emit, emit_json};
-use record::exit::USAGE;
 use record::result::RunResult;
 use record::runs;
 use report::compare::baseline::Baseline;
-use report::compare::{ALPHA, Change, Options, Platforms, compare, print};
+use report::compare::{Change, Options, Platforms, compare, print};
 
-/// What to compare.
+use crate::failure::{CommandResult, Failure};
+use crate::output::{emit, emit_json};
+
+/// Arguments of `faultline compare`.
 #[derive(clap::Args)]
 #[command(
     override_usage = "faultline compare [OPTIONS] BEFORE AFTER\n       faultline compare [OPTIONS] --baseline FILE AFTER"
@@ -21,13 +22,13 @@ pub struct Args {
     /// Compare with what `faultline baseline set` stored in this file
     #[arg(long, value_name = "FILE")]
     baseline: Option<PathBuf>,
-    /// Changes up to this many percent count as none
+    /// Largest change that counts as none, in percent
     #[arg(long, default_value_t = 5.0, value_name = "PERCENT", value_parser = percent)]
     threshold: f64,
-    /// Compare emulated runs with real ones all the same
+    /// Compare even if only one side is emulated
     #[arg(long)]
     force: bool,
-    /// How to print
+    /// Output format
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     format: Format,
     /// Print JSON
@@ -35,15 +36,15 @@ pub struct Args {
     json: bool,
 }
 
-/// How to print a comparison.
+/// Output format of a comparison.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 enum Format {
-    /// For the terminal.
+    /// Text for the terminal.
     #[default]
     Text,
-    /// 72 columns, for a mail.
+    /// Markdown with 72 columns, for a mail.
     Markdown,
-    /// For programs.
+    /// JSON, for programs.
     Json,
 }
 
@@ -54,34 +55,33 @@ fn percent(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Compares; the exit code is 1 if anything got worse.
+/// Runs the command. The exit code is 1 if anything got worse.
 ///
 /// # Errors
 ///
-/// If the runs cannot be read or not be compared.
-pub fn run(args: &Args) -> Outcome {
-    let usage = |error: &dyn std::fmt::Display| Failure::new(USAGE, error);
+/// If the runs cannot be read or compared.
+pub fn run(args: &Args) -> CommandResult {
     let load = |name: &str| -> Result<Vec<RunResult>, Failure> {
-        Ok(runs::load(name).map_err(|error| usage(&error))?.into_iter().map(|stored| stored.result).collect())
+        Ok(runs::load(name).map_err(Failure::usage)?.into_iter().map(|stored| stored.result).collect())
     };
     let (before, after) = match (args.runs.as_slice(), &args.baseline) {
         ([before, after], None) => (load(before)?, load(after)?),
         ([after], Some(file)) => {
             let after = load(after)?;
-            let baseline = Baseline::read(file).map_err(|error| usage(&error))?;
-            (baseline.matching(&after).map_err(|error| usage(&error))?, after)
+            let baseline = Baseline::read(file).map_err(Failure::usage)?;
+            (baseline.matching(&after).map_err(Failure::usage)?, after)
         }
         ([_], None) => {
-            return Err(usage(&"compare what with what? name the runs before and after, or --baseline FILE"));
+            return Err(Failure::usage("compare what with what? name the runs before and after, or --baseline FILE"));
         }
-        _ => return Err(usage(&"with --baseline name only the runs after")),
+        _ => return Err(Failure::usage("with --baseline name only the runs after")),
     };
     let options = Options {
         threshold: args.threshold / 100.0,
         platforms: if args.force { Platforms::Any } else { Platforms::Same },
-        alpha: ALPHA,
+        ..Options::default()
     };
-    let comparison = compare(&before, &after, options).map_err(|error| usage(&error))?;
+    let comparison = compare(&before, &after, options).map_err(Failure::usage)?;
     let format = if args.json { Format::Json } else { args.format };
     match format {
         Format::Text => emit(&print::text(&comparison))?,

@@ -1,45 +1,45 @@
-//! `faultline dmesg FILE|-`: finds the kernel's complaints in a saved log and says what they come from.
+//! `faultline dmesg FILE|-`: finds the complaints in a saved kernel log and attributes them.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::PathBuf;
 
-use serde::Serialize;
-
-use crate::answer::{Failure, Outcome};
 use klog::attribution::{Attribution, attribute};
 use klog::complaint::Complaint;
 use klog::quiet::{quiet, quiet_json};
 use klog::saved;
-use record::exit::USAGE;
+use report::table::{Align, aligned};
+use serde::Serialize;
+
+use crate::failure::{CommandResult, Failure};
 
 /// Arguments of `faultline dmesg`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Saved kernel log (dmesg, journalctl -k, serial console, pstore, /dev/kmsg); - reads standard input
+    /// Saved kernel log (from dmesg, journalctl -k, a serial console, pstore or /dev/kmsg); - reads standard input
     #[arg(value_name = "FILE|-")]
     file: PathBuf,
-    /// Print JSON instead of a table; it also holds the raw first lines
+    /// Print JSON in place of a table; it also has the first line of each event
     #[arg(long)]
     json: bool,
-    /// Print the raw first line of each event below it
+    /// Print the first line of each event below it, unchanged
     #[arg(long, conflicts_with = "json")]
     raw: bool,
 }
 
-/// One event with what it comes from.
+/// An event with its attribution.
 #[derive(Debug, Serialize)]
-struct Entry {
+struct AttributedEvent {
     #[serde(flatten)]
     event: Complaint,
-    /// Of the longest report.
+    /// Attribution of the longest report.
     attribution: Attribution,
-    /// Of each of the event's other places, in their order.
+    /// Attributions of the other places of the event, in their order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     elsewhere_attribution: Vec<Attribution>,
 }
 
-impl Entry {
+impl AttributedEvent {
     fn new(event: Complaint) -> Self {
         let mut all = attribute(&event);
         let elsewhere_attribution = all.split_off(1);
@@ -47,30 +47,28 @@ impl Entry {
     }
 }
 
-/// The answer in JSON.
+/// The output in JSON.
 #[derive(Debug, Serialize)]
 struct Answer {
-    events: Vec<Entry>,
+    events: Vec<AttributedEvent>,
 }
 
-/// Runs the command; the exit code is 0 whenever the log was read, with or without events.
+/// Runs the command. The exit code is 0 if the log was read, with or without events.
 ///
 /// # Errors
 ///
-/// If the log cannot be read or the answer not written.
-pub fn run(args: &Args) -> Outcome {
+/// If the log cannot be read or the output cannot be written.
+pub fn run(args: &Args) -> CommandResult {
     let events = read(args).map_err(|error| {
-        Failure::new(
-            USAGE,
-            format!("cannot read {}: {error}: name a saved kernel log, or - for standard input", args.file.display()),
-        )
+        let file = args.file.display();
+        Failure::usage(format!("cannot read {file}: {error}: name a saved kernel log, or - for standard input"))
     })?;
-    let entries = events.into_iter().map(Entry::new).collect();
-    match print(args, &Answer { events: entries }, &mut io::stdout().lock()) {
+    let events = events.into_iter().map(AttributedEvent::new).collect();
+    match print(args, &Answer { events }, &mut io::stdout().lock()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Failure::harness(format!("cannot write the result: {error}")))
         }
-        // `faultline dmesg … | head` is no failure.
+        // A closed pipe, as in `faultline dmesg … | head`, is no failure.
         _ => Ok(0),
     }
 }
@@ -94,36 +92,43 @@ fn print(args: &Args, answer: &Answer, out: &mut impl Write) -> io::Result<()> {
     }
     let rows: Vec<Vec<[String; 8]>> = answer.events.iter().map(rows).collect();
     let header = ["EVENT", "CPU", "TASK", "LONGEST", "REPEATS", "SIDE", "DECIDED BY", "PC"].map(str::to_owned);
-    let widths: [usize; 8] = std::array::from_fn(|column| {
-        rows.iter().flatten().chain([&header]).map(|row| row[column].chars().count()).max().unwrap_or(0)
-    });
-    write_row(out, &header, &widths)?;
-    for (rows, entry) in rows.iter().zip(&answer.events) {
-        for row in rows {
-            write_row(out, row, &widths)?;
-        }
+    let all: Vec<[String; 8]> = std::iter::once(header).chain(rows.iter().flatten().cloned()).collect();
+    let mut lines = aligned(&all, Align::Left).into_iter();
+    lines.by_ref().take(1).try_for_each(|line| writeln!(out, "{line}"))?;
+    for (rows, attributed) in rows.iter().zip(&answer.events) {
+        lines.by_ref().take(rows.len()).try_for_each(|line| writeln!(out, "{line}"))?;
         if args.raw {
-            writeln!(out, "    {}", entry.event.first_line)?;
+            writeln!(out, "    {}", attributed.event.first_line)?;
         }
     }
     Ok(())
 }
 
-/// Returns the lines of one event: the longest report's, and one for each other place it was found at.
-fn rows(entry: &Entry) -> Vec<[String; 8]> {
-    let others = entry.event.elsewhere.iter().zip(&entry.elsewhere_attribution).map(|(place, attribution)| {
-        let longest = place.seconds.map_or_else(String::new, |seconds| format!("{seconds} s"));
-        let pc = place.pc.clone().unwrap_or_else(|| "-".to_owned());
-        let also = "  also".to_owned();
-        let side = attribution.side.name().to_owned();
-        [also, String::new(), String::new(), longest, place.repeats.to_string(), side, attribution.frame.clone(), pc]
-    });
-    std::iter::once(row(entry)).chain(others).map(|row| row.map(|cell| printable(&cell))).collect()
+/// Returns the rows of an event: one for the longest report, and one for each other place.
+fn rows(attributed: &AttributedEvent) -> Vec<[String; 8]> {
+    let others =
+        attributed.event.elsewhere.iter().zip(&attributed.elsewhere_attribution).map(|(place, attribution)| {
+            let longest = place.seconds.map_or_else(String::new, |seconds| format!("{seconds} s"));
+            let pc = place.pc.clone().unwrap_or_else(|| "-".to_owned());
+            let also = "  also".to_owned();
+            let side = attribution.side.name().to_owned();
+            [
+                also,
+                String::new(),
+                String::new(),
+                longest,
+                place.repeats.to_string(),
+                side,
+                attribution.frame.clone(),
+                pc,
+            ]
+        });
+    std::iter::once(row(attributed)).chain(others).map(|row| row.map(|cell| printable(&cell))).collect()
 }
 
-/// Returns the first line of one event.
-fn row(entry: &Entry) -> [String; 8] {
-    let Entry { event, attribution, .. } = entry;
+/// Returns the first row of an event.
+fn row(attributed: &AttributedEvent) -> [String; 8] {
+    let AttributedEvent { event, attribution, .. } = attributed;
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     let task = match (&event.comm, event.pid) {
         (Some(comm), Some(pid)) => format!("{comm}:{pid}"),
@@ -149,26 +154,27 @@ fn row(entry: &Entry) -> [String; 8] {
     ]
 }
 
-/// Replaces control characters and the words that log scanners of labs fail a job on: a task's name may hold both.
+/// Replaces control characters and the words on which log scanners fail. The name of a task may contain both.
 fn printable(text: &str) -> String {
     let text: String = text.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
     quiet(&text).into_owned()
-}
-
-fn write_row(out: &mut impl Write, row: &[String; 8], widths: &[usize; 8]) -> io::Result<()> {
-    let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-    writeln!(out, "{}", cells.join("  ").trim_end())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn printed(log: &str, json: bool) -> String {
+    #[derive(PartialEq, Eq)]
+    enum Format {
+        Table,
+        Json,
+    }
+
+    fn printed(log: &str, format: Format) -> String {
         let events = saved::complaints(log.as_bytes()).unwrap();
-        let events = events.into_iter().map(Entry::new).collect();
+        let events = events.into_iter().map(AttributedEvent::new).collect();
         let mut out = Vec::new();
-        let args = Args { file: "-".into(), json, raw: false };
+        let args = Args { file: "-".into(), json: format == Format::Json, raw: false };
         print(&args, &Answer { events }, &mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
@@ -182,8 +188,8 @@ mod tests {
 ";
 
     #[test]
-    fn table_names_the_side_and_trips_no_scanner() {
-        let table = printed(LOG, false);
+    fn the_table_names_the_side_without_words_of_log_scanners() {
+        let table = printed(LOG, Format::Table);
         assert!(table.contains("event=soft_lockup") && table.contains("i_side"), "{table}");
         for word in ["BUG:", "WARNING:", "Oops", "Kernel panic"] {
             assert!(!table.contains(word), "{word} in {table}");
@@ -192,15 +198,15 @@ mod tests {
 
     #[test]
     fn empty_and_json() {
-        assert_eq!(printed("all is well\n", false), "no kernel complaints found\n");
-        let json: serde_json::Value = serde_json::from_str(&printed("", true)).unwrap();
+        assert_eq!(printed("all is well\n", Format::Table), "no kernel complaints found\n");
+        let json: serde_json::Value = serde_json::from_str(&printed("", Format::Json)).unwrap();
         assert_eq!(json, serde_json::json!({"events": []}));
-        let json: serde_json::Value = serde_json::from_str(&printed(LOG, true)).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&printed(LOG, Format::Json)).unwrap();
         assert_eq!(json["events"][0]["kind"], "soft_lockup");
         assert_eq!(json["events"][0]["repeats"], 1);
         assert_eq!(json["events"][0]["attribution"]["side"], "i_side");
         assert_eq!(json["events"].as_array().unwrap().len(), 4);
         assert!(json["events"][0]["first_line"].as_str().unwrap().contains("BUG:"));
-        assert!(!printed(LOG, true).contains("BUG:"));
+        assert!(!printed(LOG, Format::Json).contains("BUG:"));
     }
 }

@@ -1,29 +1,29 @@
-//! Every command that a document or a unit file names is one: it parses.
+//! Checks that every command line in a document or a unit file can be parsed.
 
 use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
 
 use crate::commands::{Cli, Command};
-use crate::invocation::unknown;
-use crate::plan_file;
-use crate::plans::request::Request;
+use crate::invocation::unknown_scenario;
+use crate::plan::file;
+use crate::plan::request::PlanRequest;
 
-/// A command line as some file has it.
+/// A command line in a file.
 struct Line {
-    /// Where, for messages.
+    /// File and line number, for messages.
     place: String,
     text: String,
-    whole: Whole,
+    context: Context,
 }
 
-/// Whether a line claims to be all that one types.
+/// Context of a command line.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Whole {
-    /// In a code block, or executed by systemd.
-    Yes,
-    /// In a sentence, which may leave out what the reader chooses.
-    No,
+enum Context {
+    /// A code block or a unit file, in which the command line is complete.
+    Code,
+    /// A sentence, which may leave out required arguments.
+    Sentence,
 }
 
 fn root() -> PathBuf {
@@ -31,50 +31,52 @@ fn root() -> PathBuf {
 }
 
 fn files() -> Vec<PathBuf> {
-    let here = |pattern: &str| glob::glob(&root().join(pattern).to_string_lossy()).expect("a pattern");
+    let matches = |pattern: &str| glob::glob(&root().join(pattern).to_string_lossy()).expect("a pattern");
     let patterns = ["*.md", "docs/*.md", "lab/*.md", "lab/*/*.md", "results/*.md", "lab/systemd/*.service"];
-    patterns.into_iter().flat_map(here).flatten().collect()
+    patterns.into_iter().flat_map(matches).flatten().collect()
 }
 
-/// Returns what follows `faultline` if `text` begins with it, however it is called.
+/// Returns the words after `faultline` if `text` begins with this command.
 fn command(text: &str) -> Option<&str> {
     let text = text.trim_start().trim_start_matches("$ ").trim_start_matches("sudo ");
     let text = text.strip_prefix("./").or(text.strip_prefix("/usr/bin/")).unwrap_or(text);
-    // The kernel log has lines that begin so, too.
+    // Lines of the kernel log begin with this word, too.
     text.strip_prefix("faultline ").filter(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '-'))
 }
 
-/// Returns the commands of one line of a file.
-fn commands(line: &str, fenced: bool) -> Vec<(&str, Whole)> {
+/// Returns the command lines in one line of a file.
+fn commands(line: &str, context: Context) -> Vec<(&str, Context)> {
     if let Some((_, command_line)) = line.split_once('=').filter(|(key, _)| key.starts_with("Exec")) {
-        return command(command_line.trim_start_matches('-')).map(|text| (text, Whole::Yes)).into_iter().collect();
+        return command(command_line.trim_start_matches('-')).map(|text| (text, Context::Code)).into_iter().collect();
     }
-    if fenced || line.starts_with("    ") {
-        return command(line).map(|text| (text, Whole::Yes)).into_iter().collect();
+    if context == Context::Code || line.starts_with("    ") {
+        return command(line).map(|text| (text, Context::Code)).into_iter().collect();
     }
-    line.split('`').skip(1).step_by(2).filter_map(command).map(|text| (text, Whole::No)).collect()
+    line.split('`').skip(1).step_by(2).filter_map(command).map(|text| (text, Context::Sentence)).collect()
 }
 
 fn lines() -> Vec<Line> {
     let mut all = Vec::new();
     for path in files() {
-        let mut fenced = false;
+        let mut context = Context::Sentence;
         let text = std::fs::read_to_string(&path).expect("a text");
         for (number, line) in text.lines().enumerate() {
-            fenced ^= line.starts_with("```");
+            if line.starts_with("```") {
+                context = if context == Context::Code { Context::Sentence } else { Context::Code };
+            }
             let place = format!("{}:{}", path.display(), number + 1);
-            let found = commands(line, fenced).into_iter();
-            all.extend(found.map(|(text, whole)| Line { place: place.clone(), text: text.to_owned(), whole }));
+            let found = commands(line, context).into_iter();
+            all.extend(found.map(|(text, context)| Line { place: place.clone(), text: text.to_owned(), context }));
         }
     }
     all
 }
 
-/// Returns the words before a pipe or a comment, with something in place of what the document leaves to the reader.
+/// Returns the words before a pipe or a comment. Replaces placeholders by valid values.
 fn words(text: &str) -> Vec<String> {
     let words = shlex::split(text).unwrap_or_else(|| panic!("quotes in {text}"));
     let own = words.into_iter().take_while(|word| !["|", ">", "&&", "#"].contains(&word.as_str()));
-    // What is optional in a synopsis is not to be typed as it stands.
+    // Leaves out the optional words of a synopsis.
     own.take_while(|word| !word.starts_with('['))
         .map(|word| match word.as_str() {
             "…" | "SCENARIO" => "relax".into(),
@@ -84,7 +86,7 @@ fn words(text: &str) -> Vec<String> {
         .collect()
 }
 
-fn check(words: &[String], whole: Whole) -> Result<(), String> {
+fn check(words: &[String], context: Context) -> Result<(), String> {
     let parsed = match <Cli as clap::Parser>::try_parse_from(["faultline".to_owned()].iter().chain(words)) {
         Ok(cli) => cli.command,
         Err(error) => {
@@ -94,19 +96,27 @@ fn check(words: &[String], whole: Whole) -> Result<(), String> {
                 ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand,
                 ErrorKind::DisplayHelp,
             ];
-            return if whole == Whole::No && missing.contains(&error.kind()) { Ok(()) } else { Err(error.to_string()) };
+            return if context == Context::Sentence && missing.contains(&error.kind()) {
+                Ok(())
+            } else {
+                Err(error.to_string())
+            };
         }
     };
     match parsed {
         Command::Lab(args) => {
             let inside: Vec<_> = args.inside().iter().map(|word| word.to_string_lossy().into_owned()).collect();
-            check(&inside, whole)
+            check(&inside, context)
         }
         Command::Run(args) => match args.plan() {
-            Some([name, ..]) if plan_file::built_in(&name.to_string_lossy()).is_none() => {
-                if name.to_string_lossy().ends_with(".toml") { Ok(()) } else { Err(unknown(&name.to_string_lossy())) }
+            Some([name, ..]) if file::built_in(&name.to_string_lossy()).is_none() => {
+                if name.to_string_lossy().ends_with(".toml") {
+                    Ok(())
+                } else {
+                    Err(unknown_scenario(&name.to_string_lossy()))
+                }
             }
-            Some(words) => Request::of(words).map(drop).map_err(|failure| failure.message),
+            Some(words) => PlanRequest::parse(words).map(drop).map_err(|failure| failure.message),
             None => Ok(()),
         },
         _ => Ok(()),
@@ -114,24 +124,24 @@ fn check(words: &[String], whole: Whole) -> Result<(), String> {
 }
 
 #[test]
-fn what_documents_say_to_type_is_a_command() {
+fn command_lines_in_documents_can_be_parsed() {
     let lines = lines();
-    assert!(lines.iter().filter(|line| line.whole == Whole::Yes).count() >= 10, "the documents have examples");
+    assert!(lines.iter().filter(|line| line.context == Context::Code).count() >= 10, "the documents have examples");
     let wrong: Vec<_> = lines
         .iter()
         .filter_map(|line| {
-            Some(format!("{}: {}\n{}", line.place, line.text, check(&words(&line.text), line.whole).err()?))
+            Some(format!("{}: {}\n{}", line.place, line.text, check(&words(&line.text), line.context).err()?))
         })
         .collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
-fn what_is_no_command_is_found() {
-    let wrong = |text: &str, whole| check(&words(text), whole).is_err();
-    assert!(wrong("recover --results x", Whole::Yes) && wrong("recovr", Whole::No));
-    assert!(wrong("lab --kernel debian:6.1 -- run relax --ruonds 3", Whole::Yes));
-    assert!(wrong("run nightly --lable x", Whole::Yes) && wrong("run nightli", Whole::No));
-    assert!(wrong("lab", Whole::Yes) && !wrong("lab", Whole::No));
-    assert_eq!(commands("say `./faultline doctor` twice", false).len(), 1);
+fn wrong_command_lines_are_found() {
+    let wrong = |text: &str, context| check(&words(text), context).is_err();
+    assert!(wrong("recover --results x", Context::Code) && wrong("recovr", Context::Sentence));
+    assert!(wrong("lab --kernel debian:6.1 -- run relax --ruonds 3", Context::Code));
+    assert!(wrong("run nightly --lable x", Context::Code) && wrong("run nightli", Context::Sentence));
+    assert!(wrong("lab", Context::Code) && !wrong("lab", Context::Sentence));
+    assert_eq!(commands("say `./faultline doctor` twice", Context::Sentence).len(), 1);
 }

@@ -1,16 +1,16 @@
-//! `faultline doctor`: what this machine can and cannot show. Changes nothing.
+//! `faultline doctor`: checks if this machine can show the lockup. Changes nothing.
 
 use std::io::{self, Write};
 
-use crate::answer::{Failure, Outcome};
-use scenarios::inspection::{CpuKind, Kvm};
-
-use crate::doctor::{Answer, Facts, State, judge};
 use hostfacts::kmsg::Kmsg;
 use hostfacts::trace;
 use record::machine::Machine;
+use scenarios::inspection::{CpuKind, Kvm};
 
-/// How to print.
+use crate::doctor::{Diagnosis, Facts, Readiness, State, judge};
+use crate::failure::{CommandResult, Failure};
+
+/// Arguments of `faultline doctor`.
 #[derive(clap::Args)]
 pub struct Args {
     /// Print JSON
@@ -18,27 +18,28 @@ pub struct Args {
     json: bool,
 }
 
-/// Looks, judges, prints. Exit codes: 0 ready, 1 something to set right first, 4 the bug cannot be seen here.
+/// Runs the command. The exit code is 0 if the machine is ready, 1 if something must be fixed first, and 4 if the machine
+/// cannot show the lockup.
 ///
 /// # Errors
 ///
-/// If the answer cannot be printed.
-pub fn run(args: &Args) -> Outcome {
-    let answer = judge(&gather());
+/// If the diagnosis cannot be printed.
+pub fn run(args: &Args) -> CommandResult {
+    let diagnosis = judge(&gather());
     let mut out = io::stdout().lock();
     let printed = if args.json {
-        serde_json::to_writer_pretty(&mut out, &answer).map_err(io::Error::from).and_then(|()| writeln!(out))
+        serde_json::to_writer_pretty(&mut out, &diagnosis).map_err(io::Error::from).and_then(|()| writeln!(out))
     } else {
-        print(&mut out, &answer)
+        print(&mut out, &diagnosis)
     };
     match printed {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::harness(error)),
-        _ => Ok(answer.outcome.exit_code()),
+        _ => Ok(diagnosis.outcome.exit_code()),
     }
 }
 
-fn print(out: &mut impl Write, answer: &Answer) -> io::Result<()> {
-    for check in &answer.checks {
+fn print(out: &mut impl Write, diagnosis: &Diagnosis) -> io::Result<()> {
+    for check in &diagnosis.checks {
         let sign = match check.state {
             State::Ok => "ok",
             State::Note => "--",
@@ -51,12 +52,12 @@ fn print(out: &mut impl Write, answer: &Answer) -> io::Result<()> {
             writeln!(out, "{:20}$ {command}", "")?;
         }
     }
-    let word = match answer.outcome {
-        crate::doctor::Outcome::Ready => "READY",
-        crate::doctor::Outcome::NeedsFix => "NEEDS A FIX",
-        crate::doctor::Outcome::CannotShow => "CANNOT SHOW THE LOCKUP",
+    let word = match diagnosis.outcome {
+        Readiness::Ready => "READY",
+        Readiness::NeedsFix => "NEEDS A FIX",
+        Readiness::CannotShow => "CANNOT SHOW THE LOCKUP",
     };
-    writeln!(out, "\n{word}: {}", answer.reason)
+    writeln!(out, "\n{word}: {}", diagnosis.reason)
 }
 
 fn gather() -> Facts {
@@ -78,7 +79,7 @@ fn gather() -> Facts {
 fn kvm(machine: &Machine) -> (Kvm, Vec<CpuKind>) {
     use scenarios::runner::inspect;
     let kvm = inspect::kvm();
-    let image = crate::build::BUILD.payload;
+    let image = crate::build_info::BUILD.payload;
     let kinds = match &kvm {
         Kvm::Present(_) if image.is_empty() => {
             let why = scenarios::runner::session::Error::NoPayload.to_string();
@@ -95,6 +96,7 @@ fn kvm(_: &Machine) -> (Kvm, Vec<CpuKind>) {
     (Kvm::OtherArchitecture, Vec::new())
 }
 
+/// Returns the command that makes tracing available, if there is one.
 fn remedy(absent: &trace::Absent) -> Option<String> {
     match absent {
         trace::Absent::NoTracefs(path) => Some(format!("mount -t tracefs tracefs {path}")),
@@ -108,14 +110,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_machine_gets_an_answer_without_scanner_words() {
-        let answer = judge(&gather());
+    fn the_diagnosis_of_this_machine_has_no_words_of_log_scanners() {
+        let diagnosis = judge(&gather());
         let mut out = Vec::new();
-        print(&mut out, &answer).expect("memory can be written to");
+        print(&mut out, &diagnosis).expect("memory can be written to");
         let text = String::from_utf8(out).expect("text");
         assert!(!text.contains("WARNING:") && !text.contains("BUG:"), "{text}");
         if cfg!(not(target_arch = "aarch64")) {
-            assert_eq!(answer.outcome.exit_code(), 4, "{text}");
+            assert_eq!(diagnosis.outcome.exit_code(), 4, "{text}");
             assert!(text.contains("faultline reproduce"), "{text}");
         }
     }

@@ -1,4 +1,4 @@
-//! `faultline generate DIR`: man pages and shell completions, made of the command line's own definition. For packagers.
+//! `faultline generate DIR`: writes man pages and shell completions, for packagers.
 
 use std::fs;
 use std::io;
@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use clap_complete::Shell;
 
-use crate::answer::{Failure, Outcome, emit};
+use crate::failure::{CommandResult, Failure};
+use crate::output::emit;
 
-/// Where to.
+/// Arguments of `faultline generate`.
 #[derive(clap::Args)]
 pub struct Args {
     /// Directory that receives man/ and completions/
@@ -16,15 +17,15 @@ pub struct Args {
     directory: PathBuf,
 }
 
-/// Those that labs have.
+/// Shells that get completions.
 const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Zsh, Shell::Fish];
 
-/// Writes a page for each command and a completion for each shell.
+/// Writes a man page for each command and a completion for each shell.
 ///
 /// # Errors
 ///
-/// If they cannot be written.
-pub fn run(args: &Args, command: clap::Command) -> Outcome {
+/// If a file cannot be written.
+pub fn run(args: &Args, command: clap::Command) -> CommandResult {
     let failed = |error: io::Error| Failure::harness(format!("cannot write to {}: {error}", args.directory.display()));
     generate(&args.directory, command).map_err(failed)?;
     emit(&format!("{}\n", args.directory.display()))?;
@@ -57,7 +58,7 @@ mod tests {
             assert!(read(&format!("man/faultline-{}.1", shown.get_name())).contains(".SH SYNOPSIS"));
         }
         assert!(read("man/faultline-run-relax.1").contains("watchdog\\-thresh"));
-        assert!(!directory.path().join("man/faultline-generate.1").exists(), "not for users");
+        assert!(!directory.path().join("man/faultline-generate.1").exists(), "the command is for packagers");
         for file in ["faultline.bash", "_faultline", "faultline.fish"] {
             assert!(read(&format!("completions/{file}")).contains("watchdog-thresh"), "{file}");
         }

@@ -4,10 +4,12 @@ use std::ffi::OsString;
 
 use klog::quiet::quiet;
 
-use crate::answer::{Outcome, emit_json};
+use crate::failure::CommandResult;
 use crate::lab_runs::{self, exit_code, worse};
-use crate::plans::request::Request;
-use crate::plans::{in_lab, program_file};
+use crate::output::emit_json;
+use crate::plan::in_lab;
+use crate::plan::request::PlanRequest;
+use crate::program_file;
 
 /// The command line of `faultline lab`.
 #[derive(clap::Args)]
@@ -47,17 +49,17 @@ const BISECT: &str = "--bisect";
 ///
 /// # Errors
 ///
-/// The obstacle that keeps the lab itself from working.
-pub fn run(args: &Args) -> Outcome {
+/// What keeps the lab itself from working.
+pub fn run(args: &Args) -> CommandResult {
     let argv: Vec<_> = args.argv.iter().filter(|word| *word != BISECT).cloned().collect();
     let mut options = args.options.clone();
     if args.json {
         options.verbosity.runner_output = lab::RunnerOutput::Stored;
     }
-    if let Some(request) = Request::in_words(&argv)? {
-        return in_lab::run(&if args.json { request.in_json() } else { request }, &options);
+    if let Some(request) = PlanRequest::parse_in_lab(&argv)? {
+        return in_lab::run(&if args.json { request.with_json() } else { request }, &options);
     }
-    let argv = match program_file::for_lab(&argv)? {
+    let argv = match program_file::parse_in_lab(&argv)? {
         Some((inside, file)) => {
             options.with.push(file);
             inside

@@ -1,19 +1,20 @@
-//! `faultline list [DIR]`.
+//! `faultline list [DIR]`: lists stored runs.
 
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
-
-use crate::answer::{Outcome, emit, emit_json, no_runs_in};
 use record::runs::entries;
 use record::store;
 use record::summary::{self, Summary};
-use report::table;
+use report::table::{Align, columns};
+use serde::Serialize;
 
-/// Which runs.
+use crate::failure::{CommandResult, no_runs_in};
+use crate::output::{emit, emit_json};
+
+/// Arguments of `faultline list`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Directory that holds run directories
+    /// Directory of runs
     #[arg(default_value = "results", value_name = "DIR")]
     directory: PathBuf,
     /// Print JSON
@@ -21,11 +22,11 @@ pub struct Args {
     json: bool,
 }
 
-/// One run.
+/// A run or a plan.
 #[derive(Debug, Serialize)]
-struct Entry {
+struct ListedRun {
     path: PathBuf,
-    /// `pass` and so on; `died` for a run without result, `unreadable` for one of another version.
+    /// Status of the verdict, such as `pass`. `died` for a run without a result, `unreadable` for one of another version.
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     kernel: Option<String>,
@@ -36,17 +37,17 @@ struct Entry {
     #[serde(skip_serializing_if = "Option::is_none")]
     started: Option<String>,
     reason: String,
-    /// The runs of a plan.
+    /// Runs of the plan.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    steps: Vec<Entry>,
+    steps: Vec<ListedRun>,
 }
 
 /// Lists the runs of a directory, the oldest first.
 ///
 /// # Errors
 ///
-/// If it cannot be read.
-pub fn run(args: &Args) -> Outcome {
+/// If the directory cannot be read.
+pub fn run(args: &Args) -> CommandResult {
     std::fs::read_dir(&args.directory).map_err(no_runs_in(&args.directory))?;
     let entries: Vec<_> = entries(&args.directory).into_iter().map(entry).collect();
     if args.json {
@@ -57,8 +58,8 @@ pub fn run(args: &Args) -> Outcome {
     Ok(0)
 }
 
-fn entry(path: PathBuf) -> Entry {
-    let empty = |status, reason: String| Entry {
+fn entry(path: PathBuf) -> ListedRun {
+    let empty = |status, reason: String| ListedRun {
         path: path.clone(),
         status,
         kernel: None,
@@ -72,14 +73,14 @@ fn entry(path: PathBuf) -> Entry {
         let steps: Vec<_> = entries(&path).into_iter().map(self::entry).collect();
         let kernel = steps.first().and_then(|step| step.kernel.clone());
         let platform = steps.first().and_then(|step| step.platform);
-        return Entry { kernel, platform, steps, ..plan(&path, empty) };
+        return ListedRun { kernel, platform, steps, ..plan(&path, empty) };
     }
     if !path.join(store::RESULT).is_file() {
         return empty("died", "no result: the machine or the run died (faultline recover closes it)".into());
     }
     match store::read(&path) {
         Err(error) => empty("unreadable", error.to_string()),
-        Ok(result) => Entry {
+        Ok(result) => ListedRun {
             path,
             status: result.verdict.status.name(),
             scenario: Some(result.title().to_owned()),
@@ -92,14 +93,14 @@ fn entry(path: PathBuf) -> Entry {
     }
 }
 
-/// Returns what is known of a plan besides its runs.
-fn plan(path: &Path, empty: impl Fn(&'static str, String) -> Entry) -> Entry {
+/// Returns a plan without its runs.
+fn plan(path: &Path, empty: impl Fn(&'static str, String) -> ListedRun) -> ListedRun {
     if !path.join(summary::SUMMARY).is_file() {
         return empty("died", "no summary: the machine or the plan died (faultline recover closes it)".into());
     }
     match store::read_versioned::<Summary>(&path.join(summary::SUMMARY)) {
         Err(error) => empty("unreadable", error.to_string()),
-        Ok(summary) => Entry {
+        Ok(summary) => ListedRun {
             scenario: Some(summary.plan),
             started: Some(summary.run.started),
             ..empty(summary.verdict.status.name(), summary.verdict.reason)
@@ -107,19 +108,19 @@ fn plan(path: &Path, empty: impl Fn(&'static str, String) -> Entry) -> Entry {
     }
 }
 
-fn table(entries: &[Entry]) -> String {
+fn table(entries: &[ListedRun]) -> String {
     let mut rows = Vec::new();
     for entry in entries {
         rows.push(row(entry, ""));
         rows.extend(entry.steps.iter().map(|step| row(step, "  ")));
     }
     let mut out = Vec::new();
-    // Writing to memory does not fail.
-    let _ = table::columns_left(&mut out, &rows);
+    // Writing to memory cannot fail.
+    let _ = columns(&mut out, &rows, Align::Left);
     String::from_utf8_lossy(&out).into_owned()
 }
 
-fn row(entry: &Entry, indent: &str) -> [String; 5] {
+fn row(entry: &ListedRun, indent: &str) -> [String; 5] {
     let name = entry.path.file_name().unwrap_or_default().to_string_lossy();
     let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".into());
     let platform = entry.platform.unwrap_or("-").to_owned();

@@ -1,12 +1,11 @@
-//! `faultline matrix`: which maintenance each kernel does on each kind of machine, counted and predicted, in one table.
+//! `faultline matrix`: counts the maintenance of each kernel on each kind of emulated host, and compares it with the
+//! predictions in one table.
 
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use crate::answer::{Failure, Outcome, emit, emit_json};
-use crate::lab_runs::{self, failure};
 use hostfacts::interrupt::Interrupt;
 use lab::{Emulator, HostEnd, Options, QemuChoice};
 use record::result::{L1Ip, RunResult};
@@ -15,16 +14,20 @@ use record::store;
 use report::html::{Source, pictures};
 use scenarios::policy::findings::{Class, Conclusion};
 
-/// Where the table goes.
+use crate::failure::{CommandResult, Failure};
+use crate::lab_runs::{self, failure};
+use crate::output::{emit, emit_json};
+
+/// Arguments of `faultline matrix`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Directory that receives the run directories, the table, matrix.md, and pictures of the first CPU, matrix/*.svg
+    /// Directory that receives the run directories, the table (matrix.md) and pictures of the first CPU (matrix/*.svg)
     #[arg(long, default_value = "results", value_name = "DIR")]
     results: PathBuf,
-    /// Cells of these CPU models only
+    /// CPU models to run on [default: all]
     #[arg(long, value_delimiter = ',', value_name = "MODEL,…")]
     cpus: Vec<String>,
-    /// The QEMU to use, as for `lab`; CPUs with DIC get one of version 10
+    /// QEMU to use, as for `lab`; CPU models with DIC need version 10, which is used for them
     #[arg(long, default_value = lab::OWN_QEMU, value_name = "PROGRAM|VERSION")]
     qemu: QemuChoice,
     /// Print JSON
@@ -34,10 +37,10 @@ pub struct Args {
     verbosity: lab::Verbosity,
 }
 
-/// Major version of the QEMU that has the CPUs with DIC.
+/// Major version of the QEMU that has CPU models with DIC.
 const WITH_DIC: u32 = 10;
 
-/// CPU models, and the least QEMU for those with DIC. `max` has it in newer versions.
+/// CPU models, and the oldest major version of QEMU for those with DIC. `max` has DIC in newer versions.
 const CPUS: [(&str, Option<u32>); 9] = [
     ("neoverse-n1", None),
     ("cortex-a57", None),
@@ -49,84 +52,113 @@ const CPUS: [(&str, Option<u32>); 9] = [
     ("neoverse-n2", Some(WITH_DIC)),
     ("max", Some(WITH_DIC)),
 ];
-/// CPU models on which every page size and mode of KVM is tried; the others get 4K pages and their own mode.
+/// CPU models that run with every page size and every mode of KVM. The others run with [`SETUP`] alone.
 const THOROUGH: [&str; 2] = ["neoverse-n1", "max"];
+/// Policy kernels, and the policy that the run has to infer.
 const KERNELS: [(&str, Class); 2] = [("by-line", Class::ByLine), ("upton", Class::Capped)];
 
-/// A page size: the suffix of the policy kernel, the blocks it can have, the pools these need.
-const PAGES: [(&str, &str, &str, &str); 3] = [
-    ("4K", "", "page,thp,1G", "hugepagesz=1G hugepages=1"),
-    ("16K", "+16k", "page,32M", "hugepagesz=32M hugepages=1"),
-    ("64K", "+64k", "page,512M", "hugepagesz=512M hugepages=1"),
-];
+/// A page size of the host.
+#[derive(Clone, Copy)]
+struct Pages {
+    name: &'static str,
+    /// Suffix of the policy kernel.
+    suffix: &'static str,
+    /// Kinds of memory to run on.
+    blocks: &'static str,
+    /// Arguments of the kernel for the hugetlb pools that these need.
+    pools: &'static str,
+}
 
-/// How KVM is started: what the table calls it, and the kernel's argument.
-const MODES: [(&str, &str); 3] =
-    [("as it starts", ""), ("nvhe", "kvm-arm.mode=nvhe"), ("protected", "kvm-arm.mode=protected")];
+const PAGES_4K: Pages = Pages { name: "4K", suffix: "", blocks: "page,thp,1G", pools: "hugepagesz=1G hugepages=1" };
+const PAGES_16K: Pages = Pages { name: "16K", suffix: "+16k", blocks: "page,32M", pools: "hugepagesz=32M hugepages=1" };
+const PAGES_64K: Pages =
+    Pages { name: "64K", suffix: "+64k", blocks: "page,512M", pools: "hugepagesz=512M hugepages=1" };
 
-/// Guests that are shown another CTR_EL0, on a CPU whose own it is not: `run --guest-ctr`.
+/// A mode of KVM.
+#[derive(Clone, Copy)]
+struct KvmMode {
+    name: &'static str,
+    /// Argument of the kernel.
+    argument: &'static str,
+}
+
+const DEFAULT_MODE: KvmMode = KvmMode { name: "as it starts", argument: "" };
+const NVHE: KvmMode = KvmMode { name: "nvhe", argument: "kvm-arm.mode=nvhe" };
+const PROTECTED: KvmMode = KvmMode { name: "protected", argument: "kvm-arm.mode=protected" };
+
+/// Page size and mode that every CPU model runs with.
+const SETUP: (Pages, KvmMode) = (PAGES_4K, DEFAULT_MODE);
+/// Page sizes and modes that the [`THOROUGH`] CPU models run with, too. Other combinations would show nothing more.
+const FURTHER_SETUPS: [(Pages, KvmMode); 4] =
+    [(PAGES_16K, DEFAULT_MODE), (PAGES_64K, DEFAULT_MODE), (PAGES_4K, NVHE), (PAGES_4K, PROTECTED)];
+
+/// CPU models whose guests are shown another CTR_EL0, with the argument of `run --guest-ctr`.
 const SHOWN: [(&str, &str); 2] = [("cortex-a57", "imin=32,dmin=16"), ("neoverse-n1", "idc=0")];
 
+/// A row of the table: an emulated host with a kernel.
 struct Cell {
     cpu: &'static str,
+    /// Oldest major version of QEMU in which the CPU model has DIC. `None` for CPU models without DIC.
     qemu: Option<u32>,
     guest_ctr: Option<&'static str>,
-    pages: usize,
-    mode: usize,
-    kernel: usize,
+    pages: Pages,
+    mode: KvmMode,
+    kernel: &'static str,
+    /// Policy of the kernel.
+    policy: Class,
 }
 
 impl Cell {
+    /// Returns the cells of these CPU models, or of all if none is named.
     fn all(cpus: &[String]) -> Vec<Self> {
         let mut cells = Vec::new();
-        for (cpu, qemu) in
-            CPUS.into_iter().filter(|(cpu, _)| cpus.is_empty() || cpus.iter().any(|wanted| wanted == cpu))
-        {
-            let thorough = qemu.is_none() && THOROUGH.contains(&cpu);
-            // Other modes with 4K pages, other pages in the first mode: their product would show nothing more.
-            let machines = [(0, 0), (1, 0), (2, 0), (0, 1), (0, 2)];
-            let kernels = 0..KERNELS.len();
-            for (pages, mode) in machines.into_iter().filter(|machine| thorough || *machine == (0, 0)) {
-                cells.extend(kernels.clone().map(|kernel| Self { cpu, qemu, guest_ctr: None, pages, mode, kernel }));
+        let is_wanted = |cpu: &str| cpus.is_empty() || cpus.iter().any(|wanted| wanted == cpu);
+        for (cpu, qemu) in CPUS.into_iter().filter(|(cpu, _)| is_wanted(cpu)) {
+            let mut add = |(pages, mode): (Pages, KvmMode), guest_ctr| {
+                let cell = |(kernel, policy)| Self { cpu, qemu, guest_ctr, pages, mode, kernel, policy };
+                cells.extend(KERNELS.map(cell));
+            };
+            add(SETUP, None);
+            if qemu.is_none() && THOROUGH.contains(&cpu) {
+                FURTHER_SETUPS.into_iter().for_each(|setup| add(setup, None));
             }
-            let shown = SHOWN.into_iter().filter(|(of, _)| *of == cpu).map(|(_, fields)| Some(fields));
-            for guest_ctr in shown {
-                cells.extend(kernels.clone().map(|kernel| Self { cpu, qemu, guest_ctr, pages: 0, mode: 0, kernel }));
+            for (_, fields) in SHOWN.into_iter().filter(|(of, _)| *of == cpu) {
+                add(SETUP, Some(fields));
             }
         }
         cells
     }
 
-    /// Returns the QEMU that it runs on.
+    /// Returns the QEMU for this cell.
     fn choice(&self, args: &Args) -> QemuChoice {
         self.qemu.map_or_else(|| args.qemu.clone(), QemuChoice::AtLeast)
     }
 
     fn options(&self, args: &Args) -> Options {
-        let (_, suffix, _, pools) = PAGES[self.pages];
-        let kernel = format!("policy:{}{suffix}", KERNELS[self.kernel].0);
+        let Pages { suffix, pools, .. } = self.pages;
+        let kernel = format!("policy:{}{suffix}", self.kernel);
         Options {
             results: args.results.clone(),
             cpu: self.cpu.into(),
             time_scale: Some(4),
-            append: format!("{pools} {}", MODES[self.mode].1),
+            append: format!("{pools} {}", self.mode.argument),
             count: true,
             qemu: self.choice(args),
             verbosity: args.verbosity,
-            // Ten seconds where nothing else runs; a busy machine is no reason to fail.
+            // A run takes ten seconds on an idle machine. A busy one must not make it fail.
             qemu_timeout: 600,
             ..Options::for_kernel(&kernel)
         }
     }
 }
 
-/// What a line of the table says besides the cell.
+/// The result of a cell.
 struct Row {
     status: Status,
     geometry: String,
     policy: String,
     reason: String,
-    /// What it was read from, where the cell came to a result.
+    /// Result of the run, if there is one.
     result: Option<RunResult>,
 }
 
@@ -140,9 +172,9 @@ impl Row {
 ///
 /// # Errors
 ///
-/// What keeps the lab itself from working.
-pub fn run(args: &Args) -> Outcome {
-    // No cell may have a run: then nobody else makes it.
+/// If the lab itself does not work.
+pub fn run(args: &Args) -> CommandResult {
+    // Makes the directory for the table, because it is possible that no cell has a run.
     fs::create_dir_all(&args.results)
         .map_err(|error| Failure::harness(store::Error::Write(args.results.clone(), error)))?;
     let mut emulators = Emulators::default();
@@ -156,12 +188,12 @@ pub fn run(args: &Args) -> Outcome {
             }
             Ok(emulator) => (emulator.version().to_owned(), try_cell(&cell, args)?),
         };
-        // Ctrl-C also ends the QEMU that is asked for its models.
+        // Ctrl-C also ends the QEMU that lists its CPU models.
         interrupt.check().map_err(failure)?;
         rows.push((cell, version, row));
     }
     let mut table = Vec::new();
-    // Writing to memory does not fail.
+    // Writing to memory cannot fail.
     let _ = print(&mut table, &rows);
     write(args.results.join("matrix.md"), &table)?;
     draw(&args.results.join("matrix"), &rows)?;
@@ -177,9 +209,11 @@ fn write(path: PathBuf, bytes: &[u8]) -> Result<(), Failure> {
     store::replace(&path, bytes).map_err(|error| Failure::harness(store::Error::Write(path, error)))
 }
 
-/// Draws the cells of one CPU that differ in kernel and page size alone; the others' counts are the same.
+/// Draws the cells of one CPU that differ only in kernel and page size. The counts of the other cells are the same.
 fn draw(directory: &Path, rows: &[(Cell, String, Row)]) -> Result<(), Failure> {
-    let shown = |cell: &Cell| (cell.cpu, cell.mode, cell.guest_ctr, cell.qemu) == (THOROUGH[0], 0, None, None);
+    let shown = |cell: &Cell| {
+        (cell.cpu, cell.mode.name, cell.guest_ctr, cell.qemu) == (THOROUGH[0], DEFAULT_MODE.name, None, None)
+    };
     let results: Vec<_> =
         rows.iter().filter(|(cell, ..)| shown(cell)).filter_map(|(.., row)| row.result.as_ref()).collect();
     let sources: Vec<_> = results.iter().map(|result| Source::new(scenarios::viewed(result), "", "")).collect();
@@ -191,19 +225,23 @@ fn draw(directory: &Path, rows: &[(Cell, String, Row)]) -> Result<(), Failure> {
     pictures.iter().try_for_each(|(name, text)| write(directory.join(name), text.as_bytes()))
 }
 
-/// Those that were looked for already: what cannot be had is not fetched for every cell.
+/// QEMUs that were looked for, so that a missing one is not looked for in every cell.
 #[derive(Default)]
 struct Emulators(Vec<(QemuChoice, Result<Emulator, String>)>);
 
 impl Emulators {
-    /// Returns the QEMU of a choice, or why there is none.
+    /// Returns the QEMU of a choice, or the reason why there is none.
+    ///
+    /// # Errors
+    ///
+    /// If the user interrupts, or if the QEMU of this machine is missing.
     fn get(&mut self, choice: QemuChoice, verbosity: lab::Verbosity) -> Result<Result<&Emulator, String>, Failure> {
         let known = self.0.iter().position(|(known, _)| *known == choice);
         let index = match known {
             Some(index) => index,
             None => {
                 let found = match lab::emulator(&choice, verbosity) {
-                    // Without the machine's own there is no lab at all.
+                    // Without the QEMU of this machine the lab does not work at all.
                     Err(error) if choice == QemuChoice::default() || matches!(error, lab::Error::Interrupted) => {
                         return Err(failure(error));
                     }
@@ -218,7 +256,7 @@ impl Emulators {
 }
 
 fn try_cell(cell: &Cell, args: &Args) -> Result<Row, Failure> {
-    let mut argv = vec!["run", "policy", "--quiet", "--hugepages", "--blocks", PAGES[cell.pages].2];
+    let mut argv = vec!["run", "policy", "--quiet", "--hugepages", "--blocks", cell.pages.blocks];
     argv.extend(cell.guest_ctr.into_iter().flat_map(|fields| ["--guest-ctr", fields]));
     let argv: Vec<_> = argv.into_iter().map(OsString::from).collect();
     let runs = lab_runs::run(&cell.options(args), &argv)?;
@@ -232,7 +270,7 @@ fn try_cell(cell: &Cell, args: &Args) -> Result<Row, Failure> {
     }
 }
 
-/// Passes a cell in which the policy is the kernel's, and every count is what that policy predicts.
+/// Judges a cell. It passes if the inferred policy is that of the kernel and every count equals the prediction.
 fn judge(cell: &Cell, result: &RunResult) -> Row {
     let Some(vcpu) = result.vcpus.first() else {
         let why = result.cases.first().map_or(&result.verdict, |case| &case.verdict);
@@ -250,7 +288,7 @@ fn judge(cell: &Cell, result: &RunResult) -> Row {
         return row(Status::Skip, "DIC: there is no maintenance to see".into());
     }
     let aliasing = vcpu.l1ip != L1Ip::Pipt;
-    let expected = if aliasing { Class::AlwaysAll } else { KERNELS[cell.kernel].1 };
+    let expected = if aliasing { Class::AlwaysAll } else { cell.policy };
     let run: Vec<_> =
         result.cases.iter().filter(|case| case.verdict.status != Status::Skip || case.counted.is_some()).collect();
     let counted = |case: &&&record::case::CaseResult| {
@@ -275,9 +313,9 @@ fn in_json((cell, version, row): &(Cell, String, Row)) -> serde_json::Value {
         "cpu": cell.cpu,
         "qemu": version,
         "guest_ctr": cell.guest_ctr,
-        "pages": PAGES[cell.pages].0,
-        "kvm_mode": MODES[cell.mode].0,
-        "kernel": KERNELS[cell.kernel].0,
+        "pages": cell.pages.name,
+        "kvm_mode": cell.mode.name,
+        "kernel": cell.kernel,
         "line": row.geometry,
         "policy": row.policy,
         "status": row.status.name(),
@@ -296,9 +334,9 @@ fn print(out: &mut impl Write, rows: &[(Cell, String, Row)]) -> io::Result<()> {
             cell.cpu,
             version,
             cell.guest_ctr.unwrap_or("the CPU's"),
-            PAGES[cell.pages].0,
-            MODES[cell.mode].0,
-            KERNELS[cell.kernel].0,
+            cell.pages.name,
+            cell.mode.name,
+            cell.kernel,
             row.geometry,
             row.policy,
             row.status.name(),
@@ -317,6 +355,7 @@ mod tests {
         let all = Cell::all(&[]);
         assert_eq!(all.len(), 2 * (2 * 5 + 7 + SHOWN.len()));
         let one = Cell::all(&["a64fx".into()]);
-        assert!(one.iter().all(|cell| (cell.cpu, cell.pages, cell.mode) == ("a64fx", 0, 0)) && one.len() == 2);
+        let setup = |cell: &Cell| (cell.cpu, cell.pages.name, cell.mode.name);
+        assert!(one.iter().all(|cell| setup(cell) == ("a64fx", PAGES_4K.name, DEFAULT_MODE.name)) && one.len() == 2);
     }
 }

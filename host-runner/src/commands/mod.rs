@@ -1,4 +1,4 @@
-//! The command line: one file per command.
+//! The command line, with one file for each command.
 
 mod baseline;
 mod compare;
@@ -27,11 +27,12 @@ use clap::{CommandFactory, Parser, Subcommand};
 use klog::quiet::quiet_lines;
 use record::exit::{INTERRUPTED, USAGE};
 
-use crate::answer::Failure;
+use crate::failure::Failure;
 
-/// Reproduces KVM/arm64's I-cache soft lockup and checks what stage-2 cache maintenance does.
+/// Reproduce KVM/arm64's I-cache soft lockup, and check the cache maintenance of stage 2
 ///
-/// Exit codes: 0 pass, 1 fail, 4 skip, 64 usage, 70 the tool or its surroundings failed, 124 time limit, 130 interrupted.
+/// Exit codes: 0 pass, 1 fail, 4 skip, 64 wrong usage, 70 failure of the tool or its surroundings, 124 time limit, 130
+/// interrupted.
 #[derive(Parser)]
 #[command(name = "faultline", version, long_version = LONG_VERSION)]
 struct Cli {
@@ -43,35 +44,35 @@ const LONG_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("FAULTL
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run a scenario on this machine's KVM (arm64, root for full evidence)
+    /// Run a scenario or a plan on this machine's KVM (arm64; needs root for full evidence)
     Run(run::Args),
-    /// Run a scenario inside arm64 kernels under QEMU
+    /// Run a scenario or a plan on arm64 kernels under QEMU
     Lab(lab::Args),
     /// Show the lockup on one kernel and its absence on another, in the emulated lab
     Reproduce(reproduce::Args),
-    /// Show that the patch alone makes the difference: the storm on kernels that differ by nothing else
+    /// Show that the patch alone removes the lockup: run the storm on kernels that differ by nothing else
     ReproducePatch(reproduce_patch::Args),
-    /// Compute stall and headroom of a storm from the cost of one line
+    /// Compute the stall and the headroom of a storm from the cost of one cache line
     Project(project::Args),
     /// Find lockups, stalls and crashes in a saved kernel log
     Dmesg(dmesg::Args),
-    /// Say what this machine can and cannot show, and what it lacks
+    /// Check if this machine can show the lockup, and name what it lacks
     Doctor(doctor::Args),
-    /// Put settings back that a dead run left changed
+    /// Restore settings that a dead run left changed
     Restore(restore::Args),
-    /// Write the results of runs that died, from what they left
+    /// Write the results of runs that died, from the files that they left
     Recover(recover::Args),
-    /// Which maintenance kernels do on many kinds of machine, in the emulated lab
+    /// Count the maintenance of several kernels on many kinds of emulated host, and compare it with the predictions
     Matrix(matrix::Args),
     /// List stored runs
     List(list::Args),
     /// Print stored runs again, as a table or in another format
     Show(show::Args),
-    /// Say what changed between two sets of runs; exit code 1 if anything got worse
+    /// Compare two sets of runs; the exit code is 1 if anything got worse
     Compare(compare::Args),
-    /// Make one HTML file of runs
+    /// Write an HTML page about one or more runs
     Report(report::Args),
-    /// Store runs that later ones are compared with
+    /// Store runs with which later runs are compared
     Baseline(baseline::Args),
     /// Remove old runs
     Prune(prune::Args),
@@ -94,9 +95,9 @@ pub fn main() -> ExitCode {
         Command::Lab(args) => args.bisect(),
         _ => false,
     };
-    // A run does it itself, and notes it in its result.
+    // A run restores settings itself, and notes that in its result.
     if !matches!(cli.command, Command::Restore(_) | Command::Run(_)) {
-        restore::quietly();
+        restore::before_command();
     }
     let outcome = match cli.command {
         Command::Run(args) => run::run(&args),
@@ -129,13 +130,13 @@ pub fn main() -> ExitCode {
     ExitCode::from(if bisect { for_bisect(code) } else { code })
 }
 
-/// Says whether a command line that cannot be parsed is one for `git bisect run`.
+/// Returns true if a command line that cannot be parsed is meant for `git bisect run`.
 fn asks_to_bisect(mut words: impl Iterator<Item = OsString>) -> bool {
     words.any(|word| word == "--bisect")
 }
 
-/// Returns the exit code that `git bisect run` takes for the same: good, bad, untestable. What no other commit would
-/// cure, wrong usage and a wish to stop, ends the bisection: it does so from 128 on.
+/// Returns the exit code for `git bisect run`: good, bad, or untestable. Wrong usage and an interrupt end the bisection,
+/// because testing another commit would not help. Git does that for codes from 128 on.
 fn for_bisect(code: u8) -> u8 {
     const UNTESTABLE: u8 = 125;
     match code {
@@ -150,11 +151,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_sound() {
+    fn clap_accepts_the_command_line() {
         Cli::command().debug_assert();
     }
 
-    /// Returns the commands that do something, with their full names.
+    /// Returns the commands without subcommands, with their full names.
     fn leaves(command: &clap::Command, name: &str) -> Vec<(String, clap::Command)> {
         let inner = command.get_subcommands().filter(|inner| !inner.is_hide_set() && inner.get_name() != "help");
         let named = |inner: &clap::Command| format!("{name} {}", inner.get_name()).trim().to_owned();
@@ -163,15 +164,15 @@ mod tests {
     }
 
     #[test]
-    fn whatever_prints_a_table_prints_json() {
+    fn every_command_but_report_prints_json() {
         let without = |command: &clap::Command| command.get_arguments().all(|argument| argument.get_id() != "json");
         let leaves = leaves(&Cli::command(), "");
         let without: Vec<_> = leaves.iter().filter(|(_, command)| without(command)).map(|(name, _)| name).collect();
-        assert_eq!(without, ["report"], "its answer is a page");
+        assert_eq!(without, ["report"], "which writes a page");
     }
 
     #[test]
-    fn only_verdicts_say_good_or_bad() {
+    fn exit_codes_for_bisecting() {
         let codes = [0, 1, 4, record::exit::HARNESS, 124, USAGE, INTERRUPTED].map(for_bisect);
         assert_eq!(codes, [0, 1, 125, 125, 125, 192, 130]);
     }

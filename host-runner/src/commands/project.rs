@@ -1,28 +1,30 @@
-//! `faultline project`: the storm on paper.
+//! `faultline project`: computes the stall of a storm without running it.
 
-use serde::Serialize;
-
-use crate::answer::{Outcome, emit, emit_json};
 use scenarios::projection::{Headroom, LineCost, lines};
+use serde::Serialize;
 use units::size::Size;
 use units::text::{thousands, time};
 
-/// A machine and a storm.
+use crate::failure::CommandResult;
+use crate::output::{emit, emit_json};
+
+/// Arguments of `faultline project`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// What invalidating one line takes, in ns: an exec fault by line ÷ the lines of its block
+    /// Time to invalidate one line, in ns: that of an exec fault on a kernel that invalidates by line, divided by the number
+    /// of lines in the block
     #[arg(long, value_name = "NS", value_parser = positive)]
     ns_per_line: f64,
-    /// Smallest I-cache line in bytes
+    /// Size of the smallest I-cache line
     #[arg(long, default_value = "64", value_name = "SIZE")]
     line: Size,
-    /// Block that all race into
+    /// Size of the block for which all vCPUs race
     #[arg(long, default_value = "512M", value_name = "SIZE")]
     block: Size,
-    /// vCPUs that race
+    /// Number of racing vCPUs
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     racers: u64,
-    /// Soft lockup threshold: twice kernel.watchdog_thresh
+    /// Soft lockup threshold, which is twice kernel.watchdog_thresh
     #[arg(long, default_value_t = 20, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=120))]
     threshold: u64,
     /// Print JSON
@@ -30,9 +32,9 @@ pub struct Args {
     json: bool,
 }
 
-/// The answer in JSON.
+/// The output in JSON.
 #[derive(Serialize)]
-struct Answer {
+struct Projection {
     racers: u64,
     lines: u64,
     ns_per_line: f64,
@@ -49,18 +51,18 @@ fn positive(text: &str) -> Result<f64, String> {
 ///
 /// # Errors
 ///
-/// If it cannot be printed.
-pub fn run(args: &Args) -> Outcome {
+/// If the output cannot be printed.
+pub fn run(args: &Args) -> CommandResult {
     let cost = LineCost { ns_per_line: args.ns_per_line, line_bytes: args.line.0 };
     let stall_ns = cost.stall_ns(args.racers, args.block.0) as u64;
     let headroom = Headroom::new(args.threshold * 1_000_000_000, stall_ns, Some(cost), &[args.block.0]);
     let (racers, lines, ns_per_line) = (args.racers, lines(args.block.0, args.line.0), args.ns_per_line);
     if args.json {
-        emit_json(&Answer { racers, lines, ns_per_line, stall_ns, headroom })?;
+        emit_json(&Projection { racers, lines, ns_per_line, stall_ns, headroom })?;
         return Ok(0);
     }
     let (racers, lines) = (thousands(racers), thousands(lines));
-    let sum = format!("{racers} racers × {lines} lines × {ns_per_line} ns = {}", time(stall_ns));
-    emit(&format!("{sum}\n{}\n", headroom.text()))?;
+    let product = format!("{racers} racers × {lines} lines × {ns_per_line} ns = {}", time(stall_ns));
+    emit(&format!("{product}\n{}\n", headroom.text()))?;
     Ok(0)
 }

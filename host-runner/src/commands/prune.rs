@@ -1,23 +1,25 @@
-//! `faultline prune --keep N`: old run directories go, dead ones stay.
+//! `faultline prune --keep N`: removes old run directories. Runs that died stay.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::answer::{Failure, Outcome, emit, emit_json, no_runs_in};
 use record::runs::entries;
 use record::store::{self, Error};
 use record::summary::{SUMMARY, Summary};
 
-/// How many to keep, and where.
+use crate::failure::{CommandResult, Failure, no_runs_in};
+use crate::output::{emit, emit_json};
+
+/// Arguments of `faultline prune`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Keep this many of the newest runs; a plan and all its runs count as one
+    /// Number of the newest runs to keep; a plan and all its runs count as one
     #[arg(long, value_name = "N")]
     keep: usize,
-    /// Directory that holds run directories
+    /// Directory of runs
     #[arg(long, default_value = "results", value_name = "DIR")]
     results: PathBuf,
-    /// Print what would go and remove nothing
+    /// Print the directories that would be removed, and remove nothing
     #[arg(long)]
     dry_run: bool,
     /// Print JSON
@@ -29,8 +31,8 @@ pub struct Args {
 ///
 /// # Errors
 ///
-/// If the directory cannot be read, or a run not be removed.
-pub fn run(args: &Args) -> Outcome {
+/// If the directory cannot be read, or a run cannot be removed.
+pub fn run(args: &Args) -> CommandResult {
     fs::read_dir(&args.results).map_err(no_runs_in(&args.results))?;
     let runs: Vec<_> = entries(&args.results).into_iter().filter(|path| is_finished(path)).collect();
     let old = &runs[..runs.len().saturating_sub(args.keep)];
@@ -46,8 +48,8 @@ pub fn run(args: &Args) -> Outcome {
     Ok(0)
 }
 
-/// Says whether this is a run or a plan of ours, of any version, that ended and that nobody is at work in. Other programs
-/// call their files `result.json` too.
+/// Returns true if this is a run or a plan of faultline, of any version, that has ended. Other programs have files with
+/// the name `result.json`, too.
 fn is_finished(path: &Path) -> bool {
     let is_ours = |read: Result<(), Error>| matches!(read, Ok(()) | Err(Error::Version(..)));
     let summary = || store::read_versioned::<Summary>(&path.join(SUMMARY));
@@ -60,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_newest_the_dead_and_what_is_not_ours_stay() {
+    fn new_dead_and_foreign_directories_stay() {
         const TESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/record/tests/");
         let stored = |name: &str| fs::read_to_string(TESTS.to_owned() + name).expect("it is stored");
         let (result, summary) = (stored("runs/debian-6.12/result.json"), stored("endings/night/summary.json"));

@@ -1,21 +1,22 @@
-//! `faultline recover`: results for runs that died.
+//! `faultline recover`: writes the results of runs that died.
 
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
-
-use crate::answer::{Failure, Outcome, emit, emit_json, no_runs_in};
-use crate::recover;
-use crate::suite;
 use klog::quiet::quiet;
 use record::journal::WitnessedEnd;
 use record::status::{Status, Verdict};
 use report::subject::Subject;
+use serde::Serialize;
 
-/// Which runs.
+use crate::failure::{CommandResult, Failure, no_runs_in};
+use crate::output::{emit, emit_json};
+use crate::plan::summary;
+use crate::recover;
+
+/// Arguments of `faultline recover`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Directory with run directories, or one of them
+    /// Directory of runs, or one run directory
     #[arg(default_value = "results", value_name = "RESULTS")]
     results: PathBuf,
     /// Print JSON
@@ -23,7 +24,7 @@ pub struct Args {
     json: bool,
 }
 
-/// A run or a plan that has its result now.
+/// A run or a plan that was closed.
 #[derive(Serialize)]
 struct Closed {
     path: PathBuf,
@@ -41,15 +42,15 @@ impl Closed {
     }
 }
 
-/// Closes every run that has no result, then every plan; the exit code is the worst of their verdicts.
+/// Closes every run that has no result, then every plan. The exit code is that of the worst verdict.
 ///
 /// # Errors
 ///
-/// If the directory cannot be read, or a run cannot be closed; the others are closed all the same.
-pub fn run(args: &Args) -> Outcome {
+/// If the directory cannot be read, or a run cannot be closed. The other runs are closed even then.
+pub fn run(args: &Args) -> CommandResult {
     lab::rescue(&args.results);
     let dead = recover::dead_runs(&args.results).map_err(no_runs_in(&args.results))?;
-    let plans = suite::dead(&args.results).map_err(no_runs_in(&args.results))?;
+    let plans = summary::dead(&args.results).map_err(no_runs_in(&args.results))?;
     if dead.is_empty() && plans.is_empty() && !args.json {
         emit(&format!("nothing to recover in {}: every run has its result\n", args.results.display()))?;
     }
@@ -60,19 +61,19 @@ pub fn run(args: &Args) -> Outcome {
                 report::formats::write_all(path, &Subject::from(scenarios::viewed(&result)))
                     .map_err(Failure::harness)?;
                 if !args.json {
-                    // A closed pipe is the reader's choice; the result is on disk.
+                    // Ignores a reader that closes the pipe: the result is on disk.
                     let _ = report::table::print(&mut std::io::stdout(), &[scenarios::viewed(&result)]);
                 }
                 closed.push(Closed::new(path, &result.verdict));
                 worst = worst.max(result.verdict.status);
             }
-            // A run that is alive needs nothing.
+            // A run that is alive will write its own result.
             Err(error @ recover::Error::Alive(_)) => eprintln!("{error}"),
             Err(error) => failed = Some(error),
         }
     }
     for path in &plans {
-        match suite::close(path) {
+        match summary::close(path) {
             Ok(stored) => {
                 closed.push(Closed::new(path, &stored.summary.verdict));
                 worst = worst.max(stored.summary.verdict.status);

@@ -1,28 +1,29 @@
-//! `faultline report RUN…`.
+//! `faultline report RUN…`: writes an HTML page about runs, or pictures.
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-use crate::answer::{Failure, Outcome};
-use record::exit::USAGE;
 use record::runs::{self, StoredRun};
 use record::store;
-use report::html::fleet::{Entry, fleet};
-use report::html::{Source, number_namesakes, pictures, report};
+use report::html::{FleetRun, Source, fleet, number_namesakes, pictures, report};
 
-/// Which runs, and where to.
+use crate::failure::{CommandResult, Failure};
+use crate::output::emit;
+
+/// Arguments of `faultline report`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Run directories, results, directories of plans or of runs, or patterns in quotes; of two, first before, then after
+    /// Run directories, results, directories of plans or of runs, or patterns in quotes; if there are two runs, the first is
+    /// the one before and the second the one after
     #[arg(required_unless_present = "fleet", value_name = "RUN")]
     runs: Vec<String>,
-    /// One page over all runs in this directory
+    /// Write one page over all runs in this directory
     #[arg(long, value_name = "DIR", conflicts_with = "runs")]
     fleet: Option<PathBuf>,
-    /// Write the pictures alone, each an SVG file of its own in this directory
+    /// Write only the pictures, each as an SVG file in this directory
     #[arg(long, value_name = "DIR", conflicts_with_all = ["fleet", "output"])]
     svg: Option<PathBuf>,
-    /// The file to write; - for standard output
+    /// File to write; - for standard output
     #[arg(short, long, default_value = "report.html", value_name = "FILE")]
     output: PathBuf,
 }
@@ -31,8 +32,8 @@ pub struct Args {
 ///
 /// # Errors
 ///
-/// If no run can be read, or the file cannot be written.
-pub fn run(args: &Args) -> Outcome {
+/// If a run cannot be read, or a file cannot be written.
+pub fn run(args: &Args) -> CommandResult {
     if let Some(directory) = &args.svg {
         return write_pictures(directory, &args.runs);
     }
@@ -41,42 +42,42 @@ pub fn run(args: &Args) -> Outcome {
         None => with_sources(&args.runs, report)?,
     };
     if args.output.as_os_str() == "-" {
-        crate::answer::emit(&page)?;
+        emit(&page)?;
         return Ok(0);
     }
     store::replace(&args.output, page.as_bytes()).map_err(|error| {
         Failure::harness(format!("cannot write {}: {error}: name another file with -o", args.output.display()))
     })?;
-    crate::answer::emit(&format!("{}\n", args.output.display()))?;
+    emit(&format!("{}\n", args.output.display()))?;
     Ok(0)
 }
 
-fn write_pictures(directory: &Path, names: &[String]) -> Outcome {
+fn write_pictures(directory: &Path, names: &[String]) -> CommandResult {
     let pictures = with_sources(names, pictures)?;
     if pictures.is_empty() {
-        return Err(Failure::new(USAGE, "these runs have nothing to show in a picture: no case of them was timed"));
+        return Err(Failure::usage("these runs have nothing to show in a picture: no case of them was timed"));
     }
     let failed = |path: &Path, error| Failure::harness(format!("cannot write {}: {error}", path.display()));
     fs::create_dir_all(directory).map_err(|error| failed(directory, error))?;
     for (name, text) in pictures {
         let path = directory.join(name);
         store::replace(&path, text.as_bytes()).map_err(|error| failed(&path, error))?;
-        crate::answer::emit(&format!("{}\n", path.display()))?;
+        emit(&format!("{}\n", path.display()))?;
     }
     Ok(0)
 }
 
-/// Reads the runs and makes something of them.
+/// Reads the runs and passes them to `make`.
 fn with_sources<T>(names: &[String], make: impl FnOnce(&[Source<'_>]) -> T) -> Result<T, Failure> {
     let mut stored: Vec<StoredRun> = Vec::new();
     for name in names {
-        stored.extend(runs::load(name).map_err(|error| Failure::new(USAGE, error))?);
+        stored.extend(runs::load(name).map_err(Failure::usage)?);
     }
     let mut sources: Vec<_> = stored
         .iter()
         .map(|run| {
             let read = |name: &str| fs::read(run.dir.join(name)).map(|b| String::from_utf8_lossy(&b).into_owned());
-            // A result alone, as out of an archive, makes a report too.
+            // A result without these files, for example from an archive, has a report, too.
             let (samples, kmsg) = (read("samples.csv").unwrap_or_default(), read("kmsg.raw").unwrap_or_default());
             Source::new(scenarios::viewed(&run.result), &samples, &kmsg)
         })
@@ -87,7 +88,7 @@ fn with_sources<T>(names: &[String], make: impl FnOnce(&[Source<'_>]) -> T) -> R
 
 fn fleet_page(directory: &Path, output: &Path) -> Result<String, Failure> {
     if let Err(error) = fs::read_dir(directory) {
-        return Err(Failure::new(USAGE, format!("cannot read {}: {error}", directory.display())));
+        return Err(Failure::usage(format!("cannot read {}: {error}", directory.display())));
     }
     let (mut read, mut unreadable) = (Vec::new(), Vec::new());
     for path in runs::directories(directory) {
@@ -100,11 +101,11 @@ fn fleet_page(directory: &Path, output: &Path) -> Result<String, Failure> {
             Err(error) => unreadable.push(error.to_string()),
         }
     }
-    let entries: Vec<_> = read.iter().map(|(link, result)| Entry { link: link.clone(), result }).collect();
-    Ok(fleet(&entries, &unreadable))
+    let runs: Vec<_> = read.iter().map(|(link, result)| FleetRun { link: link.clone(), result }).collect();
+    Ok(fleet(&runs, &unreadable))
 }
 
-/// Returns the run's directory as seen from where the page will lie, so that both can be moved or served together.
+/// Returns the run's directory relative to that of the page, so that both can be moved or served together.
 fn link(run: &Path, output: &Path) -> String {
     let absolute = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let from = absolute(output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")));

@@ -1,4 +1,4 @@
-//! `faultline reproduce`: the lockup on one kernel, its absence on another.
+//! `faultline reproduce`: shows the lockup on one kernel and its absence on another.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -7,35 +7,36 @@ use klog::quiet::quiet;
 use lab::{Options, QemuChoice};
 use record::reproduction::reproduction;
 
-use crate::answer::{Failure, Outcome, emit_json};
+use crate::failure::{CommandResult, Failure};
 use crate::lab_runs::{self, cpu, failure};
+use crate::output::emit_json;
 
-/// Which kernels, and on what.
+/// Arguments of `faultline reproduce`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Kernel that should have the lockup: as for `lab --kernel`
+    /// Kernel that should have the lockup, as for `lab --kernel`
     #[arg(long, default_value = "debian:6.1", value_name = "KERNEL")]
     before: String,
-    /// Kernel that should not
+    /// Kernel that should not have it
     #[arg(long, default_value = "debian:6.12", value_name = "KERNEL")]
     after: String,
     /// Directory that receives both run directories
     #[arg(long, default_value = "results", value_name = "DIR")]
     results: PathBuf,
-    /// CPU model that QEMU emulates; the default has no DIC and, with a QEMU before 8, FWB, so that the D side stays out of
-    /// the picture
+    /// CPU model that QEMU emulates; the default has no DIC and, with a QEMU before version 8, has FWB, which removes the
+    /// maintenance of the D side
     #[arg(long, value_name = "MODEL")]
     cpu: Option<String>,
-    /// The QEMU to use, as for `lab`
+    /// QEMU to use, as for `lab`
     #[arg(long, default_value = lab::OWN_QEMU, value_name = "PROGRAM|VERSION")]
     qemu: QemuChoice,
     /// Let every instruction take 2^N ns of virtual time
     #[arg(long, default_value_t = 6, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=7))]
     time_scale: u8,
-    /// Block to run on, besides the others that show how the cost grows
+    /// Blocks to run on
     #[arg(long, default_value = "page,thp,1G", value_name = "BLOCK,…")]
     blocks: String,
-    /// Print QEMU's command lines and do nothing else
+    /// Only print QEMU's command lines
     #[arg(long)]
     dry_run: bool,
     /// Print JSON
@@ -45,12 +46,12 @@ pub struct Args {
     verbosity: lab::Verbosity,
 }
 
-/// Boots both kernels, runs the same plan in each, compares.
+/// Boots both kernels, runs the same scenario on each, and compares the results.
 ///
 /// # Errors
 ///
-/// If one of the runs came to no result.
-pub fn run(args: &Args) -> Outcome {
+/// If one of the runs has no result.
+pub fn run(args: &Args) -> CommandResult {
     let options = Options {
         kernel: vec![args.before.clone(), args.after.clone()],
         results: args.results.clone(),
@@ -80,7 +81,7 @@ pub fn run(args: &Args) -> Outcome {
         emit_json(&serde_json::json!({ "verdict": word, "reason": reproduction.reason, "runs": runs }))?;
         return Ok(code);
     }
-    // A closed pipe is the reader's choice; both results are on disk.
+    // Ignores a reader that closes the pipe: both results are on disk.
     let _ = report::table::print(&mut std::io::stdout(), &[scenarios::viewed(before), scenarios::viewed(after)]);
     for run in &runs {
         println!("{}", run.path.as_deref().unwrap_or(&args.results).display());

@@ -1,4 +1,4 @@
-//! `faultline reproduce-patch`: the same plan on kernels that differ by the patch alone.
+//! `faultline reproduce-patch`: runs the same scenario on kernels that differ by the patch alone.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -7,39 +7,40 @@ use std::path::PathBuf;
 use lab::{Options, QemuChoice};
 use record::result::RunResult;
 use record::verdict::relax_lockup;
-use report::table::{self, columns, headline};
+use report::table::{self, Align, columns, headline};
 use units::text::time;
 
-use crate::answer::{Failure, Outcome, emit_json};
+use crate::failure::{CommandResult, Failure};
 use crate::lab_runs::{self, LabRun, cpu, failure};
-use crate::patch::{Kernels, judge, races};
+use crate::output::emit_json;
+use crate::patch_verdict::{Kernels, judge, races};
 
-/// Which kernels, and on what.
+/// Arguments of `faultline reproduce-patch`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Kernel that invalidates by line always: as for `lab --kernel`
+    /// Kernel that always invalidates by line, as for `lab --kernel`
     #[arg(long, default_value = "policy:by-line", value_name = "KERNEL")]
     by_line: String,
     /// Kernels with a fix
     #[arg(long, default_value = "policy:upton,policy:shan", value_delimiter = ',', value_name = "KERNEL,…")]
     fixed: Vec<String>,
-    /// Kernel without any maintenance, for the shared block
+    /// Kernel without maintenance, for the plan shared-block
     #[arg(long, default_value = "policy:none", value_name = "KERNEL")]
     none: String,
-    /// What runs
+    /// Runs on each kernel
     #[arg(long, default_value = "shared-block", value_enum)]
     plan: Plan,
     /// Directory that receives the run directories
     #[arg(long, default_value = "results", value_name = "DIR")]
     results: PathBuf,
-    /// CPU model that QEMU emulates; the default has no DIC and, with a QEMU before 8, FWB, so that the D side stays out of
-    /// the picture
+    /// CPU model that QEMU emulates; the default has no DIC and, with a QEMU before version 8, has FWB, which removes the
+    /// maintenance of the D side
     #[arg(long, value_name = "MODEL")]
     cpu: Option<String>,
-    /// The QEMU to use, as for `lab`
+    /// QEMU to use, as for `lab`
     #[arg(long, default_value = lab::OWN_QEMU, value_name = "PROGRAM|VERSION")]
     qemu: QemuChoice,
-    /// Print QEMU's command lines and do nothing else
+    /// Only print QEMU's command lines
     #[arg(long)]
     dry_run: bool,
     /// Print JSON
@@ -49,17 +50,17 @@ pub struct Args {
     verbosity: lab::Verbosity,
 }
 
-/// What runs in each kernel.
+/// Runs on each kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Plan {
-    /// 1, 2 and 4 vCPUs race into one 1 GiB block
+    /// 1, 2 and 4 vCPUs race for one block of 1 GiB
     SharedBlock,
     /// 16 vCPUs execute 512 blocks of 2 MiB, each its own
     SmallBlocks,
 }
 
 impl Plan {
-    /// Returns the CPUs of the emulated machine.
+    /// Returns the number of CPUs of the emulated host.
     fn cpus(self) -> u32 {
         match self {
             Self::SharedBlock => 4,
@@ -67,7 +68,7 @@ impl Plan {
         }
     }
 
-    /// Returns N where every instruction takes 2^N ns: the first at which the bug reaches the threshold.
+    /// Returns the smallest N with which the bug reaches the lockup threshold, if every instruction takes 2^N ns.
     fn time_scale(self) -> u8 {
         match self {
             Self::SharedBlock => 4,
@@ -91,15 +92,15 @@ impl Plan {
     }
 }
 
-/// Boots all kernels, runs the same plan in each, compares.
+/// Boots all kernels, runs the same scenario on each, and compares the results.
 ///
 /// # Errors
 ///
-/// If one of the runs came to no result.
-pub fn run(args: &Args) -> Outcome {
+/// If one of the runs has no result.
+pub fn run(args: &Args) -> CommandResult {
     let mut kernel = vec![args.by_line.clone()];
     kernel.extend(args.fixed.iter().cloned());
-    // That it does nothing shows in one plan as well as in another.
+    // One plan is enough to show that this kernel does no maintenance.
     let with_none = args.plan == Plan::SharedBlock;
     kernel.extend(with_none.then(|| args.none.clone()));
     let options = Options {
@@ -128,7 +129,7 @@ pub fn run(args: &Args) -> Outcome {
         emit_json(&serde_json::json!({ "findings": findings, "runs": runs }))?;
         return Ok(code);
     }
-    // A closed pipe is the reader's choice; the results are on disk.
+    // Ignores a reader that closes the pipe: the results are on disk.
     let _ = print(&results, args.plan);
     for path in runs.iter().filter_map(|run| run.path.as_deref()) {
         println!("{}", path.display());
@@ -140,7 +141,7 @@ pub fn run(args: &Args) -> Outcome {
     Ok(code)
 }
 
-/// Returns a kernel's result, named as the user named the kernel: all of them have the same release.
+/// Returns a result whose kernel has the name that the user gave, because all kernels have the same release.
 fn named(run: &LabRun) -> Result<RunResult, Failure> {
     let mut result = run.required()?.clone();
     result.machine.kernel_release.clone_from(&run.kernel);
@@ -153,13 +154,13 @@ fn print(results: &[RunResult], plan: Plan) -> io::Result<()> {
         return table::print(out, &results.iter().map(scenarios::viewed).collect::<Vec<_>>());
     }
     if let Some(line) = results.first().map(headline) {
-        // The kernel is in the table.
+        // The table has the kernels.
         writeln!(out, "{}\n", line.split_once("; ").map_or(line.as_str(), |(_, rest)| rest))?;
     }
     print_races(out, results)
 }
 
-/// Prints one line for each kernel and number of racers.
+/// Prints a row for each kernel and number of racers.
 fn print_races(out: &mut impl Write, results: &[RunResult]) -> io::Result<()> {
     let head = ["kernel", "block", "racers", "worst stall", "growth", "invalidations", "of the model", "I-side lockup"];
     let mut rows = vec![head.map(str::to_owned)];
@@ -178,7 +179,7 @@ fn print_races(out: &mut impl Write, results: &[RunResult]) -> io::Result<()> {
             lockup.map_or_else(dash, |s| format!("{s} s")),
         ]);
     }
-    columns(out, &rows)?;
+    columns(out, &rows, Align::RightAfter(2))?;
     writeln!(out)
 }
 
@@ -186,12 +187,13 @@ fn print_races(out: &mut impl Write, results: &[RunResult]) -> io::Result<()> {
 mod tests {
     use std::path::Path;
 
-    use super::*;
     use report::html::{Source, pictures};
 
-    /// What `make reference` committed is what its results make: table, pictures, and what they show.
+    use super::*;
+
+    /// Checks that the committed table and pictures of `make reference` are those of the committed results.
     #[test]
-    fn the_reference_is_made_of_its_results() {
+    fn the_reference_matches_its_results() {
         let reference = Path::new(env!("CARGO_MANIFEST_DIR")).join("../results/reference");
         let text = |name: &str| std::fs::read_to_string(reference.join(name)).expect("it is committed");
         let mut results = ["by-line", "upton", "shan", "none"].map(|name| {
@@ -212,12 +214,12 @@ mod tests {
         }
         let mut table = Vec::new();
         print_races(&mut table, &results).expect("memory");
-        let said = text("reproduce-patch.txt");
-        assert!(said.contains(&String::from_utf8_lossy(&table).into_owned()), "stale: make reference");
+        let committed = text("reproduce-patch.txt");
+        assert!(committed.contains(&String::from_utf8_lossy(&table).into_owned()), "stale: make reference");
         let [by_line, upton, shan, none] = &results;
         let findings = judge(&Kernels { by_line, fixed: &[upton.clone(), shan.clone()], none: Some(none) });
         for finding in findings {
-            assert!(finding.holds && said.contains(&finding.text), "{}", finding.text);
+            assert!(finding.holds && committed.contains(&finding.text), "{}", finding.text);
         }
     }
 }

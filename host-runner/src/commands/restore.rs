@@ -1,14 +1,15 @@
-//! `faultline restore`: settings back as they were before a run that died.
+//! `faultline restore`: restores settings that a run changed before it died.
 
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
-
-use crate::answer::{Failure, Outcome, emit, emit_json};
 use hostfacts::guard::{self, Recovery};
 use hostfacts::trace;
+use serde::Serialize;
 
-/// How to print.
+use crate::failure::{CommandResult, Failure};
+use crate::output::{emit, emit_json};
+
+/// Arguments of `faultline restore`.
 #[derive(clap::Args)]
 pub struct Args {
     /// Print JSON
@@ -16,20 +17,20 @@ pub struct Args {
     json: bool,
 }
 
-/// A setting that is back.
+/// A restored setting.
 #[derive(Serialize)]
 struct Setting {
     path: PathBuf,
-    /// What it is now; none if it is gone.
+    /// Current value. `None` if the setting no longer exists.
     value: Option<String>,
 }
 
-/// Puts the settings back and says which.
+/// Restores the settings and lists them.
 ///
 /// # Errors
 ///
-/// If a run is still alive, or a setting cannot be put back.
-pub fn run(args: &Args) -> Outcome {
+/// If a run is still alive, or a setting cannot be restored.
+pub fn run(args: &Args) -> CommandResult {
     trace::clean_up();
     let state = guard::default_state_dir();
     let (paths, nothing) = match guard::recover(&state).map_err(Failure::harness)? {
@@ -49,7 +50,7 @@ pub fn run(args: &Args) -> Outcome {
     Ok(0)
 }
 
-/// Says what a setting is now that it is back.
+/// Describes a restored setting with its current value.
 fn describe(path: &Path) -> String {
     match std::fs::read_to_string(path) {
         Ok(value) => format!("{} = {}", path.display(), value.trim()),
@@ -57,8 +58,9 @@ fn describe(path: &Path) -> String {
     }
 }
 
-/// Does the same before any other command, where a dead run left something and this user may. Says so on stderr.
-pub fn quietly() {
+/// Restores settings before another command, if a dead run left any changed and the user is permitted. Reports that on
+/// standard error.
+pub fn before_command() {
     trace::clean_up();
     match guard::recover(&guard::default_state_dir()) {
         Ok(Recovery::Restored(paths)) => {
@@ -67,7 +69,7 @@ pub fn quietly() {
             }
         }
         Err(error @ guard::GuardError::Restore(_)) => eprintln!("faultline: {error}"),
-        // Nothing to do, a run that is alive, or no permission: not this command's business.
+        // Nothing to restore, a run that is alive, or no permission. None of them concerns the other command.
         _ => {}
     }
 }

@@ -1,14 +1,14 @@
-//! `faultline run SCENARIO`.
+//! `faultline run`: runs a scenario, a plan, or the program in a file.
 
 use clap::Args as ClapArgs;
 
-use crate::answer::{Failure, Outcome};
+use crate::failure::{CommandResult, Failure};
 use crate::invocation::Invocation;
-use crate::plan_file;
-use crate::plans::program_file;
-use crate::plans::request::Request;
+use crate::plan::file;
+use crate::plan::request::PlanRequest;
+use crate::program_file::ProgramRequest;
 
-/// The scenario, with its options.
+/// Arguments of `faultline run`.
 #[derive(ClapArgs)]
 #[command(after_help = plans_help(), subcommand_value_name = "SCENARIO", subcommand_help_heading = "Scenarios")]
 pub struct Args {
@@ -16,11 +16,11 @@ pub struct Args {
     invocation: Invocation,
 }
 
-/// Returns the end of `run --help`.
+/// Returns the end of `run --help`, which lists the plans.
 fn plans_help() -> String {
-    let mut help = String::from("Plans, several runs under one name:\n");
-    for (name, text) in plan_file::BUILT_IN {
-        let about = plan_file::parse(name, text).map(|plan| plan.about).unwrap_or_default();
+    let mut help = String::from("Plans (several runs under one name):\n");
+    for (name, text) in file::BUILT_IN {
+        let about = file::parse(name, text).map(|plan| plan.about).unwrap_or_default();
         help += &format!("  {name:<10} {about}\n");
     }
     help + "  FILE       A plan of your own: docs/adding-a-scenario.md\n\n`faultline run nightly --help` prints their options."
@@ -28,7 +28,7 @@ fn plans_help() -> String {
 
 #[cfg(test)]
 impl Args {
-    /// Returns the words that name no scenario.
+    /// Returns the words, if they do not begin with the name of a scenario.
     pub fn plan(&self) -> Option<&[std::ffi::OsString]> {
         match &self.invocation {
             Invocation::Other(words) => Some(words),
@@ -38,7 +38,7 @@ impl Args {
 }
 
 impl Args {
-    /// Returns whether the exit code is for `git bisect run`.
+    /// Returns true if the exit code is for `git bisect run`.
     pub fn bisect(&self) -> bool {
         match &self.invocation {
             Invocation::Other(words) => words.iter().any(|word| word == "--bisect"),
@@ -47,14 +47,14 @@ impl Args {
     }
 }
 
-/// Runs the scenario, or the plan.
+/// Runs the command.
 ///
 /// # Errors
 ///
-/// The obstacle that kept it from ending with a verdict.
+/// If the run ends without a verdict.
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
-pub fn run(args: &Args) -> Outcome {
-    use crate::build::BUILD;
+pub fn run(args: &Args) -> CommandResult {
+    use crate::build_info::BUILD;
     let common = args.invocation.common();
     let finished = match &args.invocation {
         Invocation::Scenario(scenario, matches) => {
@@ -64,8 +64,8 @@ pub fn run(args: &Args) -> Outcome {
             scenario.run(matches, &BUILD)
         }
         Invocation::Other(words) => {
-            let Some(program_file::Request { replay, common }) = program_file::Request::of(words)? else {
-                return crate::plans::here::run(Request::of(words)?);
+            let Some(ProgramRequest { replay, common }) = ProgramRequest::parse(words)? else {
+                return crate::plan::on_this_machine::run(PlanRequest::parse(words)?);
             };
             let finished = scenarios::random::run::replay(&replay, &common, &BUILD);
             return conclude(finished, &common);
@@ -77,23 +77,22 @@ pub fn run(args: &Args) -> Outcome {
     }
 }
 
-/// Closes a dead run that is to be gone on with, where nobody has.
+/// Closes a dead run that is to be resumed, if it has no result yet.
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 fn close(dead: &std::path::Path) -> Result<(), Failure> {
-    use record::exit::USAGE;
     if dead.join(record::store::RESULT).exists() {
         return Ok(());
     }
     let closed = crate::recover::close(dead, &record::journal::WitnessedEnd::default());
-    closed.map(drop).map_err(|error| Failure::new(USAGE, error))
+    closed.map(drop).map_err(Failure::usage)
 }
 
-/// Writes the files for labs, prints the result, and returns the exit code of the verdict.
+/// Writes the files for test labs, prints the result, and returns the exit code of the verdict.
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 fn conclude(
     finished: Result<scenarios::runner::session::Finished, scenarios::runner::session::Error>,
     common: &scenarios::options::Common,
-) -> Outcome {
+) -> CommandResult {
     use record::exit::INTERRUPTED;
     use record::format::Format;
     use report::formats;
@@ -108,9 +107,9 @@ fn conclude(
         return Err(Failure::new(INTERRUPTED, kept));
     }
     if !common.quiet {
-        // A closed pipe is the reader's choice; the result is on disk.
+        // Ignores a reader that closes the pipe: the result is on disk.
         let _ = formats::print(&mut std::io::stdout(), common.format(), &subject);
-        // In the lab the directory has another name outside, which the lab prints.
+        // In the lab the directory has another name outside the emulated host, which the lab prints.
         if std::env::var_os("FAULTLINE_RUN_NAME").is_none() {
             match common.format() {
                 Format::Human => println!("{path}"),
@@ -125,13 +124,13 @@ fn conclude(
 ///
 /// # Errors
 ///
-/// Always.
+/// Always, because this machine has no KVM for arm64.
 #[cfg(not(all(target_os = "linux", target_arch = "aarch64")))]
-pub fn run(args: &Args) -> Outcome {
+pub fn run(args: &Args) -> CommandResult {
     if let Invocation::Other(words) = &args.invocation {
-        // Wrong names, files and options, and --help, are told on any machine.
-        if program_file::Request::of(words)?.is_none() {
-            Request::of(words)?;
+        // Reports wrong names, files and options, and prints the help, on every machine.
+        if ProgramRequest::parse(words)?.is_none() {
+            PlanRequest::parse(words)?;
         }
     }
     Err(Failure::new(

@@ -1,4 +1,4 @@
-//! The kernel's words around a run's death: kmsg.raw, the serial console, pstore.
+//! Finds the kernel messages around the death of a run: in kmsg.raw, on the serial console, in pstore.
 
 use std::fs;
 use std::io::{BufRead, Cursor};
@@ -14,38 +14,41 @@ use record::machine::{LAB_VARIABLE, Machine};
 
 use crate::recover::pstore;
 
-/// The runner's copy of the kernel log.
+/// File with the runner's copy of the kernel log.
 const KMSG: &str = "kmsg.raw";
-/// The serial console, which the lab writes.
+/// File with the output of the serial console, which the lab writes.
 const CONSOLE: &str = "console.log";
 
-/// The complaints that belong to the case under way, and what is missing.
+/// The complaints of the case that was under way, and the gaps in the evidence.
 #[derive(Default)]
 pub struct KernelLog {
-    /// In the order of their first report.
+    /// Complaints in the order of their first report.
     pub complaints: Vec<AttributedComplaint>,
-    /// Records missing from the runner's copy.
+    /// Number of records missing from the runner's copy.
     pub lost: u64,
-    /// Sources that are not there.
+    /// Sources that are absent.
     pub absent: Vec<String>,
-    /// What a reader should know.
+    /// Notes for the reader.
     pub notes: Vec<String>,
-    /// The kernel's time when the case under way began, where its log says so.
+    /// Kernel time at which the case under way began, if the log has it.
     began_usec: Option<u64>,
 }
 
+/// Presence of the run's dumps in pstore.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dumps {
+    /// The run was in an earlier boot of this machine.
+    Possible,
+    /// The run was on another machine, or in the boot that still lasts.
+    Impossible,
+}
+
 impl KernelLog {
-    /// Reads every source. With a case of this name under way, only what came after its beginning counts.
-    /// Dumps in pstore are of a boot that ended: they say nothing of a run in this one (`same_boot`).
-    pub fn gather(
-        run: &Path,
-        machine: &Machine,
-        same_boot: bool,
-        under_way: Option<&str>,
-        done: &[CaseResult],
-    ) -> Self {
+    /// Reads every source. If a case of this name was under way, only messages after its beginning count. Complaints that
+    /// the finished cases already have are left out.
+    pub fn gather(run: &Path, dumps: Dumps, under_way: Option<&str>, finished: &[CaseResult]) -> Self {
         let mut log = Self::default();
-        // The lab renames a run when it leaves the guest: the line is known by its end.
+        // The lab renames a run when it leaves the emulated host, so only the end of the line is known.
         let mark = under_way.map(case_mark_end);
         let mut events = Vec::new();
         match fs::read(run.join(KMSG)) {
@@ -54,10 +57,10 @@ impl KernelLog {
         }
         if let Ok(bytes) = fs::read(run.join(CONSOLE)) {
             merge(&mut events, log.console(&bytes, mark.as_deref()));
-        } else if runs_here(machine) && !same_boot {
+        } else if dumps == Dumps::Possible {
             merge(&mut events, log.pstore(run, mark.as_deref()));
         }
-        events.retain(|event| !known(event, done));
+        events.retain(|event| !is_known(event, finished));
         events.sort_by_key(|event| event.timestamp_usec.unwrap_or(u64::MAX));
         log.complaints = events.into_iter().map(AttributedComplaint::from).collect();
         log
@@ -67,8 +70,8 @@ impl KernelLog {
         let mut parser = Parser::new();
         let found = mark.filter(|mark| position(bytes, mark.as_bytes()).is_some());
         if found != mark {
-            // It takes a permission to write, and may have been overwritten. The copy begins with the run, and finished
-            // cases have theirs.
+            // Writing the mark needs a permission, and the mark may have been overwritten. The copy begins with the run, and
+            // the complaints of finished cases are left out.
             self.notes.push(format!("{KMSG} does not say where the case began: all of it counts"));
         }
         let (mark, mut last, mut seen) = (found, None, found.is_none());
@@ -93,14 +96,15 @@ impl KernelLog {
         match position(bytes, mark.as_bytes()) {
             Some(at) => events(&bytes[at..]),
             None => {
-                // Without the mark, boot messages cannot be told from the run's: only a death is surely the last.
+                // Without the mark, messages of the boot cannot be told from those of the run. Only a panic is surely the
+                // last message.
                 self.notes.push(format!("{CONSOLE} does not say where the case began: only its last panic counts"));
                 events(bytes).into_iter().rfind(|event| event.kind == Kind::Panic).into_iter().collect()
             }
         }
     }
 
-    /// Takes dumps that are no older than the run's last sign of life.
+    /// Reads the dumps that are no older than the last entry of the run's journal.
     fn pstore(&mut self, run: &Path, mark: Option<&str>) -> Vec<Complaint> {
         let Some(last_sign) = pstore::modified(&run.join(record::journal::FILE)) else { return Vec::new() };
         let places = pstore::PLACES.map(Path::new);
@@ -116,7 +120,7 @@ impl KernelLog {
         self.notes.push(format!("{} dumps in pstore are younger than the run and taken as its end", dumps.files));
         let mut found = Vec::new();
         for text in dumps.texts {
-            // The same death may be in a dump and in the console's copy.
+            // The same panic may be in a dump and in the copy of the console.
             let from = mark.and_then(|mark| position(&text, mark.as_bytes())).unwrap_or(0);
             merge(&mut found, events(&text[from..]));
         }
@@ -128,7 +132,7 @@ impl KernelLog {
 
 fn events(bytes: &[u8]) -> Vec<Complaint> {
     let source: Box<dyn BufRead> = Box::new(Cursor::new(bytes.to_vec()));
-    // Reading from memory does not fail.
+    // Reading from memory cannot fail.
     saved::complaints(source).unwrap_or_default()
 }
 
@@ -136,12 +140,12 @@ fn position(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
     bytes.windows(wanted.len()).rposition(|window| window == wanted)
 }
 
-/// Says whether two sources tell of the same complaint.
+/// Returns true if both are reports of the same complaint.
 fn same(a: &Complaint, b: &Complaint) -> bool {
     (a.kind, a.cpu, a.pid, &a.comm) == (b.kind, b.cpu, b.pid, &b.comm)
 }
 
-/// Adds what another source has; of the same complaint the fuller account is kept.
+/// Adds the events of another source. Of the same complaint, keeps the report with more repeats.
 fn merge(events: &mut Vec<Complaint>, others: Vec<Complaint>) {
     for other in others {
         match events.iter_mut().find(|event| same(event, &other)) {
@@ -152,15 +156,15 @@ fn merge(events: &mut Vec<Complaint>, others: Vec<Complaint>) {
     }
 }
 
-/// Says whether a finished case has it already.
-fn known(event: &Complaint, done: &[CaseResult]) -> bool {
-    let mut complaints = done.iter().flat_map(|case| &case.complaints);
+/// Returns true if a finished case has this complaint.
+fn is_known(event: &Complaint, finished: &[CaseResult]) -> bool {
+    let mut complaints = finished.iter().flat_map(|case| &case.complaints);
     complaints.any(|complaint| {
         same(&complaint.complaint, event) && complaint.complaint.timestamp_usec == event.timestamp_usec
     })
 }
 
-/// Says whether a run may be this machine's: one of the lab's was another's, whose boots and dumps are not here.
-pub fn runs_here(machine: &Machine) -> bool {
+/// Returns true if a run may have been on this machine. A run of the lab was on an emulated host, unless this is one.
+pub fn ran_here(machine: &Machine) -> bool {
     machine.lab.is_some() == std::env::var_os(LAB_VARIABLE).is_some()
 }

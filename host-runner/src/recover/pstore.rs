@@ -1,31 +1,31 @@
-//! What the kernel kept of its log where a reboot does not reach: pstore, and where systemd moves it to at the next boot.
+//! Reads the dumps of the kernel log that survive a reboot: in pstore, and in the directory to which systemd moves them.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// Where dumps are found after a boot. systemd-pstore.service moves them from the first place to the second.
+/// Directories with dumps. After a boot, systemd-pstore.service moves them from the first to the second.
 pub const PLACES: [&str; 2] = ["/sys/fs/pstore", "/var/lib/systemd/pstore"];
 
-/// How deep systemd files what belongs together.
+/// Depth of the directories in which systemd stores dumps.
 const MAX_DEPTH: usize = 3;
 
-/// Dumps that may tell of one death.
+/// Dumps that may be from the death of one run.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Dumps {
-    /// Text of each log or console, its parts in the order in which they were printed.
+    /// Text of each log or console, with its parts in the order in which they were printed.
     pub texts: Vec<Vec<u8>>,
-    /// Files that these were read from.
+    /// Number of files that were read.
     pub files: usize,
-    /// Places that could not be read, each with the reason.
+    /// Directories that could not be read, each with the reason.
     pub unreadable: Vec<String>,
 }
 
-/// Which dump a file is a part of: its directory, the kernel's reason and the count of it since boot.
+/// Identity of a dump that has several parts: its directory, and the kernel's reason with its count since boot.
 type Dump = (PathBuf, String);
 
-/// Reads the dumps that are no older than `since`, a run's last sign of life.
+/// Reads the dumps that are no older than `since`.
 pub fn read(places: &[&Path], since: SystemTime) -> Dumps {
     let mut dumps = Dumps::default();
     let mut paths = Vec::new();
@@ -50,7 +50,7 @@ pub fn read(places: &[&Path], since: SystemTime) -> Dumps {
         }
     }
     dumps.texts.extend(parts.into_values().map(|mut parts| {
-        // The first part is what was printed last.
+        // The first part was printed last.
         parts.sort_by_key(|(number, _)| std::cmp::Reverse(*number));
         parts.into_iter().flat_map(|(_, bytes)| without_header(bytes)).collect()
     }));
@@ -67,13 +67,13 @@ fn walk(directory: &Path, depth: usize, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Says whether a file holds what the kernel printed. `pmsg` is what user space wrote, which could claim anything.
+/// Returns true if a file holds messages of the kernel. `pmsg` is written by user space and cannot be trusted.
 fn is_kernel_log(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     ["dmesg", "console"].iter().any(|kind| name.starts_with(kind)) && !name.ends_with(".enc.z")
 }
 
-/// Reads the first line of a dump, `Panic#1 Part2`.
+/// Parses the first line of a part, such as `Panic#1 Part2`: the reason with its count, and the number of the part.
 fn part(bytes: &[u8]) -> Option<(&str, u32)> {
     let line = std::str::from_utf8(bytes.split(|byte| *byte == b'\n').next()?).ok()?;
     let (reason, part) = line.split_once(" Part")?;
@@ -84,14 +84,14 @@ fn part(bytes: &[u8]) -> Option<(&str, u32)> {
 
 fn without_header(bytes: Vec<u8>) -> Vec<u8> {
     let mut bytes = bytes.into_iter().skip_while(|byte| *byte != b'\n').skip(1).collect::<Vec<_>>();
-    // Parts are whole lines, though the last may lack its end.
+    // A part consists of whole lines, but the last one may lack its line break.
     if bytes.last().is_some_and(|byte| *byte != b'\n') {
         bytes.push(b'\n');
     }
     bytes
 }
 
-/// Returns when a file last changed.
+/// Returns the time at which a file last changed.
 pub fn modified(path: &Path) -> Option<SystemTime> {
     fs::metadata(path).ok()?.modified().ok()
 }
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_older_than_the_run_tells_of_another() {
+    fn dumps_older_than_the_run_are_left_out() {
         let place = tempfile::tempdir().expect("a temporary directory");
         put(place.path(), "dmesg-ramoops-0", "Panic#1 Part1\n<0>old\n");
         let later = SystemTime::now() + std::time::Duration::from_secs(60);

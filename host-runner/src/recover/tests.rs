@@ -1,12 +1,13 @@
-use crate::recover::*;
 use record::maintenance::Predicted;
 use record::memory::MemoryKind;
 use units::size::Size;
 
+use crate::recover::*;
+
 const G1: MemoryKind = MemoryKind::Hugetlb(Size(1 << 30));
 
-/// A run directory in which a case of 1G was under way, a page case was over, and thp was still to come.
-struct Dead(tempfile::TempDir);
+/// The directory of a run that died during the case 1G, after the case page and before the case thp.
+struct DeadRun(tempfile::TempDir);
 
 fn case(kind: MemoryKind) -> CaseResult {
     CaseResult::on(kind, 2)
@@ -16,7 +17,7 @@ fn tool() -> Tool {
     Tool { version: "1".into(), commit: "c".into(), peak_resident_kib: None }
 }
 
-fn steps(boot_id: &str) -> Vec<Entry> {
+fn entries(boot_id: &str) -> Vec<Entry> {
     let done = CaseResult {
         verdict: Verdict::new(Status::Pass, "permission faults"),
         predicted: Some(Predicted { by_line: 64, capped: 64 }),
@@ -39,17 +40,18 @@ fn steps(boot_id: &str) -> Vec<Entry> {
     ]
 }
 
-impl Dead {
-    fn with(steps: &[Entry]) -> Self {
+impl DeadRun {
+    fn with(entries: &[Entry]) -> Self {
         let dead = Self(tempfile::tempdir().expect("a temporary directory"));
-        let text: String = steps.iter().map(|step| serde_json::to_string(step).expect("plain data") + "\n").collect();
+        let text: String =
+            entries.iter().map(|entry| serde_json::to_string(entry).expect("plain data") + "\n").collect();
         dead.put(record::journal::FILE, &text);
         dead.put(store::ENVIRONMENT, &serde_json::to_string(&Machine::unknown("6.1.0")).expect("plain data"));
         dead
     }
 
     fn new() -> Self {
-        Self::with(&steps("another boot"))
+        Self::with(&entries("another boot"))
     }
 
     fn put(&self, name: &str, text: &str) {
@@ -78,7 +80,7 @@ const LOCKUP: &str = "\
 
 #[test]
 fn a_panic_in_the_console_names_case_and_lockup() {
-    let dead = Dead::new();
+    let dead = DeadRun::new();
     dead.put("console.log", &format!("[   10.0] faultline run: case 1G begins\n{LOCKUP}"));
     dead.put("kmsg.raw", "4,7,10000000,-;faultline run: case 1G begins\n");
     let result = dead.close();
@@ -93,16 +95,16 @@ fn a_panic_in_the_console_names_case_and_lockup() {
 }
 
 #[test]
-fn what_came_before_the_case_is_not_its_own() {
-    let dead = Dead::new();
+fn messages_before_the_case_are_not_its_own() {
+    let dead = DeadRun::new();
     dead.put("console.log", &format!("{LOCKUP}[   30.0] faultline run: case 1G begins\n"));
     let result = dead.close();
     assert_eq!((result.cases[1].verdict.status, result.cases[1].complaints.len()), (Status::Error, 0));
 }
 
 #[test]
-fn a_copy_of_the_log_without_the_mark_counts_as_a_whole() {
-    let dead = Dead::new();
+fn a_log_without_the_mark_counts_as_a_whole() {
+    let dead = DeadRun::new();
     let lines =
         LOCKUP.lines().zip(0..).filter_map(|(line, n)| Some(format!("0,{n},{n},-;{}\n", line.split_once("] ")?.1)));
     dead.put("kmsg.raw", &lines.collect::<String>());
@@ -112,21 +114,21 @@ fn a_copy_of_the_log_without_the_mark_counts_as_a_whole() {
 }
 
 #[test]
-fn a_result_that_came_meanwhile_is_left_alone() {
-    let dead = Dead::new();
+fn an_existing_result_is_not_replaced() {
+    let dead = DeadRun::new();
     let first = dead.close();
     let again = close(dead.0.path(), &WitnessedEnd { cause: Some("other".into()), ..WitnessedEnd::default() });
     assert_eq!(again.expect("it is there").verdict, first.verdict);
 }
 
 #[test]
-fn nothing_known_is_said_to_be_unknown() {
-    let dead = Dead::new();
+fn an_end_without_evidence_is_unknown() {
+    let dead = DeadRun::new();
     let result = dead.close();
     assert_eq!(result.verdict.status, Status::Error);
     assert!(result.verdict.reason.contains("says why"), "{}", result.verdict.reason);
     assert!(result.evidence.absent.iter().any(|part| part.starts_with("kmsg.raw")), "{:?}", result.evidence.absent);
-    let bare = Dead::with(&[]);
+    let bare = DeadRun::with(&[]);
     fs::remove_file(bare.0.path().join(store::ENVIRONMENT)).expect("it was there");
     let result = bare.close();
     assert_eq!((result.verdict.status, result.cases.len()), (Status::Error, 0));
@@ -137,19 +139,19 @@ fn nothing_known_is_said_to_be_unknown() {
 #[test]
 fn the_same_boot_means_that_only_the_runner_died() {
     let here = boot_id().expect("Linux has one");
-    let result = Dead::with(&steps(&here)).close();
+    let result = DeadRun::with(&entries(&here)).close();
     assert!(result.verdict.reason.contains("the runner was killed during case 1G"), "{}", result.verdict.reason);
 }
 
 #[test]
-fn a_reason_of_its_own_and_a_witness() {
-    let mut steps = steps("another boot");
-    let dead = Dead::with(&steps);
+fn the_runners_own_reason_outweighs_the_witness() {
+    let mut entries = entries("another boot");
+    let dead = DeadRun::with(&entries);
     let witness = WitnessedEnd { cause: Some("QEMU failed: signal 9".into()), ..WitnessedEnd::default() };
     let result = close(dead.0.path(), &witness).expect("it can be closed");
     assert!(result.verdict.reason.ends_with("QEMU failed: signal 9"), "{}", result.verdict.reason);
-    steps.push(Entry::Failed { reason: "the disk is full".into() });
-    let result = Dead::with(&steps).close();
+    entries.push(Entry::Failed { reason: "the disk is full".into() });
+    let result = DeadRun::with(&entries).close();
     assert!(result.verdict.reason.contains("the disk is full"), "{}", result.verdict.reason);
 }
 
@@ -176,8 +178,8 @@ fn only_dead_runs_are_found_and_closed() {
 }
 
 #[test]
-fn a_dead_run_can_be_gone_on_with() {
-    let dead = Dead::new();
+fn a_closed_run_can_be_resumed() {
+    let dead = DeadRun::new();
     dead.close();
     let (before, left) = runs::read_dead(dead.0.path()).expect("it is closed");
     assert_eq!((before.cases.len(), left), (3, vec!["thp".to_owned()]));

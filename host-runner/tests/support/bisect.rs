@@ -1,4 +1,4 @@
-//! A history of kernels, and `git bisect run` over it.
+//! Runs `git bisect run` over a history of kernels.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -8,21 +8,21 @@ use super::{root, stderr, stdout};
 fn git(directory: &Path, arguments: &[&str]) -> Output {
     let mut git = Command::new("git");
     git.current_dir(directory).args(["-c", "user.name=test", "-c", "user.email=test@example.invalid"]);
-    // No setting of the user's may change what is done here.
+    // Settings of the user must have no effect.
     git.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_SYSTEM", "/dev/null");
     let output = git.args(arguments).output().expect("git is there");
     assert!(output.status.success() || arguments[0] == "bisect", "git {arguments:?}: {}", stderr(&output));
     output
 }
 
-/// Commits one kernel after the other to a fresh repository and lets git find the first bad commit: the first is known to
-/// be good and the last to be bad. Returns what git said of its search, and the number in the commit that it found.
+/// Commits one kernel after another to a new repository, and lets git find the first bad one. The first kernel is known to
+/// be good and the last to be bad. Returns the output of git, and the number of the commit that it found.
 pub fn first_bad(directory: &Path, kernels: &[&str], lab: &str) -> (String, Option<usize>) {
     let history = directory.join("history");
     std::fs::create_dir(&history).expect("fresh");
     git(&history, &["init", "-q"]);
     for (number, kernel) in kernels.iter().enumerate() {
-        // As a kernel tree would have its Image; the number keeps equal kernels apart.
+        // Stands for the Image of a kernel tree. The number makes commits of equal kernels different.
         std::fs::write(history.join("kernel"), kernel).expect("writable");
         std::fs::write(history.join("number"), number.to_string()).expect("writable");
         git(&history, &["add", "."]);
@@ -38,8 +38,8 @@ pub fn first_bad(directory: &Path, kernels: &[&str], lab: &str) -> (String, Opti
         results.display()
     );
     let output = git(&history, &["bisect", "run", "sh", "-c", &test]);
-    let said = stdout(&output) + &stderr(&output) + &stdout(&git(&history, &["bisect", "log"]));
-    let found = said.lines().find_map(|line| line.strip_prefix("# first bad commit: ["));
+    let printed = stdout(&output) + &stderr(&output) + &stdout(&git(&history, &["bisect", "log"]));
+    let found = printed.lines().find_map(|line| line.strip_prefix("# first bad commit: ["));
     let number = found.and_then(|line| line.split_once("] ")?.1.split(':').next()?.parse().ok());
-    (said, number)
+    (printed, number)
 }

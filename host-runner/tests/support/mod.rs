@@ -1,6 +1,6 @@
-//! What the tests on built binaries share: where these are, and how to run them under a time limit.
+//! Finds the built programs and runs them with a time limit.
 
-#![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(dead_code, reason = "each test file uses a part of it")]
 
 pub mod bisect;
 
@@ -14,7 +14,7 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace").to_owned()
 }
 
-/// Returns the payload image that `make build` made.
+/// Returns the path of the payload's image, which `make build` makes.
 pub fn payload() -> PathBuf {
     let path = root().join("target/faultline-payload.img");
     assert!(path.exists(), "{} is missing: make build", path.display());
@@ -28,24 +28,24 @@ pub fn limited(seconds: u32, program: impl AsRef<std::ffi::OsStr>) -> Command {
     command
 }
 
-/// Returns the native `faultline` that `make build` made, to be killed after `seconds`.
+/// Returns the native `faultline` of `make build` as a command that is killed after `seconds`.
 pub fn faultline(seconds: u32) -> Command {
     let path = root().join("target/release/faultline");
     assert!(path.exists(), "{} is missing: make build", path.display());
     limited(seconds, path)
 }
 
-/// Returns what a program printed.
+/// Returns the standard output of a program.
 pub fn stdout(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Returns what a program complained about.
+/// Returns the standard error of a program.
 pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Runs `faultline reproduce` and returns what it said, its exit code and both results, before first.
+/// Runs `faultline reproduce` and returns its output and both results, the one before first.
 pub fn reproduce(results: &Path, arguments: &[&str]) -> (Output, Vec<Value>) {
     let mut command = faultline(300);
     command.arg("reproduce").arg("--results").arg(results).args(arguments);

@@ -1,36 +1,35 @@
-//! Stored runs that later ones are held against.
+//! The baseline: a file of runs with which later runs are compared.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use record::result::RunResult;
 use serde::{Deserialize, Serialize};
 
-use record::result::RunResult;
-
-/// Name of the file, in the directory of the results.
+/// Name of the baseline's file in a directory of results.
 pub const FILE: &str = "baseline.json";
 
-/// Why there is nothing to compare with.
+/// Error of reading a baseline, or of finding a run in it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file could not be read.
     #[error("cannot read the baseline {0}: {1}: faultline baseline set RUN writes one")]
     Read(PathBuf, io::Error),
-    /// It is no baseline.
+    /// The file is not a baseline of this version.
     #[error("{0} is no baseline of this version: {1}: remove it and store one with faultline baseline set RUN")]
     Format(PathBuf, serde_json::Error),
-    /// It has no such run.
+    /// The baseline has no run to compare with.
     #[error("the baseline has no {scenario} run of {machine}: faultline baseline set RUN stores one")]
     Nothing {
-        /// What was run.
+        /// Title of the run.
         scenario: String,
-        /// On what.
+        /// Model of the machine.
         machine: String,
     },
 }
 
-/// Stored runs of any number of machines and scenarios.
+/// Runs of any number of machines and scenarios.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Baseline {
     version: u32,
@@ -43,7 +42,8 @@ impl Default for Baseline {
     }
 }
 
-/// Returns what has to be equal for a run to be held against another: everything but the kernel.
+/// Returns the properties that two runs must share to be compared: the scenario or step, the machine's model and the setup
+/// of the lab. The kernel is not one of them.
 pub fn key(run: &RunResult) -> (String, String, String) {
     let lab = run.lab_setup().and_then(|lab| serde_json::to_string(&lab).ok()).unwrap_or_default();
     (run.title().to_owned(), run.machine.model.clone().unwrap_or_default(), lab)
@@ -54,17 +54,17 @@ impl Baseline {
     ///
     /// # Errors
     ///
-    /// If it is not there or is none.
+    /// If the file cannot be read or is not a baseline.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let text = fs::read_to_string(path).map_err(|error| Error::Read(path.into(), error))?;
         serde_json::from_str(&text).map_err(|error| Error::Format(path.into(), error))
     }
 
-    /// Returns the runs that `after` can be held against.
+    /// Returns the runs with which `after` can be compared.
     ///
     /// # Errors
     ///
-    /// [`Error::Nothing`].
+    /// [`Error::Nothing`] if there is none.
     pub fn matching(&self, after: &[RunResult]) -> Result<Vec<RunResult>, Error> {
         let found: Vec<_> =
             self.runs.iter().filter(|run| after.iter().any(|other| key(other) == key(run))).cloned().collect();
@@ -76,23 +76,23 @@ impl Baseline {
         Ok(found)
     }
 
-    /// Stores runs; they replace those of the same machine and scenario.
+    /// Adds runs. They replace earlier runs of the same machine and scenario.
     pub fn set(&mut self, fresh: Vec<RunResult>) {
         self.runs.retain(|run| fresh.iter().all(|other| key(other) != key(run)));
         self.runs.extend(fresh);
     }
 
-    /// Says whether a run is one of those stored.
-    pub fn holds(&self, run: &RunResult) -> bool {
+    /// Returns true if the baseline has this very run.
+    pub fn contains(&self, run: &RunResult) -> bool {
         self.runs.iter().any(|stored| stored.run.id == run.run.id)
     }
 
-    /// Returns how many runs are stored.
+    /// Returns the number of runs.
     pub fn len(&self) -> usize {
         self.runs.len()
     }
 
-    /// Says whether none is.
+    /// Returns true if there is no run.
     pub fn is_empty(&self) -> bool {
         self.runs.is_empty()
     }
@@ -114,7 +114,8 @@ mod tests {
         let matching = baseline.matching(&[stored[0].result.clone()]).expect("there is one");
         assert_eq!(matching, [stored[1].result.clone()]);
         assert!(
-            baseline.holds(&elsewhere) && !baseline.holds(&stored[0].result) || stored[0].result.run == elsewhere.run
+            baseline.contains(&elsewhere) && !baseline.contains(&stored[0].result)
+                || stored[0].result.run == elsewhere.run
         );
         elsewhere.machine.model = None;
         assert!(baseline.matching(&[elsewhere]).is_err_and(|error| error.to_string().contains("baseline set")));

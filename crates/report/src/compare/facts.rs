@@ -1,22 +1,20 @@
-//! What a case or a run is said to be, compared: lockups, verdicts, policies, stale fetches. Pure.
+//! Compares the properties of cases and runs that are not times: verdicts, lockups, policies, stale fetches.
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
-use crate::compare::stats::fisher;
-use crate::compare::{ALPHA, Change, Fact};
 use record::case::CaseResult;
 use record::measure::{Lockups, lockups};
 use record::result::RunResult;
 use record::status::Status;
 
-/// How to count the lockups of one side.
-type CountSide = fn(Lockups) -> u64;
+use crate::compare::comparison::{Change, Fact};
+use crate::compare::stats::{ALPHA, fisher};
 
-/// A fact with the test it rests on.
+/// A fact with the p value of its test.
 pub struct TestedFact {
     pub fact: Fact,
-    /// p value by itself; absent where presence alone decides.
+    /// p value without a correction. Absent if one occurrence decides.
     pub raw_p: Option<f64>,
 }
 
@@ -27,7 +25,7 @@ impl From<Fact> for TestedFact {
 }
 
 impl TestedFact {
-    /// Takes back what chance can have done: `p` is corrected for everything that is tested at once.
+    /// Withdraws a verdict that chance can explain. `p` is corrected for everything that is tested together.
     pub fn judge(&mut self, p: Option<f64>, alpha: f64) {
         self.fact.p = p;
         if p.is_none_or(|p| p >= alpha) && matches!(self.fact.change, Change::Worse | Change::Better) {
@@ -36,32 +34,34 @@ impl TestedFact {
     }
 }
 
-/// How many runs of a side have something.
+/// Number of runs of one side that have a property.
 #[derive(Clone, Copy)]
-struct Share {
+struct Occurrence {
     with: usize,
-    of: usize,
+    runs: usize,
 }
 
-/// Compares what is there in some runs and not in others: more of them is worse, fewer better.
-fn frequency(before: Share, after: Share) -> (Change, Option<f64>) {
-    let change = match (before.with * after.of).cmp(&(after.with * before.of)) {
+/// Compares the frequency of a property that should be absent: more often is worse, less often is better.
+fn compare_frequency(before: Occurrence, after: Occurrence) -> (Change, Option<f64>) {
+    let change = match (before.with * after.runs).cmp(&(after.with * before.runs)) {
         Ordering::Less => Change::Worse,
         Ordering::Equal => Change::Same,
         Ordering::Greater => Change::Better,
     };
-    let all_against_none = (before.with, after.with) == (0, after.of) || (before.with, after.with) == (before.of, 0);
-    // With so few runs even all against none could be chance: then one occurrence is what there is to go by. With more,
-    // all against none is as clear, and no number of measurements beside it may take that back.
-    if all_against_none || fisher((0, before.of), (after.of, after.of)) >= ALPHA {
-        return (presence(before.with, after.with), None);
+    let all_against_none =
+        (before.with, after.with) == (0, after.runs) || (before.with, after.with) == (before.runs, 0);
+    // If the runs are so few that even "all against none" could be chance, one occurrence decides. If they are more, "all
+    // against none" is as clear, and the correction for the number of measurements must not withdraw it.
+    if all_against_none || fisher((0, before.runs), (after.runs, after.runs)) >= ALPHA {
+        return (compare_presence(before.with, after.with), None);
     }
-    let everywhere_or_nowhere = before.with + after.with == 0 || before.with + after.with == before.of + after.of;
-    (change, (!everywhere_or_nowhere).then(|| fisher((before.with, before.of), (after.with, after.of))))
+    let with = before.with + after.with;
+    let everywhere_or_nowhere = with == 0 || with == before.runs + after.runs;
+    (change, (!everywhere_or_nowhere).then(|| fisher((before.with, before.runs), (after.with, after.runs))))
 }
 
-/// Compares what must not be there at all: new in any run is worse, gone from all is better.
-fn presence(before: usize, after: usize) -> Change {
+/// Compares the presence of a property that must be absent: new in any run is worse, gone from all runs is better.
+fn compare_presence(before: usize, after: usize) -> Change {
     match (before, after) {
         (0, 0) => Change::Same,
         (0, _) => Change::Worse,
@@ -70,7 +70,10 @@ fn presence(before: usize, after: usize) -> Change {
     }
 }
 
-/// Compares what the runs of a case concluded.
+/// Function that picks the lockups of one side (I, D or other).
+type CountSide = fn(Lockups) -> u64;
+
+/// Compares one case over the runs of both sides.
 pub fn case_facts(name: &str, before: &[&CaseResult], after: &[&CaseResult]) -> Vec<TestedFact> {
     let fact = |what, before, after, change| Fact { case: name.to_owned(), what, before, after, p: None, change };
     let (change, raw_p) = verdict_change(before, after);
@@ -80,37 +83,38 @@ pub fn case_facts(name: &str, before: &[&CaseResult], after: &[&CaseResult]) -> 
         ("D-side lockups", |found| found.d_side),
         ("other lockups", |found| found.other),
     ];
-    for (what, of) in sides {
-        let with = |cases: &[&CaseResult]| {
-            let with = cases.iter().filter(|case| of(lockups(case)) > 0).count();
-            Share { with, of: cases.len() }
+    for (what, count) in sides {
+        let occurrence = |cases: &[&CaseResult]| {
+            let with = cases.iter().filter(|case| count(lockups(case)) > 0).count();
+            Occurrence { with, runs: cases.len() }
         };
-        let (had, has) = (with(before), with(after));
+        let (had, has) = (occurrence(before), occurrence(after));
         if had.with + has.with > 0 {
-            let (change, raw_p) = frequency(had, has);
-            facts.push(TestedFact { fact: fact(what, frequent(before, had), frequent(after, has), change), raw_p });
+            let (change, raw_p) = compare_frequency(had, has);
+            let fact = fact(what, describe_lockups(before, had), describe_lockups(after, has), change);
+            facts.push(TestedFact { fact, raw_p });
         }
     }
-    let (did, does) = (counted(before), counted(after));
-    if let (Some(did), Some(does)) = (&did, &does) {
-        facts.push(fact("counted maintenance", did.clone(), does.clone(), policy_change(did, does)).into());
+    if let (Some(did), Some(does)) = (counted_policies(before), counted_policies(after)) {
+        let change = policy_change(&did, &does);
+        facts.push(fact("counted maintenance", did, does, change).into());
     }
-    let wrong = |cases: &[&CaseResult]| cases.iter().map(|case| case.mismatches).sum::<u64>();
-    let (had, has) = (wrong(before), wrong(after));
+    let stale = |cases: &[&CaseResult]| cases.iter().map(|case| case.mismatches).sum::<u64>();
+    let (had, has) = (stale(before), stale(after));
     if had + has > 0 {
-        let change = presence(usize::from(had > 0), usize::from(has > 0));
+        let change = compare_presence(usize::from(had > 0), usize::from(has > 0));
         facts.push(fact("stale fetches", had.to_string(), has.to_string(), change).into());
     }
     facts
 }
 
-/// Says in how many runs there were lockups, and how long.
-fn frequent(cases: &[&CaseResult], Share { with, of }: Share) -> String {
+/// Describes the runs with lockups, and the longest lockup.
+fn describe_lockups(cases: &[&CaseResult], Occurrence { with, runs }: Occurrence) -> String {
     let longest = cases.iter().map(|case| lockups(case).longest_s).max().unwrap_or(0);
-    if with == 0 { "none".into() } else { format!("in {with} of {of} runs, up to {longest} s") }
+    if with == 0 { "none".into() } else { format!("in {with} of {runs} runs, up to {longest} s") }
 }
 
-/// Compares what whole runs concluded.
+/// Compares the policy that whole runs inferred.
 pub fn run_facts(before: &[RunResult], after: &[RunResult]) -> Vec<TestedFact> {
     let values = |runs: &[RunResult], name: &str| {
         let values: BTreeSet<_> = runs.iter().filter_map(|run| run.facts.get(name).cloned()).collect();
@@ -125,11 +129,11 @@ pub fn run_facts(before: &[RunResult], after: &[RunResult]) -> Vec<TestedFact> {
     }
 }
 
-/// Name of the fact that says which maintenance a kernel does.
+/// Name of the fact of a run that holds the maintenance policy of its kernel.
 const POLICY: &str = "policy";
 
-/// Returns the policies that fit what the plugin counted, if it counted in any of these runs.
-fn counted(cases: &[&CaseResult]) -> Option<String> {
+/// Returns the policies that fit the counts of the TCG plugin, if any of these cases was counted.
+fn counted_policies(cases: &[&CaseResult]) -> Option<String> {
     let mut fits: Vec<String> = cases
         .iter()
         .filter_map(|case| case.counted.as_ref())
@@ -146,7 +150,8 @@ fn counted(cases: &[&CaseResult]) -> Option<String> {
     (!fits.is_empty()).then(|| fits.join(" / "))
 }
 
-/// A kernel that stops invalidating is wrong, however fast; one that begins to cap is better, one that stops is worse.
+/// Compares two policies. A kernel that stops invalidating is wrong, however fast it is. A kernel that begins to cap is
+/// better, and one that stops capping is worse.
 fn policy_change(before: &str, after: &str) -> Change {
     match (before, after) {
         (before, after) if before == after => Change::Same,
@@ -161,21 +166,22 @@ fn ended_well(status: Status) -> bool {
     matches!(status, Status::Pass | Status::Skip)
 }
 
-/// A case that was shown to pass and is only skipped now has lost its evidence: nobody can tell.
+/// Compares the verdicts of a case. If it passed before and is only skipped now, its evidence is lost and nothing can be
+/// told.
 fn verdict_change(before: &[&CaseResult], after: &[&CaseResult]) -> (Change, Option<f64>) {
     let passed = |cases: &[&CaseResult]| cases.iter().any(|case| case.verdict.status == Status::Pass);
     let bad = |cases: &[&CaseResult]| {
         let with = cases.iter().filter(|case| !ended_well(case.verdict.status)).count();
-        Share { with, of: cases.len() }
+        Occurrence { with, runs: cases.len() }
     };
-    match frequency(bad(before), bad(after)) {
+    match compare_frequency(bad(before), bad(after)) {
         (Change::Better, _) if !passed(after) => (Change::Inconclusive, None),
         (Change::Same, _) if bad(after).with == 0 && passed(before) != passed(after) => (Change::Inconclusive, None),
-        told => told,
+        change => change,
     }
 }
 
-/// Counts statuses: `pass`, or `pass 9, fail 1`.
+/// Returns the number of cases for each status: `pass`, or `pass 9, fail 1`.
 fn statuses(cases: &[&CaseResult]) -> String {
     let all = [Status::Pass, Status::Skip, Status::Fail, Status::Timeout, Status::Error];
     let counted = all.map(|status| (status, cases.iter().filter(|case| case.verdict.status == status).count()));

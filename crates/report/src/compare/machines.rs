@@ -1,28 +1,17 @@
-//! What differs between the machines, settings and tools of two sets of runs. Pure.
+//! Differences between the machines, settings and tools of two sets of runs.
 
 use std::collections::BTreeSet;
 
-use serde::Serialize;
-
 use record::result::RunResult;
 
-/// One difference between both sides.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Difference {
-    /// What differs.
-    pub what: &'static str,
-    /// What it was before; several values where those runs differ among themselves.
-    pub before: String,
-    /// What it was after.
-    pub after: String,
-}
+use crate::compare::comparison::Difference;
 
-/// Returns what differs, the kernel first. Numbers that vary from boot to boot are left out.
+/// Returns the differences, the kernel's first. Numbers that vary from boot to boot are left out.
 pub fn differences(before: &[RunResult], after: &[RunResult]) -> Vec<Difference> {
     let mut found = Vec::new();
-    for (what, read) in FACTS {
-        let of = |runs: &[RunResult]| runs.iter().map(read).collect::<BTreeSet<_>>();
-        let (before, after) = (of(before), of(after));
+    for (what, read) in PROPERTIES {
+        let values = |runs: &[RunResult]| runs.iter().map(read).collect::<BTreeSet<_>>();
+        let (before, after) = (values(before), values(after));
         if before != after {
             let join = |values: BTreeSet<String>| values.into_iter().collect::<Vec<_>>().join(" / ");
             found.push(Difference { what, before: join(before), after: join(after) });
@@ -31,10 +20,11 @@ pub fn differences(before: &[RunResult], after: &[RunResult]) -> Vec<Difference>
     found
 }
 
-/// How to read one fact of a run.
+/// Function that reads one property of a run.
 type Read = fn(&RunResult) -> String;
 
-const FACTS: [(&str, Read); 24] = [
+/// Properties to compare, with their names.
+const PROPERTIES: [(&str, Read); 24] = [
     ("kernel", |r| r.machine.kernel_release.clone()),
     ("kernel build", |r| r.machine.kernel_version.clone()),
     ("kernel in the lab", |r| known(r.lab_kernel().map(str::to_owned).as_ref())),
@@ -68,7 +58,7 @@ fn known(value: Option<&String>) -> String {
     value.map_or_else(|| "unknown".into(), Clone::clone)
 }
 
-/// Returns every kind of CPU: the cores of one machine may be several.
+/// Returns the MIDR_EL1 of every kind of CPU: one machine may have several.
 fn cpus(run: &RunResult) -> String {
     let kinds: BTreeSet<_> = run.machine.midr.values().map(|midr| format!("{midr:#x}")).collect();
     known((!kinds.is_empty()).then(|| kinds.into_iter().collect::<Vec<_>>().join(", ")).as_ref())

@@ -1,16 +1,17 @@
-//! A comparison as text for the terminal and as Markdown for a mail. Pure.
+//! Prints a comparison as text for the terminal and as Markdown for a mail.
 
 use std::fmt::Write;
 
-use crate::compare::{Change, Comparison, Fact, Metric, Side};
 use klog::quiet::{quiet, quiet_lines};
 use record::measure::Phase;
 use units::text::time;
 
-/// Widest line of the Markdown: what mailing lists ask for.
+use crate::compare::comparison::{Change, Comparison, Fact, Metric, Side};
+
+/// Maximum length of a line of Markdown, as mailing lists ask for.
 const MAIL_COLUMNS: usize = 72;
 
-/// Returns a relative change for people: percent, or a factor where percents get long.
+/// Returns a relative change as text: in percent, or as a factor if the percentage is large.
 pub fn relative(change: f64) -> String {
     match change {
         c if c.is_infinite() => "new".into(),
@@ -30,7 +31,7 @@ fn short(change: f64) -> String {
     relative(change).replace(" %", "")
 }
 
-/// Returns what a measurement is called in tables.
+/// Returns the name of a measurement in tables.
 fn metric_name(metric: &Metric) -> String {
     let phase = match metric.measure.phase {
         Phase::Touch => "touch",
@@ -57,7 +58,7 @@ fn method(comparison: &Comparison) -> String {
     format!("{model}medians; 95 % interval by bootstrap; {test}; {threshold}")
 }
 
-/// Returns how a fact compares, and how likely that is by chance.
+/// Returns the verdict on a fact, with its p value if there is one.
 fn judged(fact: &Fact) -> String {
     let p = fact.p.map(|p| format!(", p {}", probability(p))).unwrap_or_default();
     format!("{}{p}", fact.change.name())
@@ -67,7 +68,7 @@ fn probability(p: f64) -> String {
     if p < 0.001 { "<0.001".into() } else { format!("{p:.3}") }
 }
 
-/// Returns the columns of a measurement.
+/// Returns the cells of a measurement's row.
 fn cells(metric: &Metric) -> [String; 6] {
     [
         metric_name(metric),
@@ -79,7 +80,8 @@ fn cells(metric: &Metric) -> [String; 6] {
     ]
 }
 
-/// Returns the comparison as text. Labels and command lines may hold what log scanners fail on: not here.
+/// Returns the comparison as text. Words on which log scanners fail, which labels and command lines may contain, are
+/// replaced.
 pub fn text(comparison: &Comparison) -> String {
     let mut out = String::new();
     let mut line = |text: String| {
@@ -122,7 +124,8 @@ pub fn text(comparison: &Comparison) -> String {
     quiet_lines(&out).into_owned()
 }
 
-/// Returns the comparison as Markdown no wider than a mail: paragraphs, lists and fixed-width tables.
+/// Returns the comparison as Markdown for a mail: paragraphs, lists and fixed-width tables, in lines of at most 72
+/// columns.
 pub fn markdown(comparison: &Comparison) -> String {
     let mut out = String::new();
     out.push_str(&wrap(&format!("**{}**: {}", comparison.change.name(), comparison.reason), ""));
@@ -165,26 +168,12 @@ pub fn markdown(comparison: &Comparison) -> String {
     out
 }
 
-/// Breaks `text`, without the words that log scanners fail on, into lines of [`MAIL_COLUMNS`]; a word that is longer is
-/// broken too. `indent` begins all but the first.
+/// Replaces the words in `text` on which log scanners fail, and breaks it into lines of at most [`MAIL_COLUMNS`]. A longer
+/// word is broken, too. Every line but the first begins with `indent`.
 fn wrap(text: &str, indent: &str) -> String {
-    let mut lines = vec![String::new()];
-    for word in quiet(text).split_whitespace() {
-        let mut letters: Vec<char> = word.chars().collect();
-        while !letters.is_empty() {
-            let used = lines.last().map_or(0, |line| line.chars().count());
-            let gap = usize::from(used > indent.len() || (lines.len() == 1 && used > 0));
-            if used + gap + letters.len() > MAIL_COLUMNS && used > indent.len() {
-                lines.push(indent.to_owned());
-                continue;
-            }
-            let fits = letters.len().min(MAIL_COLUMNS - used - gap);
-            let part: String = letters.drain(..fits).collect();
-            if let Some(line) = lines.last_mut() {
-                line.push_str(if gap == 1 { " " } else { "" });
-                line.push_str(&part);
-            }
-        }
-    }
-    lines.join("\n") + "\n"
+    let text = quiet(text).split_whitespace().collect::<Vec<_>>().join(" ");
+    let options = textwrap::Options::new(MAIL_COLUMNS)
+        .subsequent_indent(indent)
+        .word_splitter(textwrap::WordSplitter::NoHyphenation);
+    textwrap::fill(&text, options) + "\n"
 }

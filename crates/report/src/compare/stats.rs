@@ -1,13 +1,20 @@
-//! Ranks, intervals and corrections. Pure: the same numbers give the same answer, the bootstrap is seeded.
+//! Statistics of a comparison: rank test, exact test, intervals and corrections.
+//!
+//! The same numbers always give the same result: the bootstrap has a fixed seed.
 
-/// Largest number of values for which the rank test counts all arrangements; beyond it, the normal approximation.
+use units::random::Random;
+
+/// Probability of reporting a difference where there is none, over everything that is compared together.
+pub const ALPHA: f64 = 0.05;
+
+/// Largest number of values for which the rank test counts all arrangements. It approximates beyond.
 const EXACT_LIMIT: usize = 60;
-/// Resamples of the bootstrap.
+/// Number of resamples of the bootstrap.
 const RESAMPLES: usize = 1_000;
-/// Its seed: any, but always the same.
+/// Seed of the bootstrap. Any value does, as long as it never changes.
 const SEED: u64 = 0x5eed_fa17;
 
-/// Returns the median, the mean of the middle two for an even number; `None` of nothing.
+/// Returns the median, which is the mean of the middle two values if their number is even. `None` without values.
 pub fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -16,9 +23,9 @@ pub fn median(values: &[f64]) -> Option<f64> {
     Some(if sorted.len() % 2 == 1 { high } else { f64::midpoint(sorted[middle - 1], high) })
 }
 
-/// Returns the two-sided p value of the Mann–Whitney test: how often chance alone separates the ranks this far.
+/// Returns the two-sided p value of the Mann–Whitney test: the probability that chance alone separates the ranks this far.
 ///
-/// Ties share their mean rank. Small samples are exact, ties included.
+/// Equal values share their mean rank. The p value of small samples is exact, even with equal values.
 pub fn rank_test(a: &[f64], b: &[f64]) -> f64 {
     if a.is_empty() || b.is_empty() {
         return 1.0;
@@ -28,7 +35,7 @@ pub fn rank_test(a: &[f64], b: &[f64]) -> f64 {
     if ranks.len() <= EXACT_LIMIT { exact(&ranks, a.len(), observed) } else { normal(&ranks, a.len(), observed) }
 }
 
-/// Returns twice the mean rank of each value of `a`, then of `b`: twice, so that ties stay whole numbers.
+/// Returns twice the mean rank of each value of `a`, then of `b`. The factor keeps the ranks of equal values whole.
 fn doubled_ranks(a: &[f64], b: &[f64]) -> Vec<u64> {
     let all: Vec<f64> = a.iter().chain(b).copied().collect();
     let mut order: Vec<usize> = (0..all.len()).collect();
@@ -37,7 +44,7 @@ fn doubled_ranks(a: &[f64], b: &[f64]) -> Vec<u64> {
     let mut first = 0;
     while first < order.len() {
         let tied = order[first..].iter().take_while(|&&n| all[n] == all[order[first]]).count();
-        // Ranks first+1 ..= first+tied; twice their mean is the sum of the outer two.
+        // These values have the ranks first + 1 to first + tied. Twice their mean is the sum of the first and the last.
         for &n in &order[first..first + tied] {
             ranks[n] = (2 * first + tied + 1) as u64;
         }
@@ -46,11 +53,11 @@ fn doubled_ranks(a: &[f64], b: &[f64]) -> Vec<u64> {
     ranks
 }
 
-/// Counts, over all ways to choose `n` of the ranks, those whose sum is at least as far from the mean as `observed`.
+/// Returns the share of all ways to choose `n` of the ranks whose sum is at least as far from the mean as `observed`.
 fn exact(ranks: &[u64], n: usize, observed: u64) -> f64 {
     let total: u64 = ranks.iter().sum();
     let most = total as usize;
-    // ways[k][s]: ways to choose k of the ranks seen so far with sum s.
+    // ways[k][s] is the number of ways to choose k of the ranks seen so far so that their sum is s.
     let mut ways = vec![vec![0.0f64; most + 1]; n + 1];
     ways[0][0] = 1.0;
     for (seen, &rank) in ranks.iter().enumerate() {
@@ -64,14 +71,15 @@ fn exact(ranks: &[u64], n: usize, observed: u64) -> f64 {
         }
     }
     let all: f64 = ways[n].iter().sum();
-    // Distance from the mean n * total / len, in whole numbers: times the number of ranks.
+    // Distance from the mean, n * total / len, multiplied by the number of ranks to stay in whole numbers.
     let distance = |sum: u64| (sum * ranks.len() as u64).abs_diff(total * n as u64);
     let far: f64 =
         ways[n].iter().enumerate().filter(|(sum, _)| distance(*sum as u64) >= distance(observed)).map(|(_, w)| w).sum();
     (far / all).min(1.0)
 }
 
-/// The normal approximation, with the exact variance of the ranks at hand (ties included) and continuity correction.
+/// Returns the p value by the normal approximation, with a continuity correction. The variance is that of the given ranks,
+/// so it is exact for equal values, too.
 fn normal(ranks: &[u64], n: usize, observed: u64) -> f64 {
     let (len, n) = (ranks.len() as f64, n as f64);
     let mean = ranks.iter().sum::<u64>() as f64 / len;
@@ -81,11 +89,11 @@ fn normal(ranks: &[u64], n: usize, observed: u64) -> f64 {
         return 1.0;
     }
     let distance = ((observed as f64 - n * mean).abs() - 1.0).max(0.0);
-    erfc(distance / deviation / std::f64::consts::SQRT_2).min(1.0)
+    libm::erfc(distance / deviation / std::f64::consts::SQRT_2).min(1.0)
 }
 
-/// Returns the two-sided p value of Fisher's exact test on two sides of so many runs that have something, of so many: how
-/// often chance alone, giving out what there is, is at most as likely as this.
+/// Returns the two-sided p value of Fisher's exact test. Each side is given as the number of runs that have a property and
+/// the number of all runs.
 pub fn fisher(a: (usize, usize), b: (usize, usize)) -> f64 {
     let with = a.0 + b.0;
     let ways = |k: usize| choose(a.1, k) * choose(b.1, with - k);
@@ -102,26 +110,8 @@ fn choose(n: usize, k: usize) -> f64 {
     (0..k).map(|i| (n - i) as f64 / (i + 1) as f64).product()
 }
 
-/// The complementary error function for x ≥ 0, to 1.2e-7 of itself (Numerical Recipes, 6.2).
-fn erfc(x: f64) -> f64 {
-    const C: [f64; 10] = [
-        -1.265_512_23,
-        1.000_023_68,
-        0.374_091_96,
-        0.096_784_18,
-        -0.186_288_06,
-        0.278_868_07,
-        -1.135_203_98,
-        1.488_515_87,
-        -0.822_152_23,
-        0.170_872_77,
-    ];
-    let t = 1.0 / (1.0 + 0.5 * x);
-    let series = C.iter().rev().fold(0.0, |sum, c| sum * t + c);
-    t * (-x * x + series).exp()
-}
-
-/// Corrects p values of several tests for their number, after Holm: the chance of one false alarm in all stays as asked.
+/// Corrects the p values of several tests for their number, by Holm's method. Comparing the corrected values with a limit
+/// keeps the probability of any false alarm below this limit.
 pub fn holm(p: &[f64]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..p.len()).collect();
     order.sort_by(|&a, &b| p[a].total_cmp(&p[b]));
@@ -134,20 +124,18 @@ pub fn holm(p: &[f64]) -> Vec<f64> {
     adjusted
 }
 
-/// Between which values something is.
+/// Interval between two values.
 pub type Interval = (f64, f64);
 
 /// Returns the 95 % intervals of the relative change and of the difference of the median from `before` to `after`, by
-/// bootstrap.
-///
-/// `None` for fewer than two runs on a side: nothing to resample.
+/// bootstrap. `None` if a side has fewer than two values, as there is nothing to resample.
 pub fn change_intervals(before: &[f64], after: &[f64]) -> Option<(Interval, Interval)> {
     if before.len() < 2 || after.len() < 2 {
         return None;
     }
-    let mut random = SplitMix(SEED);
+    let mut random = Random::new(SEED);
     let mut resample = |values: &[f64]| {
-        let drawn: Vec<f64> = values.iter().map(|_| values[random.below(values.len())]).collect();
+        let drawn: Vec<f64> = values.iter().map(|_| random.pick(values)).collect();
         median(&drawn).unwrap_or(0.0)
     };
     let drawn: Vec<(f64, f64)> = (0..RESAMPLES).map(|_| (resample(before), resample(after))).collect();
@@ -160,22 +148,9 @@ pub fn change_intervals(before: &[f64], after: &[f64]) -> Option<(Interval, Inte
     Some((interval(change), interval(|before, after| after - before)))
 }
 
-/// Returns the relative change: 0.1 is ten percent more. From nothing to something is infinite.
+/// Returns the relative change: 0.1 is ten percent more. A change from 0 is infinite.
 pub fn change(before: f64, after: f64) -> f64 {
     if before == after { 0.0 } else { after / before - 1.0 }
-}
-
-/// Sebastiano Vigna's splitmix64: enough for drawing with replacement.
-struct SplitMix(u64);
-
-impl SplitMix {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((u128::from(z ^ (z >> 31)) * bound as u128) >> 64) as usize
-    }
 }
 
 #[cfg(test)]
@@ -186,7 +161,8 @@ mod tests {
         (a - b).abs() < 1e-6
     }
 
-    /// Small ones by hand; those with ties by counting all arrangements of the mean ranks in another language.
+    /// Expected values: the small ones are computed by hand, those with equal values by counting all arrangements of the
+    /// mean ranks in another language.
     #[test]
     fn rank_test_is_exact() {
         assert!(near(rank_test(&[1.0, 2.0, 3.0], &[4.0, 5.0, 6.0]), 0.1));
@@ -194,13 +170,13 @@ mod tests {
         assert!(near(rank_test(&ten(0.0), &ten(100.0)), 2.0 / 184_756.0));
         assert!(near(rank_test(&[1.0, 4.0, 5.0], &[2.0, 3.0, 6.0]), 1.0));
         assert!(near(rank_test(&[7.0; 5], &[7.0; 5]), 1.0), "all tied");
-        // Of the 6 ways to give {1,1,2,2} to two and two, one is this and one its mirror.
+        // Of the 6 ways to split {1,1,2,2} into two pairs, one is this and one is its mirror image.
         assert!(near(rank_test(&[1.0, 1.0], &[2.0, 2.0]), 2.0 / 6.0));
         assert!(near(rank_test(&[1.0, 1.0, 2.0, 5.0], &[2.0, 2.0, 3.0, 3.0, 3.0]), 45.0 / 126.0));
         assert!(near(rank_test(&[1.0, 5.0, 5.0, 5.0], &[2.0, 3.0, 4.0, 5.0, 6.0]), 120.0 / 126.0));
     }
 
-    /// By hand, and the lady who tasted tea: 3 of 4 cups told right.
+    /// Expected values: computed by hand; the first is Fisher's lady tasting tea, with 3 of 4 cups right.
     #[test]
     fn fisher_is_exact() {
         assert!(near(fisher((3, 4), (1, 4)), 34.0 / 70.0));

@@ -1,30 +1,31 @@
-//! One picture of a report, as a figure of the page or as a file of its own. Pure.
+//! One picture of a report, as a figure of the page or as a file of its own.
 
 use maud::{Markup, PreEscaped, html};
 
-use crate::html::CHART_STYLE;
-use crate::html::svg::{Plot, WIDTH, mark};
+use crate::html::svg::{Plot, STYLE, WIDTH, mark};
 
-/// A plot with what is drawn in it and said about it.
+/// A plot with its contents, its caption and its legend.
 #[derive(Clone, Debug)]
 pub struct Chart {
     /// Axes and text alternative.
     pub plot: Plot,
-    /// What is drawn in the frame.
+    /// Contents of the frame.
     pub marks: Markup,
-    /// What is said below.
+    /// Text below the frame.
     pub caption: String,
-    /// The names of the series, for a line above the frame; empty where they stand beside what is drawn.
+    /// Numbers and names of the series, for a line above the frame. Empty if the names are in the frame.
     pub legend: Vec<(usize, String)>,
 }
 
-/// Room at the edges of a file, distance of its lines of text, and how wide a character is at most on average.
+/// Width of the margin of a file.
 const EDGE: f64 = 24.0;
+/// Distance between lines of text.
 const LINE: f64 = 20.0;
+/// Average width of a character, rounded up.
 const CHARACTER: f64 = 7.2;
 
 impl Chart {
-    /// Returns it as a part of a page.
+    /// Returns the picture as a part of a page.
     pub fn figure(&self) -> Markup {
         html! {
             figure {
@@ -41,19 +42,23 @@ impl Chart {
         }
     }
 
-    /// Returns it as an SVG file that needs nothing else: it brings its style, its legend and its words, and is light or
-    /// dark as the reader's screen is. `remark` is what a page says elsewhere.
+    /// Returns the picture as an SVG file that needs no other file: it contains its style, its legend and its text, and
+    /// follows the light or dark scheme of the reader's screen. `remark` is a further line of text.
     pub fn file(&self, remark: &str) -> String {
         let legend = legend(&self.legend);
         let top = EDGE + LINE * (1.0 + legend.last().map_or(0.0, |item| item.row + 1.0));
         let below = top + self.plot.height + LINE;
-        let said: Vec<_> = [self.caption.as_str(), remark].iter().flat_map(|text| wrap(text)).collect();
-        let height = below + LINE * said.len() as f64;
+        let text: Vec<_> = [self.caption.as_str(), remark]
+            .iter()
+            .filter(|part| !part.is_empty())
+            .flat_map(|part| wrap(part))
+            .collect();
+        let height = below + LINE * text.len() as f64;
         let labels = self.plot.labels();
         let svg = html! {
             svg xmlns="http://www.w3.org/2000/svg" width=(WIDTH) height=(height) viewBox=(format!("0 0 {WIDTH} {height}")) role="img" aria-labelledby=(labels) {
-                (self.plot.words())
-                style { (PreEscaped(CHART_STYLE)) }
+                (self.plot.text_alternative())
+                style { (PreEscaped(STYLE)) }
                 rect class="paper" width=(WIDTH) height=(height) {}
                 text class="heading" x=(EDGE) y=(EDGE + 4.0) { (self.plot.title) }
                 @for item in &legend {
@@ -62,7 +67,7 @@ impl Chart {
                     text x=(item.x + 18.0) y=(y + 4.0) { (item.name) }
                 }
                 g transform=(format!("translate(0 {top})")) { (self.plot.inside(&self.marks)) }
-                @for (n, line) in said.iter().enumerate() {
+                @for (n, line) in text.iter().enumerate() {
                     text class="axis" x=(EDGE) y=(below + LINE * n as f64) { (line) }
                 }
             }
@@ -71,6 +76,7 @@ impl Chart {
     }
 }
 
+/// A name of the legend with its place.
 struct Item<'a> {
     series: usize,
     name: &'a str,
@@ -78,7 +84,7 @@ struct Item<'a> {
     row: f64,
 }
 
-/// Lays the names out in rows that fit.
+/// Lays the names out in rows that fit the width.
 fn legend(names: &[(usize, String)]) -> Vec<Item<'_>> {
     let (mut x, mut row) = (EDGE, 0.0);
     let mut items = Vec::new();
@@ -93,20 +99,12 @@ fn legend(names: &[(usize, String)]) -> Vec<Item<'_>> {
     items
 }
 
-/// Breaks a text into lines that fit.
+/// Breaks a text into lines that fit the width.
 fn wrap(text: &str) -> Vec<String> {
     let most = ((WIDTH - 2.0 * EDGE) / CHARACTER) as usize;
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split_whitespace() {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= most => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.into()),
-        }
-    }
-    lines
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let options = textwrap::Options::new(most).word_splitter(textwrap::WordSplitter::NoHyphenation);
+    textwrap::wrap(&text, options.break_words(false)).into_iter().map(Into::into).collect()
 }
 
 #[cfg(test)]
@@ -119,6 +117,5 @@ mod tests {
         let lines = wrap(&text);
         assert_eq!(lines.join(" "), text.trim());
         assert!(lines.len() == 3 && lines.iter().all(|line| line.len() <= 115), "{lines:?}");
-        assert!(wrap("").is_empty());
     }
 }

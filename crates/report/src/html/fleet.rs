@@ -1,27 +1,28 @@
-//! One page over many runs: machines, their kernels, their scenarios, and how times moved. Pure.
+//! One page over many runs: machines, their kernels, their scenarios, and trends of times.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use maud::{Markup, html};
 
-use crate::html::svg::round;
-use crate::html::{badge, page};
 use record::machine::Platform;
 use record::measure::lockups;
 use record::result::RunResult;
 use record::status::Status;
 use units::text::time;
 
-/// Points of a trend, the newest; more would not be seen.
+use crate::html::page::{NO_VALUE, badge, page};
+use crate::html::svg::round;
+
+/// Maximum number of points in a trend, the newest. More could not be seen.
 const TREND_POINTS: usize = 60;
-/// Runs listed one by one for each machine, the newest.
+/// Maximum number of runs in the list of a machine, the newest.
 const LISTED: usize = 100;
 
-/// A run and where it is, relative to the page.
-pub struct Entry<'a> {
-    /// Its directory.
+/// A run of the fleet.
+pub struct FleetRun<'a> {
+    /// Directory of the run, relative to the page.
     pub link: String,
-    /// What it found.
+    /// Result of the run.
     pub result: &'a RunResult,
 }
 
@@ -35,17 +36,17 @@ fn machine_name(run: &RunResult) -> String {
     }
 }
 
-/// Returns what runs are in the order of: their times. A run that died before it noted one has none, and comes first, as it
-/// must not be the latest for ever.
-fn age<'a>(entry: &'a Entry<'_>) -> (Option<jiff::Timestamp>, &'a str) {
-    (entry.result.run.started.parse().ok(), &entry.link)
+/// Returns the sort key of a run: its time. A run that died before it noted the time comes first, because it must not stay
+/// the latest for ever.
+fn age<'a>(run: &'a FleetRun<'_>) -> (Option<jiff::Timestamp>, &'a str) {
+    (run.result.run.started.parse().ok(), &run.link)
 }
 
-/// Returns the page; `unreadable` names what looked like runs and could not be read.
-pub fn fleet(entries: &[Entry<'_>], unreadable: &[String]) -> String {
-    let mut sorted: Vec<&Entry<'_>> = entries.iter().collect();
+/// Returns the page. `unreadable` names runs that could not be read.
+pub fn fleet(entries: &[FleetRun<'_>], unreadable: &[String]) -> String {
+    let mut sorted: Vec<&FleetRun<'_>> = entries.iter().collect();
     sorted.sort_by_cached_key(|entry| age(entry));
-    let mut machines: BTreeMap<String, Vec<&Entry<'_>>> = BTreeMap::new();
+    let mut machines: BTreeMap<String, Vec<&FleetRun<'_>>> = BTreeMap::new();
     for entry in sorted {
         machines.entry(machine_name(entry.result)).or_default().push(entry);
     }
@@ -64,19 +65,19 @@ pub fn fleet(entries: &[Entry<'_>], unreadable: &[String]) -> String {
     page("faultline fleet", &body)
 }
 
-/// A kernel's name, in the order of versions: 6.2 before 6.12.
+/// Sort key and name of a kernel. The key orders versions: 6.2 before 6.12.
 type Kernel<'a> = (Vec<u64>, &'a str);
 
-fn kernel<'a>(entry: &Entry<'a>) -> Kernel<'a> {
+fn kernel<'a>(entry: &FleetRun<'a>) -> Kernel<'a> {
     let release = entry.result.machine.kernel_release.as_str();
     let numbers = release.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok());
     (numbers.collect(), release)
 }
 
-/// Machines down, kernels across: the worst of each scenario's latest run.
-fn overview(machines: &BTreeMap<String, Vec<&Entry<'_>>>) -> Markup {
+/// Shows the worst status among the latest runs of all scenarios, machines down and kernels across.
+fn overview(machines: &BTreeMap<String, Vec<&FleetRun<'_>>>) -> Markup {
     let kernels: BTreeSet<Kernel<'_>> = machines.values().flatten().map(|entry| kernel(entry)).collect();
-    let latest = |runs: &[&Entry<'_>], wanted: &Kernel<'_>| {
+    let latest = |runs: &[&FleetRun<'_>], wanted: &Kernel<'_>| {
         let of_kernel = runs.iter().filter(|entry| kernel(entry) == *wanted);
         let scenarios: BTreeMap<_, _> =
             of_kernel.map(|entry| (entry.result.title(), entry.result.verdict.status)).collect();
@@ -92,7 +93,7 @@ fn overview(machines: &BTreeMap<String, Vec<&Entry<'_>>>) -> Markup {
                         @for (n, (name, runs)) in machines.iter().enumerate() {
                             tr {
                                 th scope="row" { a href=(format!("#machine-{}", n + 1)) { (name) } }
-                                @for kernel in &kernels { td { @match latest(runs, kernel) { Some(status) => (badge(status)), None => "\u{2013}" } } }
+                                @for kernel in &kernels { td { @match latest(runs, kernel) { Some(status) => (badge(status)), None => (NO_VALUE) } } }
                             }
                         }
                     }
@@ -103,8 +104,8 @@ fn overview(machines: &BTreeMap<String, Vec<&Entry<'_>>>) -> Markup {
     }
 }
 
-fn machine(number: usize, name: &str, runs: &[&Entry<'_>]) -> Markup {
-    let mut groups: BTreeMap<(Kernel<'_>, &str), Vec<&Entry<'_>>> = BTreeMap::new();
+fn machine(number: usize, name: &str, runs: &[&FleetRun<'_>]) -> Markup {
+    let mut groups: BTreeMap<(Kernel<'_>, &str), Vec<&FleetRun<'_>>> = BTreeMap::new();
     for entry in runs {
         groups.entry((kernel(entry), entry.result.title())).or_default().push(entry);
     }
@@ -142,7 +143,7 @@ fn machine(number: usize, name: &str, runs: &[&Entry<'_>]) -> Markup {
     }
 }
 
-fn row(kernel: &str, scenario: &str, group: &[&Entry<'_>]) -> Markup {
+fn row(kernel: &str, scenario: &str, group: &[&FleetRun<'_>]) -> Markup {
     let count = |status| group.iter().filter(|entry| entry.result.verdict.status == status).count();
     let (pass, fail) = (count(Status::Pass), count(Status::Fail));
     let found: u64 = group.iter().flat_map(|entry| &entry.result.cases).map(|case| lockups(case).total()).sum();
@@ -150,7 +151,7 @@ fn row(kernel: &str, scenario: &str, group: &[&Entry<'_>]) -> Markup {
         |pick: fn(&RunResult) -> Option<u64>| -> Vec<u64> { group.iter().filter_map(|e| pick(e.result)).collect() };
     let exec = trend(|run| run.cases.iter().filter_map(|case| Some(case.times().exec?.ns.max)).max());
     let touch = trend(|run| run.cases.iter().filter_map(|case| Some(case.times().touch?.ns.max)).max());
-    let latest = |values: &[u64]| values.last().map_or_else(|| "\u{2013}".into(), |ns| time(*ns));
+    let latest = |values: &[u64]| values.last().map_or_else(|| NO_VALUE.into(), |ns| time(*ns));
     html! {
         tr {
             th scope="row" { (kernel) }
@@ -165,12 +166,12 @@ fn row(kernel: &str, scenario: &str, group: &[&Entry<'_>]) -> Markup {
     }
 }
 
-/// Draws how a time moved over the runs, from the smallest to the largest.
+/// Draws the trend of a time over the runs. The height spans the smallest to the largest value.
 fn sparkline(values: &[u64], what: &str) -> Markup {
     const WIDE: f64 = 120.0;
     const HIGH: f64 = 26.0;
     let values = &values[values.len().saturating_sub(TREND_POINTS)..];
-    let (Some(low), Some(high)) = (values.iter().min(), values.iter().max()) else { return html! { "\u{2013}" } };
+    let (Some(low), Some(high)) = (values.iter().min(), values.iter().max()) else { return html! { (NO_VALUE) } };
     let step = WIDE / (values.len().max(2) - 1) as f64;
     let y = |value: u64| {
         let share = if high == low { 0.5 } else { (value - low) as f64 / (high - low) as f64 };
@@ -182,10 +183,10 @@ fn sparkline(values: &[u64], what: &str) -> Markup {
     for (n, (x, y)) in points.iter().enumerate() {
         path += &format!("{}{x} {y}", if n == 0 { "M" } else { "L" });
     }
-    let told = format!("{what} over {} runs: {} to {}", values.len(), time(*low), time(*high));
+    let label = format!("{what} over {} runs: {} to {}", values.len(), time(*low), time(*high));
     html! {
-        svg class="spark" viewBox="0 0 120 26" role="img" aria-label=(told) {
-            title { (told) }
+        svg class="spark" viewBox="0 0 120 26" role="img" aria-label=(label) {
+            title { (label) }
             path d=(path) {}
             @if let Some((x, y)) = points.last() { circle cx=(x) cy=(y) r="2.5" {} }
         }
@@ -214,25 +215,25 @@ mod tests {
     #[test]
     fn a_thousand_runs_stay_small() {
         let runs = runs(1000);
-        let entries: Vec<_> = runs.iter().map(|run| Entry { link: run.run.id.clone(), result: run }).collect();
+        let entries: Vec<_> = runs.iter().map(|run| FleetRun { link: run.run.id.clone(), result: run }).collect();
         let page = fleet(&entries, &["x: broken".into()]);
         assert!(page.len() < 5 << 20, "{} bytes", page.len());
         assert!(page.contains("1000 runs on 20 machines") && page.contains("x: broken"));
     }
 
     #[test]
-    fn a_run_that_nobody_knows_the_time_of_is_not_the_latest() {
+    fn a_run_without_a_time_is_not_the_latest() {
         let mut runs = runs(1);
         runs.push(runs[0].clone());
         runs[1].run.started = "unknown".into();
         let entries = [("a-dated/", &runs[0]), ("b-unknown/", &runs[1])];
-        let entries = entries.map(|(link, result)| Entry { link: link.into(), result });
+        let entries = entries.map(|(link, result)| FleetRun { link: link.into(), result });
         let page = fleet(&entries, &[]);
         assert!(page.find("a-dated/") < page.find("b-unknown/"), "the newest is listed first");
     }
 
     #[test]
-    fn no_runs_no_trouble() {
+    fn a_fleet_without_runs_has_a_page() {
         assert!(fleet(&[], &[]).contains("0 runs on 0 machines"));
     }
 }

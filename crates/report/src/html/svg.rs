@@ -1,35 +1,38 @@
-//! Just enough SVG for charts: axes, a frame with grid and labels, and a text alternative. Pure.
+//! The SVG elements of a chart: axes, a frame with grid and labels, marks, and a text alternative.
 
 use maud::{Markup, html};
 
-/// Width of every chart in its own units.
+/// Style of charts.
+pub const STYLE: &str = include_str!("chart.css");
+
+/// Width of every chart in SVG units.
 pub const WIDTH: f64 = 880.0;
 const LEFT: f64 = 72.0;
 const RIGHT: f64 = 24.0;
 const TOP: f64 = 18.0;
 const BOTTOM: f64 = 46.0;
 
-/// How an axis maps values.
+/// Scale of an axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scale {
-    /// In proportion.
+    /// Proportional.
     Linear,
-    /// By magnitude; values must be above zero.
+    /// Logarithmic. Values must be above zero.
     Log,
 }
 
-/// One axis.
+/// An axis.
 #[derive(Clone, Debug)]
 pub struct Axis {
-    /// What it shows.
+    /// Name of the quantity.
     pub label: String,
-    /// How it maps.
+    /// Scale.
     pub scale: Scale,
-    /// Value at its beginning.
+    /// Value at the beginning.
     pub min: f64,
-    /// Value at its end.
+    /// Value at the end.
     pub max: f64,
-    /// Values that get a grid line, with their labels.
+    /// Values with a grid line, and their labels.
     pub ticks: Vec<(f64, String)>,
 }
 
@@ -39,7 +42,7 @@ impl Axis {
         Self::decades(label, values, power_of_ten_ns)
     }
 
-    /// Returns an axis in whole decades around the values; `name` labels a power of ten.
+    /// Returns an axis in whole decades around the values. `name` returns the label of a power of ten.
     pub fn decades(label: &str, values: impl Iterator<Item = f64>, name: impl Fn(i32) -> String) -> Self {
         let (low, high) = bounds(values.filter(|value| *value > 0.0));
         let (first, last) = (low.log10().floor() as i32, high.log10().ceil() as i32);
@@ -48,12 +51,12 @@ impl Axis {
         Self { label: label.into(), scale: Scale::Log, min: 10f64.powi(first), max: 10f64.powi(last), ticks }
     }
 
-    /// Returns an axis from zero to beyond the largest value, with round steps; `name` labels a value.
+    /// Returns an axis from zero to beyond the largest value, in round steps. `name` returns the label of a value.
     pub fn from_zero(label: &str, largest: f64, name: impl Fn(f64) -> String) -> Self {
         Self::in_steps(label, largest, round_step(largest.max(1e-9) / 5.0), name)
     }
 
-    /// Returns the same for what is counted: no step is less than one.
+    /// Returns an axis of counts from zero to beyond the largest. No step is less than one.
     pub fn whole_from_zero(label: &str, largest: f64) -> Self {
         Self::in_steps(label, largest, round_step(largest.max(1.0) / 5.0).max(1.0), |value| value.to_string())
     }
@@ -64,7 +67,7 @@ impl Axis {
         Self { label: label.into(), scale: Scale::Linear, min: 0.0, max: f64::from(count) * step, ticks }
     }
 
-    /// Returns where a value lies, 0 at the beginning and 1 at the end.
+    /// Returns the place of a value on the axis: 0 at the beginning, 1 at the end.
     fn share(&self, value: f64) -> f64 {
         let share = match self.scale {
             Scale::Linear => (value - self.min) / (self.max - self.min),
@@ -88,7 +91,7 @@ fn power_of_ten_ns(n: i32) -> String {
     format!("{} {unit}", 10f64.powi(n - shift))
 }
 
-/// Returns the smallest of 1, 2, 5 times a power of ten that is at least `least`.
+/// Returns the smallest number of at least `least` that is 1, 2 or 5 times a power of ten.
 fn round_step(least: f64) -> f64 {
     let decade = 10f64.powf(least.log10().floor());
     [1.0, 2.0, 5.0, 10.0]
@@ -98,32 +101,32 @@ fn round_step(least: f64) -> f64 {
         .unwrap_or(decade * 10.0)
 }
 
-/// A chart: two axes and what a reader who cannot see it is told.
+/// The axes of a chart, and its text alternative.
 #[derive(Clone, Debug)]
 pub struct Plot {
-    /// Unique within the page.
+    /// Id, unique within the page.
     pub id: String,
-    /// What it is.
+    /// Title.
     pub title: String,
-    /// What it shows, in words.
+    /// Contents in words, for readers who cannot see the chart.
     pub description: String,
-    /// Height in its own units.
+    /// Height in SVG units.
     pub height: f64,
-    /// Room left of the frame for labels beside that of the ticks.
+    /// Width left of the frame for labels, in addition to that of the ticks.
     pub margin: f64,
-    /// Horizontal.
+    /// Horizontal axis.
     pub x: Axis,
-    /// Vertical.
+    /// Vertical axis.
     pub y: Axis,
 }
 
 impl Plot {
-    /// Returns where a value lies horizontally.
+    /// Returns the horizontal place of a value.
     pub fn x(&self, value: f64) -> f64 {
         round(LEFT + self.margin + self.x.share(value) * (WIDTH - LEFT - self.margin - RIGHT))
     }
 
-    /// Returns where a value lies vertically.
+    /// Returns the vertical place of a value.
     pub fn y(&self, value: f64) -> f64 {
         round(self.height - BOTTOM - self.y.share(value) * (self.height - TOP - BOTTOM))
     }
@@ -137,32 +140,32 @@ impl Plot {
         out
     }
 
-    /// Draws frame, grid and labels around `marks`, as a picture with its text alternative.
+    /// Draws frame, grid and labels around `marks`, as an SVG element with its text alternative.
     pub fn draw(&self, marks: &Markup) -> Markup {
         let svg = html! {
             svg viewBox=(format!("0 0 {WIDTH} {}", self.height)) role="img" aria-labelledby=(self.labels()) {
-                (self.words())
+                (self.text_alternative())
                 (self.inside(marks))
             }
         };
-        // Narrow windows scroll a chart rather than shrink its text.
+        // A narrow window scrolls the chart instead of shrinking its text.
         html! { div class="scroll" tabindex="0" role="region" aria-label=(self.title) { (svg) } }
     }
 
-    /// Returns the ids of what [`Self::words`] says.
+    /// Returns the ids of the elements of [`Self::text_alternative`].
     pub fn labels(&self) -> String {
         format!("{0}-title {0}-desc", self.id)
     }
 
-    /// Returns what a reader who cannot see it is told.
-    pub fn words(&self) -> Markup {
+    /// Returns title and description, for readers who cannot see the chart.
+    pub fn text_alternative(&self) -> Markup {
         html! {
             title id=(format!("{}-title", self.id)) { (self.title) }
             desc id=(format!("{}-desc", self.id)) { (self.description) }
         }
     }
 
-    /// Draws frame, grid and labels around `marks`, without the picture's own element.
+    /// Draws frame, grid and labels around `marks`, without the SVG element around them.
     pub fn inside(&self, marks: &Markup) -> Markup {
         let (left, right) = (self.x(self.x.min), self.x(self.x.max));
         let (top, bottom) = (self.y(self.y.max), self.y(self.y.min));
@@ -182,7 +185,7 @@ impl Plot {
     }
 }
 
-/// Draws the mark of a series: each has a shape of its own, for those who do not tell the colours apart.
+/// Draws the mark of a series. Series differ in shape, too, for readers who cannot tell the colours apart.
 pub fn mark(series: usize, x: f64, y: f64, hover: &str) -> Markup {
     const R: f64 = 5.5;
     let class = format!("dot fill c{}", series % COLOURS);
@@ -196,10 +199,10 @@ pub fn mark(series: usize, x: f64, y: f64, hover: &str) -> Markup {
     }
 }
 
-/// Colours of series in the style sheet.
+/// Number of colours in the style sheet.
 pub const COLOURS: usize = 6;
 
-/// Returns a coordinate with one digit after the point: what a screen can show, and what keeps files small.
+/// Rounds a coordinate to one decimal, which is enough for a screen and keeps files small.
 pub fn round(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
 }

@@ -340,25 +340,31 @@ fn predicted(ctr: abi::Ctr, block_bytes: u64, page_bytes: u64) -> Predicted {
     Predicted { by_line: lines, capped: if lines > cap { 1 } else { lines } }
 }
 
-/// Appends lines to a file of samples in the run directory. A new file begins with the line `head`.
+/// Appends rows to a CSV file in the run directory. A new file begins with the names of the columns.
 ///
 /// # Errors
 ///
 /// Returns an error if the file cannot be written.
-pub fn append(session: &Session, name: &str, head: &str, lines: impl Iterator<Item = String>) -> Result<(), Error> {
+pub fn append<const N: usize>(
+    session: &Session,
+    name: &str,
+    columns: [&str; N],
+    rows: impl Iterator<Item = [String; N]>,
+) -> Result<(), Error> {
     let path = session.dir.path().join(name);
-    let write = || -> std::io::Result<()> {
-        let new = !path.exists();
-        let mut file = std::io::BufWriter::new(std::fs::OpenOptions::new().create(true).append(true).open(&path)?);
-        if new {
-            writeln!(file, "{head}")?;
+    let write = || -> csv::Result<()> {
+        let is_new = !path.exists();
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(&path)?;
+        let mut writer = csv::Writer::from_writer(file);
+        if is_new {
+            writer.write_record(columns)?;
         }
-        for line in lines {
-            writeln!(file, "{line}")?;
+        for row in rows {
+            writer.write_record(row)?;
         }
-        file.flush()
+        Ok(writer.flush()?)
     };
-    write().map_err(|error| Error::Store(store::Error::Write(path.clone(), error)))
+    write().map_err(|error| Error::Store(store::Error::Write(path.clone(), error.into())))
 }
 
 /// Appends every timed element to `samples.csv`. `op` returns the name for a tag.
@@ -372,14 +378,17 @@ pub fn write_samples(
     run: &GuestRun,
     op: impl Fn(u32) -> &'static str,
 ) -> Result<(), Error> {
-    let lines = run.vcpus.iter().enumerate().flat_map(|(n, vcpu)| {
+    let rows = run.vcpus.iter().enumerate().flat_map(|(n, vcpu)| {
         let elements = vcpu.records.iter().filter_map(|r| Some((r, r.element()?)));
         let op = &op;
         elements.map(move |(r, Element { ipa, ticks, began_ticks, .. })| {
-            format!("{kind},{n},{},{},{ipa:#x},{ticks},{},{began_ticks}", r.pass, op(r.tag), r.raw_outcome())
+            let numbers = [u64::from(r.pass), ticks, u64::from(r.raw_outcome()), began_ticks];
+            let [round, ticks, outcome, began] = numbers.map(|number| number.to_string());
+            [kind.to_string(), n.to_string(), round, op(r.tag).into(), format!("{ipa:#x}"), ticks, outcome, began]
         })
     });
-    append(session, "samples.csv", "block,vcpu,round,op,ipa,ticks,outcome,began", lines)
+    let columns = ["block", "vcpu", "round", "op", "ipa", "ticks", "outcome", "began"];
+    append(session, "samples.csv", columns, rows)
 }
 
 /// Returns the id of a case, which formats use: the kind of memory and, with several vCPUs, their number and `sharing`,

@@ -299,14 +299,17 @@ fn traced_races(program: &CaseProgram, observation: &Observation) -> Vec<TracedR
 
 /// Appends every raced fetch to `storm.csv`.
 fn write_races(session: &Session, memory: MemoryKind, program: &CaseProgram, run: &GuestRun) -> Result<(), Error> {
-    let lines = run.vcpus.iter().enumerate().flat_map(|(n, vcpu)| {
+    let rows = run.vcpus.iter().enumerate().flat_map(|(n, vcpu)| {
         vcpu.records.iter().filter_map(|r| Some((r, r.summary()?))).filter_map(move |(r, fetch)| {
             let (kind, race) = tag::split(r.tag);
             let ipa = program.block_ipa(u64::from(race), n as u64);
-            let racers = program.racers;
-            let (ticks, began) = (fetch.max_ticks, fetch.began_ticks);
-            (kind == tag::RACE).then(|| format!("{memory},{racers},{n},{},{race},{ipa:#x},{ticks},{began}", r.pass))
+            let numbers =
+                [program.racers, n as u64, u64::from(r.pass), u64::from(race), fetch.max_ticks, fetch.began_ticks];
+            let [racers, vcpu, round, race, ticks, began] = numbers.map(|number| number.to_string());
+            let row = [memory.to_string(), racers, vcpu, round, race, format!("{ipa:#x}"), ticks, began];
+            (kind == tag::RACE).then_some(row)
         })
     });
-    append(session, "storm.csv", "block,racers,vcpu,round,race,ipa,ticks,began", lines)
+    let columns = ["block", "racers", "vcpu", "round", "race", "ipa", "ticks", "began"];
+    append(session, "storm.csv", columns, rows)
 }
