@@ -64,10 +64,10 @@ pub fn run(args: &Args) -> Outcome {
             scenario.run(matches, &BUILD)
         }
         Invocation::Other(words) => {
-            let Some(program_file::Request { replay, common }) = program_file::Request::of(words)? else {
+            let Some(program_file::Request { file, common }) = program_file::Request::of(words)? else {
                 return crate::plans::here::run(Request::of(words)?);
             };
-            let finished = scenarios::random::run::replay(&replay, &common, &BUILD);
+            let finished = scenarios::random::run::replay(&file, &common, &BUILD);
             return conclude(finished, &common);
         }
     };

@@ -1,11 +1,11 @@
-//! `faultline run FILE`, where the file holds one program (see `coherence::replay`).
+//! `faultline run FILE`, where the file holds one program (see `programs::file`).
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
+use programs::file::{ProgramFile, is_program};
 use programs::legal::Limits;
-use programs::replay::{Replay, is_program};
 use record::exit::USAGE;
 use scenarios::options::Common;
 
@@ -23,7 +23,7 @@ struct Options {
 #[cfg_attr(not(all(target_os = "linux", target_arch = "aarch64")), expect(dead_code, reason = "only runs need it"))]
 pub struct Request {
     /// The program.
-    pub replay: Replay,
+    pub file: ProgramFile,
     /// Options of every scenario.
     pub common: Common,
 }
@@ -41,9 +41,9 @@ impl Request {
         let Some((name, rest)) = words.split_first() else { return Ok(None) };
         let Some(text) = program_in(name) else { return Ok(None) };
         let usage = |error: &dyn std::fmt::Display| Failure::new(USAGE, error);
-        let replay = Replay::parse(&name.to_string_lossy(), &text, ANYWHERE).map_err(|error| usage(&error))?;
+        let file = ProgramFile::parse(&name.to_string_lossy(), &text, ANYWHERE).map_err(|error| usage(&error))?;
         let options = Options::try_parse_from(rest).map_err(|error| Failure::clap(&error))?;
-        Ok(Some(Self { replay, common: options.common }))
+        Ok(Some(Self { file, common: options.common }))
     }
 }
 

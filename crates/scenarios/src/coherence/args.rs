@@ -20,10 +20,10 @@ pub struct Args {
     /// Who writes, who looks and how: each pair of choices once, or all combinations
     #[arg(long, default_value = "pairs", value_enum)]
     pub coverage: Coverage,
-    /// Look at every line of large blocks as well, not only at their edges and some lines between
+    /// Look at every line of large blocks, too, not only at their edges and some lines between
     #[arg(long)]
     pub every_line: bool,
-    /// Picks the lines between
+    /// Seed that selects the lines between
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub seed: u64,
     #[command(flatten)]

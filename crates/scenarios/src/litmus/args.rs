@@ -1,7 +1,8 @@
 //! Options of `litmus`.
 
 use clap::Args as ClapArgs;
-use programs::litmus::event::Across;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use programs::litmus::event::RaceEvent;
 
 use crate::options::Common;
 
@@ -13,8 +14,8 @@ pub struct Args {
     #[arg(long, value_delimiter = ',', value_name = "NAME,…")]
     pub tests: Vec<String>,
     /// What happens at stage 2 in each iteration, each a case of its own
-    #[arg(long, value_delimiter = ',', default_value = "plain", value_enum, value_name = "EVENT,…")]
-    pub events: Vec<Across>,
+    #[arg(long, value_delimiter = ',', default_value = "plain", value_name = "EVENT,…", value_parser = event_parser())]
+    pub events: Vec<RaceEvent>,
     /// Iterations of each case
     #[arg(long, default_value_t = 4_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
     pub iterations: u64,
@@ -30,4 +31,27 @@ pub struct Args {
     #[command(flatten)]
     #[allow(missing_docs, reason = "clap would take the comment for the help text of the group")]
     pub common: Common,
+}
+
+/// Returns the parser of an event's name.
+fn event_parser() -> impl TypedValueParser<Value = RaceEvent> {
+    let names = RaceEvent::ALL.map(|event| PossibleValue::new(event.name()).help(help(event)));
+    PossibleValuesParser::new(names).try_map(|name| {
+        let event = RaceEvent::ALL.into_iter().find(|event| event.name() == name);
+        event.ok_or("the name of no event")
+    })
+}
+
+/// Returns the help text of an event.
+fn help(event: RaceEvent) -> &'static str {
+    match event {
+        RaceEvent::Plain => "Nothing",
+        RaceEvent::Relax => "The code is mapped by data accesses, so that the fetch takes a permission fault",
+        RaceEvent::Unmap => "The code is unmapped after the write, so that the fetch takes a translation fault",
+        RaceEvent::Split => "Dirty logging begins: the write takes a permission fault and splits the block",
+        RaceEvent::Collapse => {
+            "Dirty logging ends: write or fetch take a permission fault, and the first makes a block of pages"
+        }
+        RaceEvent::Move => "After the write, every vCPU goes on on another CPU",
+    }
 }

@@ -5,11 +5,11 @@ use record::memory::MemoryKind;
 
 use crate::options::Common;
 
-/// Name of the scenario of programs from a file.
+/// Name of a run of a program file.
 pub const REPLAY: &str = "replay";
 
-/// How long `random` goes on unless the command line says otherwise, in seconds.
-pub const RANDOM_SECONDS: u64 = 10;
+/// Default duration of a run in seconds.
+pub const DEFAULT_SECONDS: u64 = 10;
 
 /// Options of `random`.
 #[derive(ClapArgs, Clone, Debug)]

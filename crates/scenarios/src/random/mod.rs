@@ -1,4 +1,5 @@
-//! `random`: runs random programs of writes, maintenance, host events and looks, and judges each.
+//! `random`: runs random programs of writes, maintenance, host events and looks, and judges each of them. It also runs
+//! the programs in program files.
 
 pub mod args;
 mod findings;
