@@ -130,7 +130,7 @@ fn litmus(bench: &mut Bench, results: &Path) {
     }
 }
 
-/// Random programs of at most 20 steps in one VM, events included, in real time as well.
+/// Random programs of at most 20 ops in one VM, events included, in real time as well.
 fn random(bench: &mut Bench, results: &Path) {
     let (output, found) = lab(results, &[], &["run", "random", "--programs", "500"]);
     let result = found.first().unwrap_or_else(|| panic!("no result: {}{}", stdout(&output), stderr(&output)));

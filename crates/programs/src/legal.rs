@@ -153,7 +153,7 @@ fn check_span(op: usize, span: Span, limits: Limits) -> Result<(), Illegal> {
 }
 
 /// Returns the conflict of two ops with no meeting between them, if they have one.
-pub fn conflict(a: &ProgramOp, b: &ProgramOp) -> Option<Conflict> {
+pub(crate) fn conflict(a: &ProgramOp, b: &ProgramOp) -> Option<Conflict> {
     if a.vcpu == b.vcpu || a.action == Action::Meet || b.action == Action::Meet {
         return None;
     }

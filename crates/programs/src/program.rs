@@ -196,7 +196,7 @@ impl Action {
     }
 
     /// Returns whether the action looks at its slots: fetches or loads them.
-    pub const fn is_look(&self) -> bool {
+    pub(crate) const fn is_look(&self) -> bool {
         matches!(self, Self::Fetch { .. } | Self::Load { .. })
     }
 }

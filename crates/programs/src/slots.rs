@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::program::{MAX_OPS, Program};
 
 /// Number of a class.
-pub type Class = usize;
+pub(crate) type Class = usize;
 
 /// Slots of a program.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,27 +47,27 @@ impl Slots {
     }
 
     /// Returns the number of classes.
-    pub fn classes(&self) -> usize {
+    pub(crate) fn classes(&self) -> usize {
         self.ops.len()
     }
 
     /// Returns the classes whose slots are in the span of an op.
-    pub fn classes_of(&self, op: usize) -> impl Iterator<Item = Class> {
+    pub(crate) fn classes_of(&self, op: usize) -> impl Iterator<Item = Class> {
         (0..self.classes()).filter(move |class| self.is_in(*class, op))
     }
 
     /// Returns whether the slots of a class are in the span of an op.
-    pub fn is_in(&self, class: Class, op: usize) -> bool {
+    pub(crate) fn is_in(&self, class: Class, op: usize) -> bool {
         self.ops[class] >> op & 1 != 0
     }
 
     /// Returns the number of slots of a class.
-    pub fn count(&self, class: Class) -> u64 {
+    pub(crate) fn count(&self, class: Class) -> u64 {
         self.counts[class]
     }
 
     /// Returns the class of the slot at an offset in the region.
-    pub fn class_at(&self, offset: u64) -> Option<Class> {
+    pub(crate) fn class_at(&self, offset: u64) -> Option<Class> {
         let index = self.slots.binary_search_by_key(&offset, |(at, _)| *at).ok()?;
         Some(self.slots[index].1)
     }

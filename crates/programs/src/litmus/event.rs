@@ -41,7 +41,7 @@ impl RaceEvent {
     }
 
     /// Returns the host events before the initial state is restored.
-    pub fn before_init(self) -> &'static [Event] {
+    pub(crate) fn before_init(self) -> &'static [Event] {
         match self {
             Self::Plain | Self::Unmap | Self::Move => &[],
             Self::Relax => &[Event::Unmap],
@@ -52,7 +52,7 @@ impl RaceEvent {
     }
 
     /// Returns the host events after the initial state is restored and before the race.
-    pub fn before_race(self) -> &'static [Event] {
+    pub(crate) fn before_race(self) -> &'static [Event] {
         match self {
             Self::Plain | Self::Relax | Self::Unmap | Self::Move => &[],
             Self::Split => &[Event::DirtyLogOn],
@@ -62,7 +62,7 @@ impl RaceEvent {
     }
 
     /// Returns the host event in the race, after the first write of code.
-    pub fn during_race(self) -> Option<Event> {
+    pub(crate) fn during_race(self) -> Option<Event> {
         match self {
             Self::Plain | Self::Relax | Self::Split | Self::Collapse => None,
             Self::Unmap => Some(Event::Unmap),

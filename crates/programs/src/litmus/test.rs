@@ -182,11 +182,11 @@ pub struct Test {
 }
 
 /// Number of bits that one observed value takes in an outcome.
-pub const VALUE_BITS: u32 = 2;
+pub(crate) const VALUE_BITS: u32 = 2;
 
 /// Position of a modified instruction in the code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Position {
+pub(crate) enum Position {
     /// In a thread, between other instructions.
     Inline,
     /// In a thread, as part of an [`Instruction::SwitchOn`].
@@ -197,7 +197,7 @@ pub enum Position {
 
 impl Instruction {
     /// Returns the number of values that the instruction observes.
-    pub fn observes(self) -> usize {
+    pub(crate) fn observes(self) -> usize {
         match self {
             Self::Read(_) | Self::Load(_) | Self::Fetch(_) | Self::Call(_) | Self::SwitchOn(..) => 1,
             Self::JumpThrough(..) => 2,
@@ -234,17 +234,17 @@ impl Test {
     }
 
     /// Returns the instructions of all threads.
-    pub fn instructions(&self) -> impl Iterator<Item = Instruction> {
+    pub(crate) fn instructions(&self) -> impl Iterator<Item = Instruction> {
         self.threads.iter().flat_map(|thread| thread.iter().copied())
     }
 
     /// Returns the position of a modified instruction in the code; `None` if the test does not use the location.
-    pub fn position(&self, code: Code) -> Option<Position> {
+    pub(crate) fn position(&self, code: Code) -> Option<Position> {
         self.instructions().filter_map(Instruction::executes).find(|(known, _)| *known == code).map(|(_, at)| at)
     }
 
     /// Returns the number of versions of a modified instruction. It has the first version at the start.
-    pub fn versions(&self, code: Code) -> u8 {
+    pub(crate) fn versions(&self, code: Code) -> u8 {
         let written = self.instructions().filter_map(|instruction| match instruction {
             Instruction::Write(known, version) if known == code => Some(version),
             _ => None,
@@ -253,12 +253,12 @@ impl Test {
     }
 
     /// Returns the number of the first value that a thread observes, among the values of all threads.
-    pub fn first_value(&self, thread: usize) -> usize {
+    pub(crate) fn first_value(&self, thread: usize) -> usize {
         self.threads[..thread].iter().flat_map(|thread| thread.iter()).map(|instruction| instruction.observes()).sum()
     }
 
     /// Returns the locations whose final value is part of the outcome.
-    pub fn finals(&self) -> impl Iterator<Item = Data> {
+    pub(crate) fn finals(&self) -> impl Iterator<Item = Data> {
         self.exists.iter().filter_map(|term| match term {
             Term::Final(data, _) => Some(*data),
             _ => None,
@@ -266,7 +266,7 @@ impl Test {
     }
 
     /// Returns the names of the values of an outcome, in their order in the outcome.
-    pub fn names(&self) -> Vec<String> {
+    fn names(&self) -> Vec<String> {
         let mut names: Vec<String> = Vec::new();
         for (number, thread) in self.threads.iter().enumerate() {
             for name in thread.iter().flat_map(|instruction| instruction.names()) {

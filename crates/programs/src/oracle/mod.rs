@@ -7,7 +7,7 @@ mod tests;
 
 use abi::op::Barrier;
 
-pub use model::Possible;
+pub(crate) use model::Possible;
 pub use rules::{CacheFeatures, Rule};
 
 use crate::program::{Action, LoadMode, Program, ProgramOp};
@@ -34,9 +34,9 @@ pub enum Expected {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expectations {
     /// Slots of the program in their classes.
-    pub slots: Slots,
+    pub(crate) slots: Slots,
     /// Features of the machine that the expectations are for.
-    pub features: CacheFeatures,
+    pub(crate) features: CacheFeatures,
     /// Classes and expectations of each op; empty for an op that does not look.
     by_op: Vec<Vec<(Class, Expected)>>,
 }
@@ -48,7 +48,7 @@ impl Expectations {
     }
 
     /// Returns the expectation for the slots of a class, if the op looks there.
-    pub fn of(&self, op: usize, class: Class) -> Option<&Expected> {
+    pub(crate) fn of(&self, op: usize, class: Class) -> Option<&Expected> {
         self.by_op.get(op)?.iter().find(|(of, _)| *of == class).map(|(_, expected)| expected)
     }
 
@@ -91,7 +91,7 @@ pub(crate) struct Look<'a> {
 
 impl Look<'_> {
     /// Returns the generations that the look may return.
-    pub fn possible(&self) -> Possible {
+    pub(crate) fn possible(&self) -> Possible {
         let possible = match self.action {
             Action::Load { mode: LoadMode::Cacheable, .. } => self.model.load(),
             Action::Load { .. } => self.model.load_poc(self.vcpu),
@@ -101,7 +101,7 @@ impl Look<'_> {
     }
 
     /// Returns the op at which a rule last made older generations impossible for this look.
-    pub fn narrowed_by(&self, rule: Rule) -> Option<usize> {
+    pub(crate) fn narrowed_by(&self, rule: Rule) -> Option<usize> {
         self.model.narrowed_by(self.vcpu, rule)
     }
 }

@@ -54,7 +54,7 @@ impl Rule {
 
     /// Returns whether the host's events rely on the rule: it is a promise of the host, or it spares the host
     /// maintenance.
-    pub const fn concerns_the_host(self) -> bool {
+    pub(crate) const fn concerns_the_host(self) -> bool {
         use Rule::{ContentsKept, Dic, HostClean, HostInvalidate, Idc, OldFramesGone};
         matches!(self, HostClean | HostInvalidate | ContentsKept | OldFramesGone | Idc | Dic)
     }

@@ -337,7 +337,8 @@ mod tests {
             let is_event =
                 |op: &ProgramOp| matches!(op.action, Action::Event { event, .. } if event == combination.event);
             let event = ops.iter().rposition(is_event);
-            let look = ops.iter().rposition(|op| op.action.is_look());
+            let is_look = |op: &ProgramOp| matches!(op.action, Action::Fetch { .. } | Action::Load { .. });
+            let look = ops.iter().rposition(is_look);
             assert!(event < look, "{combination:?}");
         }
     }

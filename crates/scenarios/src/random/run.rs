@@ -23,12 +23,14 @@ use record::store;
 use crate::looks::{LookCounts, describe};
 use crate::memory::block_bytes;
 use crate::options::Common;
-use crate::random::args::{Args, DEFAULT_SECONDS, REPLAY};
+use crate::random::args::{Args, REPLAY};
 use crate::random::findings::Findings;
 use crate::runner::cases::{CaseRunner, PreparedMemory, racers_id};
 use crate::runner::program_runner::{self, NoOutcome, ProgramRun, ProgramSource, Reset, Setup, Target};
 use crate::runner::session::{Build, Error, Finished, Session};
 
+/// Default duration of a run in seconds.
+const DEFAULT_SECONDS: u64 = 10;
 /// Number of random programs that are traced. Tracing makes programs slower, and more traces show nothing new.
 const TRACED: u64 = 100;
 /// Time limit of one program. Programs are short.
