@@ -136,8 +136,8 @@ impl Newest {
 
 /// Returns the guest op of the meeting that follows `before` others.
 ///
-/// Numbers of meetings are used again. A vCPU at one meeting has left the meeting before the last, so two numbers would
-/// be enough.
+/// The numbers of meetings repeat. When a vCPU reaches the meeting after the next, all vCPUs have left this one, so two
+/// numbers would be enough.
 fn meeting(before: u64, vcpus: u64, waiting: Waiting) -> Op {
     let sleep = if waiting == Waiting::Host { SLEEP } else { 0 };
     Op::rendezvous(before % MAX_RENDEZVOUS, vcpus).with_flags(sleep)

@@ -13,7 +13,7 @@ use crate::program::Program;
 /// Evidence about one rule.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reliance {
-    /// Number of looked-at slots that may not be old only because of this rule.
+    /// Number of looks that must return the newest generation only because of this rule.
     pub relied_on: u64,
     /// Number of failures that this rule explains if it is broken.
     pub explains: u64,

@@ -236,7 +236,7 @@ impl Judge<'_> {
         Ok(())
     }
 
-    /// Returns the rules without any one of which the oracle would have allowed the observed value.
+    /// Returns the rules that explain the observed value: without any one of them, the oracle would have allowed it.
     fn suspects(&mut self, look: &GuestLook<'_>, class: Class, observed: Observed) -> Vec<SuspectRule> {
         let (program, expectations) = (self.program, self.expectations);
         let without =

@@ -1,4 +1,4 @@
-//! Check that a program can be judged.
+//! Legality of programs: the check that a program can be judged.
 
 use crate::program::{Action, MAX_OPS, Program, ProgramOp, Span};
 use guest::event::{Event, Mappings};

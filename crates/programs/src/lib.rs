@@ -14,8 +14,8 @@
 //! - [`litmus`]: the published litmus tests on instruction fetch. They do not use the oracle.
 //! - `fake`, with the feature `fake`: a simulated machine with stale caches, for tests.
 //!
-//! This crate is pure. It contains no I/O, no clock, no unsafe code and nothing of KVM, and nothing like that may be
-//! added. A scenario runs its programs on KVM, and the tests run them on the fake machine.
+//! This crate is pure. I/O, clocks, unsafe code and KVM's types may not be added. The scenarios run the programs on KVM,
+//! and the tests run them on the fake machine.
 //!
 //! # Example
 //!

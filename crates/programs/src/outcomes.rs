@@ -73,8 +73,8 @@ pub struct OpOutcomes {
     /// Looks that returned an older generation, which was allowed. The first number is for the second newest
     /// generation, and so on.
     pub weak: Vec<u64>,
-    /// Fetches that returned no generation of the slot while older generations were allowed. The architecture calls
-    /// this unpredictable.
+    /// Fetches that returned neither the newest nor an allowed older generation, where older ones were allowed. The
+    /// architecture calls this unpredictable.
     pub unpredictable: u64,
     /// Loads that cannot be judged: the op recorded fewer mismatches than occurred, and some of these may be forbidden.
     pub unjudged: u64,

@@ -4,7 +4,7 @@ use crate::legal::{self, Limits};
 use crate::program::{Action, Program, ProgramOp, Span};
 
 /// Removes ops, slots and vCPUs while the program stays legal and `fails` returns true for it. Returns a program that
-/// still fails, and that no single further change makes smaller without losing the failure.
+/// still fails. With any one further change, it no longer fails.
 pub fn shrink(program: &Program, limits: Limits, mut fails: impl FnMut(&Program) -> bool) -> Program {
     let mut still = |candidate: &Program| legal::check(candidate, limits).is_ok() && fails(candidate);
     let mut smallest = program.clone();

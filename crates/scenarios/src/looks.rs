@@ -14,7 +14,8 @@ pub struct LookCounts {
     pub newest: u64,
     /// Looks that returned an older generation, which was allowed.
     pub weak: u64,
-    /// Fetches that returned no generation of the slot where the architecture leaves the outcome open.
+    /// Fetches that returned neither the newest nor an allowed older generation, where the architecture leaves the
+    /// outcome open.
     pub unpredictable: u64,
     /// Fetches that did not return the newest generation, beyond those that an op records. None of them is forbidden.
     #[serde(default)]
@@ -79,7 +80,7 @@ impl LookCounts {
     }
 }
 
-/// Returns a look that returned something forbidden in words, in one line.
+/// Describes a look that returned something forbidden, in one line.
 pub fn describe(forbidden: &Forbidden) -> String {
     let Forbidden { op, vcpu, offset, newest, expected, value, observed, .. } = forbidden;
     let observed = match observed {

@@ -58,7 +58,7 @@ const CONSTANTS: [Reg; 15] = {
     let mut all = [ZERO; 15];
     let mut n = 0;
     while n < 15 {
-        // x1 to x8, x11 to x17.
+        // These are x1 to x8 and x11 to x17.
         all[n] = Reg(if n < 8 { n as u8 + 1 } else { n as u8 + 3 });
         n += 1;
     }

@@ -90,7 +90,7 @@ impl Case<'_> {
         self.copies() * self.test.threads.len() as u64
     }
 
-    /// Returns the number of host events in this many iterations and the traced race.
+    /// Returns the number of host events in this many iterations, including those of the traced race.
     pub fn host_events(&self, iterations: u64) -> u64 {
         self.event.host_events() * iterations
     }
