@@ -1,15 +1,15 @@
 //! Kernel logs of any kind: /dev/kmsg records, saved logs, and what is made of them.
 #![no_main]
 
-use klog::attribution::attribute_all;
+use klog::attribution::attribute;
 use klog::kmsg::KmsgRecord;
-use klog::text;
+use klog::saved;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let _ = KmsgRecord::parse(data);
-    for event in text::events(data).expect("memory can be read") {
-        assert!(event.repeats > 0);
-        let _ = attribute_all(&event);
+    for complaint in saved::complaints(data).expect("memory can be read") {
+        assert!(complaint.repeats > 0);
+        let _ = attribute(&complaint);
     }
 });

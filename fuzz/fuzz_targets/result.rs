@@ -2,17 +2,19 @@
 #![no_main]
 
 use record::journal::Journal;
+use record::reproduction::reproduction;
 use record::result::RunResult;
 use record::verdict;
+use record::view::Viewed;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let text = String::from_utf8_lossy(data);
     let journal = Journal::parse(&text);
-    let _ = (journal.done().count(), journal.under_way(), journal.left());
+    let _ = (journal.done().count(), journal.under_way(), journal.not_begun());
     let Ok(result) = serde_json::from_slice::<RunResult>(data) else { return };
     let again = serde_json::to_vec(&result).expect("what was read can be written");
     assert_eq!(serde_json::from_slice::<RunResult>(&again).expect("and read again").run, result.run);
-    let _ = (verdict::run(&result.cases), verdict::reproduction(&result, &result));
-    report::table::print(&mut std::io::sink(), &[&result]).expect("a sink takes everything");
+    let _ = (verdict::of_cases(&result.cases), reproduction(&result, &result));
+    report::table::print(&mut std::io::sink(), &[Viewed::from(&result)]).expect("a sink takes everything");
 });

@@ -67,7 +67,7 @@ fn apply(result: &mut RunResult, counts: &Counts) {
         case.counted = Some(Counted { agrees_with: agreement(case, &counted), ..counted });
     }
     if let Some(scenario) = scenarios::by_name(&result.scenario) {
-        scenario.conclude(result);
+        scenario.conclude_with_counts(result);
     }
 }
 

@@ -5,13 +5,13 @@ use std::ffi::OsString;
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Command, FromArgMatches, Subcommand};
 use scenarios::options::Common;
-use scenarios::{Entry, LIST};
+use scenarios::{AnyScenario, LIST};
 
 /// The scenario that was named, or whatever else was.
 #[derive(Clone)]
 pub enum Invocation {
     /// A scenario with its options.
-    Scenario(&'static dyn Entry, ArgMatches),
+    Scenario(&'static dyn AnyScenario, ArgMatches),
     /// Words whose first names no scenario: a plan, a file, or a mistake.
     Other(Vec<OsString>),
 }
@@ -72,7 +72,7 @@ impl FromArgMatches for Invocation {
         let Some((name, matches)) = matches.subcommand() else {
             return Err(clap::Error::new(ErrorKind::MissingSubcommand));
         };
-        if let Some(scenario) = LIST.into_iter().find(|scenario| scenario.name() == name) {
+        if let Some(scenario) = LIST.iter().copied().find(|scenario| scenario.name() == name) {
             // Reads the options now, so that a wrong one is told now.
             scenario.common(matches)?;
             return Ok(Self::Scenario(scenario, matches.clone()));

@@ -1,9 +1,9 @@
-//! Runs in the emulated lab: their results, completed, and their exit codes.
+//! Runs in the emulated lab: their completed results, and their exit codes.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use lab::GuestExit;
+use lab::{Boot, HostEnd, QemuChoice, Verbosity};
 use record::exit::{HARNESS, INTERRUPTED};
 use record::journal::WitnessedEnd;
 use record::result::RunResult;
@@ -17,55 +17,57 @@ use crate::{counting, recover};
 /// A run in one kernel.
 #[derive(Serialize)]
 pub struct LabRun {
-    /// The kernel, as the user named it.
+    /// The user's name for the kernel.
     pub kernel: String,
     /// The run directory.
     pub path: Option<PathBuf>,
-    /// Exit code of the verdict, or of the guest's end where there is none.
+    /// The exit code of the verdict, or else of the end of the emulated host.
     pub exit_code: u8,
-    /// End of the guest, in words.
+    /// The end of the emulated host, in words.
     pub ended: Option<String>,
-    /// Wall-clock time from QEMU's start to its end.
+    /// Wall-clock time from QEMU's start to its end, in seconds.
     pub seconds: f64,
-    /// Losses on the way out of the emulated host.
+    /// Files that could not be copied out of the emulated host, one line each.
     pub lost: Vec<String>,
-    /// The result; none where what ran inside left none, such as `doctor`.
+    /// The result. A command such as `doctor` leaves none.
     pub result: Option<RunResult>,
-    /// End of the guest.
+    /// The end of the emulated host.
     #[serde(skip)]
-    pub exit: Option<GuestExit>,
+    pub end: Option<HostEnd>,
 }
 
-/// Boots every kernel of `options`, runs the runner with `argv` inside, and completes the results by everything that only
-/// this side knows: the plugin's counts, and the files for labs, which need the run's name and this host's time.
+/// Boots every kernel of `options`, runs the runner with the arguments `argv` in it, and completes the results.
 ///
 /// # Errors
 ///
-/// The obstacle that keeps the lab itself from working. A run without a result is none.
+/// The obstacle that keeps the lab itself from working. A run without a result is no error.
 pub fn run(options: &lab::Options, argv: &[OsString]) -> Result<Vec<LabRun>, Failure> {
-    let outcomes = boot(options, argv).map_err(failure)?;
-    outcomes.into_iter().map(complete).collect()
+    let boots = boot(options, argv).map_err(failure)?;
+    boots.into_iter().map(complete).collect()
 }
 
-/// Boots every kernel of `options` and runs the runner with `argv` inside; closes runs that die.
+/// Boots every kernel of `options`, and runs the runner with the arguments `argv` in it. A run that dies is closed.
 ///
 /// # Errors
 ///
-/// Of the lab.
-pub fn boot(options: &lab::Options, argv: &[OsString]) -> Result<Vec<lab::Outcome>, lab::Error> {
-    // A run directory that cannot be written to any more stays as it is, for `faultline recover`.
-    let close = |run: &Path, witness: &WitnessedEnd| drop(recover::close(run, witness));
-    lab::run(options, argv, &close)
+/// The error of the lab.
+pub fn boot(options: &lab::Options, argv: &[OsString]) -> Result<Vec<Boot>, lab::Error> {
+    // A run directory that cannot be written stays as it is, and `faultline recover` can close it later.
+    let close_run = |run: &Path, witness: &WitnessedEnd| drop(recover::close(run, witness));
+    lab::run(options, argv, &close_run)
 }
 
-/// Completes the result of one run, if it left one.
+/// Completes the result of one boot, if it left one.
+///
+/// Only this side knows the plugin's counts. The files for test labs need the name of the run and the time of this
+/// machine.
 ///
 /// # Errors
 ///
-/// If it cannot be written.
-pub fn complete(outcome: lab::Outcome) -> Result<LabRun, Failure> {
-    let lab::Outcome { kernel, run_dir, exit, lost, seconds, .. } = outcome;
-    let ended = exit.as_ref().map_or(0, exit_code);
+/// An error if the counts cannot be used or a file cannot be written.
+pub fn complete(boot: Boot) -> Result<LabRun, Failure> {
+    let Boot { kernel, run_dir, end, lost, seconds, .. } = boot;
+    let ended = end.as_ref().map_or(0, exit_code);
     let result = match &run_dir {
         Some(directory) => counting::complete(directory).map_err(Failure::harness)?,
         None => None,
@@ -78,11 +80,11 @@ pub fn complete(outcome: lab::Outcome) -> Result<LabRun, Failure> {
         kernel,
         path: run_dir,
         exit_code: result.as_ref().map_or(ended, |result| result.verdict.status.exit_code()),
-        ended: exit.as_ref().map(ToString::to_string),
+        ended: end.as_ref().map(ToString::to_string),
         seconds,
         lost,
         result,
-        exit,
+        end,
     })
 }
 
@@ -91,7 +93,7 @@ impl LabRun {
     ///
     /// # Errors
     ///
-    /// If there is none, which keeps a reproduction from being shown.
+    /// An error if there is none, because then a reproduction cannot be shown.
     pub fn required(&self) -> Result<&RunResult, Failure> {
         self.result.as_ref().ok_or_else(|| {
             let how = self.ended.as_deref().unwrap_or("it was not run");
@@ -100,37 +102,38 @@ impl LabRun {
         })
     }
 
-    /// Returns whether the lab made the result of what a run left that died. A runner that gave up by itself said why.
+    /// Returns whether the run died and the lab wrote its result. A runner that gave up has printed the reason itself.
     pub fn died(&self) -> bool {
         const KILLED: i32 = 128;
-        let gave_up = matches!(self.exit, Some(GuestExit::Exited(code)) if code < KILLED);
+        let gave_up = matches!(self.end, Some(HostEnd::Exited(code)) if code < KILLED);
         !gave_up && self.result.as_ref().is_some_and(|result| result.recovered)
     }
 }
 
-/// Returns the CPU model asked for, or the one on which that QEMU shows the I side best.
+/// Returns the CPU model that the user asked for, or else the one with which the chosen QEMU shows the I side best.
 ///
 /// # Errors
 ///
-/// If the QEMU cannot be had.
-pub fn cpu(asked: Option<&str>, qemu: &lab::Qemu, volume: lab::Volume) -> Result<String, Failure> {
+/// An error if the QEMU is not found and cannot be fetched.
+pub fn cpu(asked: Option<&str>, qemu: &QemuChoice, verbosity: Verbosity) -> Result<String, Failure> {
     match asked {
         Some(model) => Ok(model.to_owned()),
-        None => Ok(lab::emulator(qemu, volume).map_err(failure)?.cpu_without_dic().to_owned()),
+        None => Ok(lab::emulator(qemu, verbosity).map_err(failure)?.cpu_without_dic().to_owned()),
     }
 }
 
-/// Returns the failure that an error of the lab means.
-pub fn failure(error: lab::Error) -> Failure {
+/// Returns the failure of the command after an error of the lab.
+pub fn failure(error: impl Into<lab::Error>) -> Failure {
+    let error = error.into();
     let code = if matches!(error, lab::Error::Interrupted) { INTERRUPTED } else { HARNESS };
     Failure::new(code, error)
 }
 
-/// Returns the exit code that stands for what became of a guest.
-pub fn exit_code(exit: &GuestExit) -> u8 {
-    match exit {
-        GuestExit::Exited(code) => u8::try_from(*code).unwrap_or(HARNESS),
-        GuestExit::TimedOut { .. } => Status::Timeout.exit_code(),
+/// Returns the exit code for the end of an emulated host.
+pub fn exit_code(end: &HostEnd) -> u8 {
+    match end {
+        HostEnd::Exited(code) => u8::try_from(*code).unwrap_or(HARNESS),
+        HostEnd::TimedOut { .. } => Status::Timeout.exit_code(),
         _ => HARNESS,
     }
 }
@@ -140,7 +143,7 @@ pub fn worse(one: u8, other: u8) -> u8 {
     if severity(other) > severity(one) { other } else { one }
 }
 
-/// Orders exit codes: pass, skip, fail, timeout, anything else.
+/// Returns the rank of an exit code: pass, skip, fail, timeout, then any other.
 fn severity(code: u8) -> usize {
     [Status::Pass, Status::Skip, Status::Fail, Status::Timeout]
         .iter()

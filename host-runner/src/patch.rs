@@ -5,7 +5,7 @@ use record::reproduction::{Reproduction, reproduction};
 use record::result::RunResult;
 use record::verdict::relax_lockup;
 use scenarios::storm::findings::Findings;
-use scenarios::storm::verdict::{GROWS, unmaintained};
+use scenarios::storm::verdict::{GROWTH_SHARE, lacks_maintenance};
 
 /// Growth from one to four racers that the unfixed kernel has to show: complete serialisation gives 4.
 const GROWTH_OF_FOUR: f64 = 3.5;
@@ -77,14 +77,14 @@ fn does_not_grow(run: &RunResult) -> Finding {
     let Some((racers, growth)) = growth(run) else {
         return Finding { holds: false, text: format!("{}: growth was not measured", name(run)) };
     };
-    let holds = growth < GROWS * racers as f64;
+    let holds = growth < GROWTH_SHARE * racers as f64;
     let word = if holds { "does not grow" } else { "grows" };
     Finding { holds, text: format!("{}: the stall {word} with the racers: {growth:.2} times with {racers}", name(run)) }
 }
 
 fn no_maintenance(run: &RunResult) -> Finding {
     let shown = !run.cases.is_empty()
-        && run.cases.iter().all(|case| case.findings.get::<Findings>().is_some_and(|storm| unmaintained(&storm)));
+        && run.cases.iter().all(|case| case.findings.get::<Findings>().is_some_and(|storm| lacks_maintenance(&storm)));
     let lockup = run.cases.iter().any(|case| relax_lockup(case).is_some());
     let text = match (shown, lockup) {
         (true, false) => format!("{}: fails as \"no maintenance\", though it never locks up", name(run)),

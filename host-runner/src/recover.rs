@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use hostfacts::procfs;
-use klog::message::Kind;
-use record::case::{CaseResult, Complaint};
+use klog::complaint::Kind;
+use record::case::{AttributedComplaint, CaseResult};
 use record::detector::Detector;
-use record::findings::Findings;
+use record::findings::StoredFindings;
 use record::journal::{Entry, Journal, WitnessedEnd};
 use record::machine::Machine;
 use record::result::{EvidenceState, RunId, RunResult, Tool, VERSION, VcpuFacts};
@@ -65,7 +65,7 @@ pub fn close(run: &Path, witness: &WitnessedEnd) -> Result<RunResult, Error> {
     if !journal.exists() {
         return Err(Error::NoRun(run.into()));
     }
-    let Some(_held) = store::hold(run) else { return Err(Error::Alive(run.into())) };
+    let Some(_held) = store::lock_dead(run) else { return Err(Error::Alive(run.into())) };
     // It may have come to its end by itself since somebody saw that it had no result.
     if run.join(store::RESULT).exists() {
         return Ok(store::read(run)?);
@@ -114,7 +114,7 @@ fn reconstruct(run: &Path, journal: &Journal, witness: &WitnessedEnd) -> RunResu
     evidence.kmsg_lost = log.lost;
     let end = how_it_ended(journal, witness, &machine, &begin, &log.complaints);
     cases.extend(under_way.map(|(_, plan)| died(plan, &end, log.complaints, run, &mut evidence)));
-    let left = journal.left();
+    let left = journal.not_begun();
     let vcpus = cases.last().map_or(0, |case| case.vcpus);
     cases.extend(left.into_iter().map(|name| CaseResult {
         verdict: Verdict::new(Status::Skip, "not run: an earlier case ended the run (go on with `run … --resume`)"),
@@ -122,9 +122,9 @@ fn reconstruct(run: &Path, journal: &Journal, witness: &WitnessedEnd) -> RunResu
     }));
     let vcpus = vcpu_facts(journal);
     let overall = if under_way.is_some() {
-        verdict::run(&cases)
+        verdict::of_cases(&cases)
     } else {
-        let worst = verdict::run(&cases);
+        let worst = verdict::of_cases(&cases);
         let status = worst.status.max(end.status);
         Verdict::new(status, if worst.status > end.status { worst.reason } else { end.reason })
     };
@@ -141,7 +141,7 @@ fn reconstruct(run: &Path, journal: &Journal, witness: &WitnessedEnd) -> RunResu
         command: begin.command,
         under_test: Default::default(),
         facts: BTreeMap::new(),
-        conclusion: Findings::default(),
+        conclusion: StoredFindings::default(),
         verdict: overall,
         machine,
         detector: detector.unwrap_or_else(Detector::unknown),
@@ -193,7 +193,7 @@ fn how_it_ended(
     witness: &WitnessedEnd,
     machine: &Machine,
     begin: &Begin,
-    complaints: &[Complaint],
+    complaints: &[AttributedComplaint],
 ) -> End {
     let during =
         journal.under_way().map_or_else(|| "outside of any case".into(), |(name, _)| format!("during case {name}"));
@@ -201,7 +201,7 @@ fn how_it_ended(
     if let Some(Entry::Failed { reason }) = journal.entries.last() {
         return error(format!("the runner gave up {during}: {reason}"));
     }
-    let panic = complaints.iter().rev().find(|complaint| complaint.event.kind == Kind::Panic);
+    let panic = complaints.iter().rev().find(|complaint| complaint.complaint.kind == Kind::Panic);
     if let Some(panic) = panic {
         return error(format!("the machine died {during}: {}", panic_text(panic)));
     }
@@ -221,17 +221,17 @@ fn how_it_ended(
 }
 
 /// Returns what the kernel said when it gave up, without the words that lab scanners look for.
-fn panic_text(panic: &Complaint) -> String {
-    let line = &panic.event.first_line;
+fn panic_text(panic: &AttributedComplaint) -> String {
+    let line = &panic.complaint.first_line;
     let why = line.split_once("not syncing:").map_or("", |(_, why)| why.trim());
-    format!("event={} {}", panic.event.kind, if why.is_empty() { "(no reason given)" } else { why })
+    format!("event={} {}", panic.complaint.kind, if why.is_empty() { "(no reason given)" } else { why })
 }
 
 /// Judges the case that was under way: a lockup that was seen is one, whatever came after it.
 fn died(
     plan: &CaseResult,
     end: &End,
-    complaints: Vec<Complaint>,
+    complaints: Vec<AttributedComplaint>,
     run: &Path,
     evidence: &mut EvidenceState,
 ) -> CaseResult {

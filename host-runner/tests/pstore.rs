@@ -1,8 +1,7 @@
-//! A machine that panics in the middle of a storm and boots again: what ramoops kept in its memory closes the run.
-//! `make test-long` builds the kernel.
+//! A machine that panics during a case and boots again: `recover` closes the run from the memory that ramoops kept.
 //!
-//! The second start of the emulator gets the 2 MiB that the first one left in a file, and nothing else: neither console
-//! nor whatever the lab saw from outside.
+//! The second start of QEMU gets the 2 MiB that the first one left in a file, and nothing else. It has neither the
+//! console nor the end that the lab saw. `make test-long` builds the kernel.
 
 mod support;
 
@@ -10,17 +9,18 @@ use std::path::{Path, PathBuf};
 
 use support::{faultline, stderr, stdout};
 
-/// Memory of the machine; what lies above is kept in the file.
+/// Memory of the machine. The memory above it is kept in the file.
 const MEMORY_MIB: u64 = 4096;
-/// Where QEMU's virt machine begins its memory, from which the second node follows the first.
+/// Address of the memory of QEMU's virt machine. The second NUMA node follows the first.
 const MEMORY_BASE: u64 = 1 << 30;
+/// Size of the memory that is kept.
 const KEPT_BYTES: u64 = 2 << 20;
 
-/// Boots the same machine and runs something in it; returns the exit code and what was printed.
+/// Boots the machine with the kept memory, runs a command in it, and returns the exit code and the output.
 fn boot(kept: &Path, results: &Path, options: &[&str], run: &[&str]) -> (Option<i32>, String) {
     let total = MEMORY_MIB + (KEPT_BYTES >> 20);
     let address = MEMORY_BASE + (MEMORY_MIB << 20);
-    // `mem=` keeps Linux from using the kept memory as its own, as a reservation in a board's device tree would.
+    // With `mem=`, Linux does not use the kept memory as its own. On a board, the device tree reserves such memory.
     let append = format!(
         "hugepagesz=1G hugepages=1 softlockup_panic=1 mem={MEMORY_MIB}M ramoops.mem_address={address:#x} \
          ramoops.mem_size={KEPT_BYTES:#x} ramoops.record_size=0x40000 ramoops.console_size=0x40000"
@@ -50,7 +50,7 @@ fn only_directory_in(results: &Path) -> PathBuf {
 
 #[test]
 #[ignore = "needs make build, QEMU and a policy kernel"]
-fn what_ramoops_kept_closes_the_run() {
+fn memory_that_ramoops_kept_closes_the_run() {
     let place = tempfile::tempdir().expect("a temporary directory");
     let (kept, results) = (place.path().join("kept"), place.path().join("first"));
     let relax = ["run", "relax", "--watchdog-thresh", "1", "--blocks", "page,1G,thp"];
@@ -58,7 +58,7 @@ fn what_ramoops_kept_closes_the_run() {
     let run = only_directory_in(&results);
     assert!(std::fs::read(run.join("result.json")).is_ok(), "the lab closes it: {printed}");
 
-    // As it would lie on the disk of a machine that nobody watched.
+    // These are the files on the disk of a machine that nobody watches.
     let dead = place.path().join("dead");
     std::fs::create_dir(&dead).expect("writable");
     for file in ["journal.jsonl", "environment.json", "kmsg.raw", "samples.csv"] {
@@ -71,7 +71,7 @@ fn what_ramoops_kept_closes_the_run() {
         assert!(printed.contains(part), "{part} is not in {printed}");
     }
 
-    // Memory that kept nothing proves nothing.
+    // Without the kept memory, the panic must not be in the result.
     std::fs::remove_file(&kept).expect("it was there");
     let (code, printed) = boot(&kept, &place.path().join("third"), &with, &["recover", "dead"]);
     assert!(!printed.contains("event=panic") && printed.contains("went down during case 1G"), "{code:?}: {printed}");

@@ -1,5 +1,6 @@
-//! What must survive: a panic in the middle of a storm, a power cut, SIGKILL, SIGINT, a full disk, a read-only one.
-//! Each leaves a run that is closed truthfully, and settings as they were.
+//! Runs that meet an accident: a panic, a power cut, SIGKILL, SIGINT, a full disk, a read-only disk.
+//!
+//! After each accident, the result of the run must be true, and the settings of the emulated host must be as they were.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -14,6 +15,7 @@ const RESTORED: &str = "/proc/sys/kernel/watchdog_thresh = 10";
 const SHOW: &str = "show=/proc/sys/kernel/watchdog_thresh";
 const RELAX: &[&str] = &["run", "relax", "--watchdog-thresh", "1", "--blocks"];
 
+/// A call of `faultline lab` for one kernel.
 struct Lab {
     results: tempfile::TempDir,
     kernel: &'static str,
@@ -22,7 +24,7 @@ struct Lab {
     hooks: Vec<String>,
 }
 
-/// What came out of one guest.
+/// The end of one emulated host, and the files that it left.
 struct Ended {
     _results: tempfile::TempDir,
     code: Option<i32>,
@@ -94,7 +96,7 @@ fn relax(blocks: &str) -> Vec<&str> {
 
 #[test]
 #[ignore = "needs make build and QEMU"]
-fn a_panic_mid_storm_ends_with_a_verdict() {
+fn a_panic_in_a_storm_ends_with_a_verdict() {
     let ended = Lab::new().append("hugepagesz=1G hugepages=1 softlockup_panic=1").run(&relax("page,1G,thp"));
     let result = ended.result();
     assert!(result.recovered);
@@ -118,7 +120,7 @@ fn a_power_cut_is_closed_and_recover_says_so_again() {
     let result = ended.result();
     assert!(result.recovered && result.verdict.status == Status::Error, "{}", ended.printed);
     assert!(result.verdict.reason.contains("during case page"), "{}", result.verdict.reason);
-    // The command makes the same of what the run left, without the lab as a witness.
+    // `recover` concludes the same from the files alone, without the end that the lab saw.
     std::fs::remove_file(ended.run.join(store::RESULT)).expect("it was there");
     let output = faultline().arg("recover").arg(&ended.run).output().expect(WHY);
     let said = String::from_utf8_lossy(&output.stdout);
@@ -138,7 +140,7 @@ fn sigkill_leaves_settings_to_the_next_start() {
     let result = restored.result();
     assert!(result.recovered, "{}", restored.printed);
     assert!(result.verdict.reason.contains("killed by signal 9"), "{}", result.verdict.reason);
-    // Any command does it, and says so.
+    // Any other command puts the settings back, too, and says so.
     let by_any = Lab::new().hook("case=9").hook("then=doctor").hook(SHOW).run(&relax("page"));
     by_any.says("put back what a dead run had changed");
     by_any.says(RESTORED);
@@ -146,7 +148,7 @@ fn sigkill_leaves_settings_to_the_next_start() {
 
 #[test]
 #[ignore = "needs make build and QEMU"]
-fn a_killed_run_is_gone_on_with() {
+fn a_killed_run_is_resumed() {
     let resume = "then=run relax --resume /results/run";
     let ended = Lab::new().hook("case=9").hook(resume).hook(SHOW).run(&relax("page,thp"));
     ended.says("page: error: the runner was killed during case page; the machine has been up all the time");
@@ -156,7 +158,7 @@ fn a_killed_run_is_gone_on_with() {
 
 #[test]
 #[ignore = "needs make build and QEMU"]
-fn sigint_ends_the_run_in_order() {
+fn sigint_ends_the_run_cleanly() {
     let ended = Lab::new().hook("case=2").hook(SHOW).run(&relax("page,thp"));
     ended.says(RESTORED);
     let result = ended.result();
@@ -166,7 +168,7 @@ fn sigint_ends_the_run_in_order() {
 
 #[test]
 #[ignore = "needs make build and QEMU"]
-fn no_room_and_no_right_are_found_before_the_storm() {
+fn a_small_or_read_only_disk_is_found_before_the_first_case() {
     for (mount, what) in [("mount=size=8m", "make room"), ("mount=ro", "Read-only")] {
         let ended = Lab::new().hook(mount).hook(SHOW).run(&relax("page"));
         ended.says(what);
@@ -178,7 +180,7 @@ fn no_room_and_no_right_are_found_before_the_storm() {
 
 #[test]
 #[ignore = "needs make build and QEMU"]
-fn a_disk_that_fills_up_loses_no_setting_and_no_verdict() {
+fn a_disk_that_fills_up_costs_no_setting_and_no_verdict() {
     let ended = Lab::new().hook("mount=size=20m").hook("case=fill").hook(SHOW).run(&relax("page,thp"));
     ended.says(RESTORED);
     let result = ended.result();
@@ -186,13 +188,14 @@ fn a_disk_that_fills_up_loses_no_setting_and_no_verdict() {
     assert!(result.verdict.reason.contains("No space left"), "{}", result.verdict.reason);
 }
 
-/// Runs the doctor in the lab and returns its JSON with its exit code.
+/// Runs `doctor` in the emulated host, and returns its exit code and its JSON.
 fn doctor(lab: Lab) -> (Option<i32>, Value) {
     let ended = lab.run(&["doctor", "--json"]);
     let output = std::fs::read_to_string(ended.run.join("output.log")).expect("the lab keeps it");
     (ended.code, serde_json::from_str(&output).unwrap_or_else(|error| panic!("{error}: {output}")))
 }
 
+/// Returns the state and the text of the check `name`.
 fn state<'a>(answer: &'a Value, name: &str) -> (&'a str, &'a str) {
     let checks = answer["checks"].as_array().expect("a list");
     let check = checks.iter().find(|check| check["name"] == name).unwrap_or_else(|| panic!("no {name}"));
@@ -225,7 +228,7 @@ fn doctor_is_right() {
     assert_eq!((code, state(&answer, "kvm").0), (Some(4), "cannot_show"), "{answer:#}");
 }
 
-/// The machine that the lab runs on is one where nothing can be seen.
+/// The machine that runs the lab is not arm64, so it cannot show the lockup.
 #[test]
 #[ignore = "needs make build"]
 fn doctor_is_right_where_there_is_no_arm() {

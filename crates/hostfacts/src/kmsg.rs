@@ -131,7 +131,8 @@ pub fn boot_log() -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use klog::message::{Event, Kind, Parser};
+    use klog::complaint::{Complaint, Kind};
+    use klog::parser::Parser;
     use std::collections::VecDeque;
 
     /// Returns one item per read, as the device does.
@@ -176,10 +177,10 @@ mod tests {
     }
 
     /// Returns what a parser makes of the records.
-    fn believed(items: &[Result<&'static str, i32>]) -> Vec<Event> {
+    fn believed(items: &[Result<&'static str, i32>]) -> Vec<Complaint> {
         let mut parser = Parser::new();
         for record in device(items).drain(&mut Vec::new()).unwrap() {
-            record.records().for_each(|record| parser.push(&record));
+            record.lines().for_each(|line| parser.push(&line));
         }
         parser.finish()
     }

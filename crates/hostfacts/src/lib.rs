@@ -3,6 +3,7 @@
 pub mod affinity;
 pub mod detector;
 pub mod guard;
+pub mod interrupt;
 pub mod kmsg;
 pub mod machine;
 pub mod memory;

@@ -1,41 +1,47 @@
-//! Says which side of the cache maintenance a complaint comes from.
+//! Attribution of a complaint: the work that kept the CPU busy, such as the I side or the D side of cache maintenance.
 //!
-//! The pc decides first: it is where the CPU was. Only when the pc says nothing (the watchdog's interrupt landed in the
-//! `dsb` after a loop, in a caller the routine was inlined into, or the log has no pc) do the innermost
-//! [`CONTEXT_FRAMES`] frames of the trace decide, innermost first. Deeper frames never do: a lockup is attributed
-//! to what ran, not to what might have run.
+//! The pc decides first, because it is the place where the CPU was. If the pc decides nothing, the innermost four
+//! frames of the call trace decide, innermost first. This happens in three cases:
 //!
-//! | side | functions | why |
+//! - the interrupt of the watchdog landed in the `dsb` after a loop,
+//! - it landed in a function into which the routine was inlined,
+//! - the log has no pc.
+//!
+//! Deeper frames never decide. A lockup is attributed to the code that ran, and not to code that may have run.
+//!
+//! | side | functions | reason |
 //! |---|---|---|
-//! | I | `icache_inval_pou`, `invalidate_icache*`, `*invalidate_icache_guest_page`, `icache_inval_all_pou` | the loop of IC IVAU (named `invalidate_icache_range` before v5.14) and the C function around it |
-//! | I | `stage2_attr_walker` below `kvm_pgtable_stage2_relax_perms` | that walker's only maintenance is on the I side |
-//! | D | `dcache_*`, `*clean_dcache*`, `__flush_dcache_area`, `__inval_dcache_area`, `kvm_flush_dcache*`, `stage2_flush_*` | clean or invalidate loops of DC CIVAC, CVAC, CVAU, IVAC |
-//! | lock wait | `*queued_{spin,read,write}_lock_slowpath`, `_raw_{spin,read,write}_lock*` below KVM's stage-2 functions | those wait for `mmu_lock` |
-//! | TLB | `*tlb_flush*`, `*flush_tlb*`, `*tlbi*` | invalidation by VMID, IPA or range, and host TLB shoot-downs |
-//! | allocator | `alloc_contig_*`, `compact_*`, `clear_*page*`, … | finding and zeroing huge pages |
+//! | I | `icache_inval_*`, `*invalidate_icache*` | the loop of IC IVAU (named `invalidate_icache_range` before v5.14), IC IALLUIS, and the C functions around them |
+//! | I | `stage2_attr_walker` below `kvm_pgtable_stage2_relax_perms` | the only maintenance of this walker is on the I side |
+//! | D | `dcache_*`, `*clean_dcache*`, `__flush_dcache_area`, `__inval_dcache_area`, `*kvm_flush_dcache*`, `stage2_flush_*` | the loops of DC CIVAC, CVAC, CVAU and IVAC |
+//! | lock wait | `*queued_{spin,read,write}_lock_slowpath`, `_raw_{spin,read,write}_lock*`, below a function of KVM that takes `mmu_lock` | these wait for `mmu_lock` |
+//! | other | the same lock functions, anywhere else | these wait for a lock that is not KVM's |
+//! | TLB | `*tlb_flush*`, `*flush_tlb*`, `*tlbi*` | invalidation by VMID, IPA or range, and TLB invalidation of the host |
+//! | allocator | `alloc_contig_*`, `compact_*`, `clear_page*`, `prep_compound_*`, … | the kernel looks for huge pages and zeroes them |
 //!
-//! `caches_clean_inval_pou` and `__flush_icache_range` do both sides and are not stage 2: they are `other`.
+//! `caches_clean_inval_pou` and `__flush_icache_range` work on both sides and do not belong to stage 2, so they are
+//! `other`.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::message::Event;
+use crate::complaint::Complaint;
 
-/// What kept the CPU busy.
+/// The work that kept the CPU busy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Side {
-    /// Invalidating the I-cache.
+    /// Invalidation of the I-cache.
     ISide,
-    /// Cleaning or invalidating the D-cache.
+    /// Clean or invalidation of the D-cache.
     DSide,
-    /// Waiting for KVM's `mmu_lock`.
+    /// Wait for KVM's `mmu_lock`.
     LockWait,
-    /// Invalidating TLB entries.
+    /// Invalidation of TLB entries.
     Tlb,
-    /// Finding or zeroing memory.
+    /// Search for memory, or zeroing of memory.
     Allocator,
-    /// Something else, or the log does not tell.
+    /// Other work, or the log does not tell.
     Other,
 }
 
@@ -53,54 +59,52 @@ impl Side {
     }
 }
 
-/// Which stage-2 path the trace shows.
+/// The path into stage 2 that the call trace shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Path {
-    /// `kvm_pgtable_stage2_relax_perms`: a permission fault, the path of the report.
+pub enum Stage2Path {
+    /// `kvm_pgtable_stage2_relax_perms`: a permission fault.
     RelaxPerms,
     /// `kvm_pgtable_stage2_map`: a translation fault, or a change of block size.
     Map,
-    /// A fault, outside any change of the tables: up to v5.13 `user_mem_abort` itself did the I side.
+    /// A fault, outside of any change of the tables. Up to v5.13, `user_mem_abort` itself did the maintenance of the I
+    /// side.
     Fault,
-    /// Unmapping: MMU notifier, memslot change, end of the VM.
+    /// An unmap: by an MMU notifier, a change of memslots, or the end of the VM.
     Unmap,
-    /// None of these is in the trace.
+    /// None of these is in the call trace.
     Unknown,
 }
 
-/// What a complaint is attributed to.
+/// The attribution of one place of a complaint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Attribution {
-    /// What kept the CPU busy.
+    /// The work that kept the CPU busy.
     pub side: Side,
-    /// The frame that decided, as printed; for `other` the innermost frame known that is not of the report itself, empty
-    /// if there is none.
+    /// The frame that decided, as printed. For `other`, it is the innermost known frame that did not only print the
+    /// report; it is empty if there is none.
     pub frame: String,
-    /// The stage-2 path in the trace.
-    pub path: Path,
+    /// The path into stage 2 that the call trace shows.
+    pub path: Stage2Path,
 }
 
-/// Frames below the pc that may decide when the pc does not.
+/// The number of frames below the pc that may decide if the pc does not.
 const CONTEXT_FRAMES: usize = 4;
 
-/// Attributes a complaint by the pc and call trace of its longest report.
-pub fn attribute(event: &Event) -> Attribution {
-    decide(event.pc.as_ref(), &event.call_trace)
-}
-
-/// Attributes every place of a complaint: the longest report's first, then those of [`Event::elsewhere`].
+/// Attributes every place of a complaint. The first attribution is that of the longest report, and the others are those
+/// of [`Complaint::elsewhere`].
 ///
-/// One vCPU can stall on the D side first and on the I side later; a verdict has to look at all of them.
-pub fn attribute_all(event: &Event) -> Vec<Attribution> {
-    let others = event.elsewhere.iter().map(|place| decide(place.pc.as_ref(), &place.call_trace));
-    std::iter::once(attribute(event)).chain(others).collect()
+/// One vCPU can stall on the D side first and on the I side later, so a verdict has to look at all of them.
+pub fn attribute(complaint: &Complaint) -> Vec<Attribution> {
+    let longest = decide(complaint.pc.as_ref(), &complaint.call_trace);
+    let others = complaint.elsewhere.iter().map(|place| decide(place.pc.as_ref(), &place.call_trace));
+    std::iter::once(longest).chain(others).collect()
 }
 
 fn decide(pc: Option<&String>, call_trace: &[String]) -> Attribution {
     let names: Vec<&str> = call_trace.iter().map(|frame| function(frame)).collect();
     let path = path(&names);
-    let call_trace = &call_trace[names.iter().take_while(|name| is_of_the_report(name)).count()..];
+    let call_trace = &call_trace[names.iter().take_while(|name| only_reports(name)).count()..];
     for frame in pc.into_iter().chain(call_trace.iter().take(CONTEXT_FRAMES)) {
         if let Some(side) = side(function(frame), path, &names) {
             return Attribution { side, frame: frame.clone(), path };
@@ -110,7 +114,8 @@ fn decide(pc: Option<&String>, call_trace: &[String]) -> Attribution {
     Attribution { side: Side::Other, frame, path }
 }
 
-/// Returns the function's name: no offset, no suffix of the compiler (`.isra.0`), no prefix of a second copy.
+/// Returns the name of the function of a frame. It removes the offset, a suffix of the compiler (`.isra.0`), and the
+/// prefix of a second copy of the function.
 fn function(frame: &str) -> &str {
     let name = frame.split('+').next().unwrap_or(frame);
     let name = name.split('.').next().unwrap_or(name);
@@ -118,38 +123,39 @@ fn function(frame: &str) -> &str {
     name.strip_prefix("__pi_").unwrap_or(name)
 }
 
-/// Says whether the function only prints the trace, panics, or has put the task aside: what it happened to is further out.
-fn is_of_the_report(name: &str) -> bool {
+/// Returns whether the function prints the call trace, panics, or put the task aside. Such a function did not keep the
+/// CPU busy.
+fn only_reports(name: &str) -> bool {
     const PRINTS: [&str; 5] = ["dump_backtrace", "show_stack", "dump_stack", "dump_stack_lvl", "panic"];
     const PUTS_ASIDE: [&str; 3] = ["__switch_to", "__schedule", "schedule"];
     PRINTS.contains(&name) || PUTS_ASIDE.contains(&name)
 }
 
-fn path(names: &[&str]) -> Path {
+fn path(names: &[&str]) -> Stage2Path {
     let has = |prefix: &str| names.iter().any(|name| name.starts_with(prefix));
     if has("kvm_pgtable_stage2_relax_perms") {
-        Path::RelaxPerms
+        Stage2Path::RelaxPerms
     } else if has("kvm_pgtable_stage2_map") {
-        Path::Map
+        Stage2Path::Map
     } else if has("kvm_pgtable_stage2_unmap") || has("kvm_unmap_gfn_range") || has("kvm_pgtable_stage2_destroy") {
-        Path::Unmap
+        Stage2Path::Unmap
     } else if has("user_mem_abort") || has("kvm_handle_guest_abort") {
-        Path::Fault
+        Stage2Path::Fault
     } else {
-        Path::Unknown
+        Stage2Path::Unknown
     }
 }
 
-/// Applies the rule table to one function; `None` means that this frame decides nothing.
-fn side(name: &str, path: Path, trace: &[&str]) -> Option<Side> {
-    if is_i_side(name) || (name == "stage2_attr_walker" && path == Path::RelaxPerms) {
+/// Applies the table of rules to one function. `None` means that this frame decides nothing.
+fn side(name: &str, path: Stage2Path, trace: &[&str]) -> Option<Side> {
+    if is_i_side(name) || (name == "stage2_attr_walker" && path == Stage2Path::RelaxPerms) {
         return Some(Side::ISide);
     }
     if is_d_side(name) {
         return Some(Side::DSide);
     }
     if is_lock_slow_path(name) {
-        // A lock that is not KVM's decides too: what the CPU waits for is then none of our sides.
+        // A lock that is not KVM's decides, too: the CPU then waits for none of the sides.
         return Some(if trace.iter().any(|frame| takes_mmu_lock(frame)) { Side::LockWait } else { Side::Other });
     }
     if name.contains("tlb_flush") || name.contains("flush_tlb") || name.contains("tlbi") {
@@ -174,11 +180,11 @@ fn is_d_side(name: &str) -> bool {
 fn is_lock_slow_path(name: &str) -> bool {
     let queued = name.strip_prefix("native_").unwrap_or(name);
     let slow = queued.starts_with("queued_") && queued.ends_with("_lock_slowpath");
-    // Locks without a queue, and queued ones whose slow path is inlined, spin in the locking function itself.
+    // A lock without a queue, and a queued lock whose slow path is inlined, spin in the locking function itself.
     slow || ["_raw_spin_lock", "_raw_read_lock", "_raw_write_lock"].iter().any(|lock| name.starts_with(lock))
 }
 
-/// Says whether this function takes `mmu_lock`, or runs below one that does.
+/// Returns whether this function takes `mmu_lock`, or is called by one that does.
 fn takes_mmu_lock(name: &str) -> bool {
     const PREFIXES: [&str; 12] = [
         "user_mem_abort",
@@ -223,18 +229,16 @@ fn is_allocator(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::parse;
-    use crate::record::Record;
 
-    fn attributed(pc: &str, trace: &[&str]) -> (Side, String, Path) {
+    fn attributed(pc: &str, trace: &[&str]) -> (Side, String, Stage2Path) {
         let mut lines = vec!["watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [vcpu-0:7]".to_owned()];
         if !pc.is_empty() {
             lines.push(format!("pc : {pc}+0x10/0x30"));
         }
         lines.push("Call trace:".to_owned());
         lines.extend(trace.iter().map(|frame| format!(" {frame}+0x4/0x80")));
-        let event = parse(lines.iter().map(|line| Record::plain(line))).remove(0);
-        let Attribution { side, frame, path } = attribute(&event);
+        let complaints = crate::saved::complaints(lines.join("\n").as_bytes()).expect("memory can be read");
+        let Attribution { side, frame, path } = attribute(&complaints[0]).remove(0);
         (side, frame, path)
     }
 
@@ -246,16 +250,17 @@ mod tests {
     }
 
     #[test]
-    fn the_report() {
+    fn the_reported_lockup() {
         let trace = below_relax(&["icache_inval_pou", "invalidate_icache_guest_page", "stage2_attr_walker"]);
         let (side, frame, path) = attributed("icache_inval_pou", &trace);
-        assert_eq!((side, path), (Side::ISide, Path::RelaxPerms));
+        assert_eq!((side, path), (Side::ISide, Stage2Path::RelaxPerms));
         assert_eq!(frame, "icache_inval_pou+0x10/0x30");
     }
 
     #[test]
     fn the_pc_beats_the_trace() {
-        // The D-clean of a mapping fault with I-side frames around it must stay on the D side, and the other way round.
+        // The D-clean of a translation fault stays on the D side, even with frames of the I side around it, and the
+        // other way round.
         assert_eq!(attributed("dcache_clean_inval_poc", &["invalidate_icache_guest_page"]).0, Side::DSide);
         assert_eq!(attributed("icache_inval_pou", &["clean_dcache_guest_page"]).0, Side::ISide);
         assert_eq!(attributed("__pi_dcache_clean_inval_poc", &["icache_inval_pou"]).0, Side::DSide);
@@ -290,7 +295,7 @@ mod tests {
         assert_eq!(attributed("caches_clean_inval_pou", &[]).0, Side::Other);
         assert_eq!(
             attributed("dcache_clean_inval_poc", &["stage2_unmap_walker", "kvm_unmap_gfn_range"]).2,
-            Path::Unmap
+            Stage2Path::Unmap
         );
     }
 }

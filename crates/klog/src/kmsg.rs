@@ -1,26 +1,26 @@
-//! Reads one record of `/dev/kmsg`, `prio,seq,usec,flags[,caller=T1];text`.
+//! A record of `/dev/kmsg`: `prio,seq,usec,flags[,caller=T1];text`.
 //!
-//! See `Documentation/ABI/testing/dev-kmsg`.
+//! `Documentation/ABI/testing/dev-kmsg` in the kernel's source describes the format.
 
-use crate::record::{Caller, Origin, Record};
+use crate::line::{Caller, LogLine, Origin};
 
-/// A record of `/dev/kmsg` that owns its text.
+/// A record of `/dev/kmsg`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KmsgRecord {
     /// Syslog priority, `facility << 3 | level`.
     pub priority: u32,
-    /// Running number of the record.
+    /// Sequence number. A gap in the sequence means that records were lost.
     pub sequence: u64,
     /// Microseconds of the kernel's log clock.
     pub timestamp_usec: u64,
-    /// Who printed it, if the kernel says so.
+    /// The context that printed the record, if the kernel tells it.
     pub caller: Option<Caller>,
-    /// The message with its escapes resolved; may hold line breaks.
+    /// The message, with its escapes resolved. It may contain line breaks.
     pub text: String,
 }
 
 impl KmsgRecord {
-    /// Parses one record; `None` if it is malformed. Dictionary lines after the message are left out.
+    /// Parses one record. Returns `None` if it is malformed. The dictionary lines after the message are ignored.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let raw = String::from_utf8_lossy(bytes);
         let (prefix, rest) = raw.split_once(';')?;
@@ -33,26 +33,27 @@ impl KmsgRecord {
         Some(Self { priority, sequence, timestamp_usec, caller, text })
     }
 
-    /// Says whether the kernel itself printed it at level error (3) or above, as it does lockups and stalls.
+    /// Returns whether the kernel itself printed the record at level error (3) or a more severe one. Lockups and stalls
+    /// have such a level.
     pub fn is_grave(&self) -> bool {
         self.priority <= 3
     }
 
-    /// Returns the record's lines for the message parser.
-    pub fn records(&self) -> impl Iterator<Item = Record<'_>> {
+    /// Returns the lines of the record, for [`Parser::push`](crate::parser::Parser::push).
+    pub fn lines(&self) -> impl Iterator<Item = LogLine<'_>> {
         let mut origin = Origin::from_priority(self.priority);
         self.text.split('\n').map(move |text| {
-            let record = Record { text, timestamp_usec: Some(self.timestamp_usec), caller: self.caller, origin };
+            let line = LogLine { text, timestamp_usec: Some(self.timestamp_usec), caller: self.caller, origin };
             if origin == Origin::Kernel && !text.trim().is_empty() {
                 origin = Origin::KernelContinued;
             }
-            record
+            line
         })
     }
 }
 
-/// Resolves the `\xNN` escapes that the kernel writes for control characters, backslashes and bytes above 126.
-pub fn unescape(text: &str) -> String {
+/// Resolves the `\xNN` escapes. The kernel writes them for control characters, backslashes and bytes above 126.
+fn unescape(text: &str) -> String {
     if !text.contains("\\x") {
         return text.to_owned();
     }
@@ -80,7 +81,7 @@ mod tests {
         assert_eq!((record.priority, record.sequence, record.timestamp_usec), (6, 339, 5_140_900));
         assert_eq!(record.caller, Some(Caller::Task(7)));
         assert_eq!(record.text, "NET: a\nb \\x41 \\xzz");
-        assert_eq!(record.records().count(), 2);
+        assert_eq!(record.lines().count(), 2);
         for bad in ["", ";", "a,b,c;d", "6,1;x", "6,1,2"] {
             assert_eq!(KmsgRecord::parse(bad.as_bytes()), None, "{bad}");
         }

@@ -1,26 +1,28 @@
-//! An apt of our own: lists, cache and, unless asked for the machine's, package state are private, so nothing of the
-//! machine changes and root is not needed.
+//! A private apt, which changes nothing on the machine and does not need root.
 //!
-//! The mirrors are those the machine is configured for, and apt verifies every signature against Debian's keyring.
+//! It has its own package lists and cache. Its list of installed packages is empty, or the machine's, which
+//! it only reads. It uses the mirrors that the machine is configured for, and verifies every signature against Debian's
+//! keyring.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::Error;
-use crate::process::{Finished, Interrupt, Unfinished, finish};
+use crate::context::Context;
+use crate::error::Error;
+use crate::process::{Finished, Unfinished, finish};
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-/// Where dpkg keeps what is installed; only read.
-const MACHINES_STATUS: &str = "/var/lib/dpkg/status";
+/// dpkg's list of the installed packages. It is only read.
+const MACHINE_STATUS: &str = "/var/lib/dpkg/status";
 
-/// Debian's two archives, which every mirror keeps under these folders.
+/// One of Debian's two archives. Every mirror keeps them under the same two folder names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Archive {
-    /// `debian`.
+    /// The folder `debian`.
     Main,
-    /// `debian-security`.
+    /// The folder `debian-security`.
     Security,
 }
 
@@ -32,7 +34,7 @@ impl Archive {
         }
     }
 
-    /// Returns the mirror among `configured`, one URI a line, or Debian's own.
+    /// Returns the first URI of this archive in `configured`, which has one URI a line, or else Debian's own server.
     fn uri(self, configured: &str) -> String {
         let folder = self.folder();
         let found = configured.lines().map(str::trim).find(|uri| uri.trim_end_matches('/').ends_with(folder));
@@ -40,28 +42,28 @@ impl Archive {
     }
 }
 
-/// What an apt sees.
+/// The part of Debian that one private apt sees.
 #[derive(Debug)]
 pub struct Scope {
-    /// Suites and their archives.
+    /// Suites, each with its archive.
     pub suites: &'static [(&'static str, Archive)],
-    /// Debian's name of the architecture; none for the machine's own.
+    /// Debian's name of the architecture, or none for the machine's own.
     pub architecture: Option<&'static str>,
-    /// What it takes for installed.
+    /// The packages that count as installed.
     pub installed: Installed,
 }
 
-/// What an apt takes for installed.
+/// The packages that an apt takes as installed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Installed {
-    /// Nothing.
+    /// No package.
     Nothing,
-    /// What this machine has.
+    /// The packages of this machine.
     Machine,
 }
 
 impl Scope {
-    /// Returns the suites' names, for a message.
+    /// Returns the names of the suites, for a message.
     pub fn names(&self) -> String {
         self.suites.iter().map(|(suite, _)| *suite).collect::<Vec<_>>().join(", ")
     }
@@ -75,28 +77,29 @@ impl Scope {
     }
 }
 
-/// What `apt-get update` could not do. A suite that a mirror lacks is no failure until a package is missed.
+/// The result of `apt-get update`.
+///
+/// An error here is not final: a mirror may lack a suite that no package is taken from.
 #[derive(Debug)]
 pub struct Update {
-    /// Its first complaint.
-    pub complaint: Option<String>,
+    /// The first error message, if there was one.
+    pub first_error: Option<String>,
 }
 
-/// An apt with its own lists and cache.
-#[derive(Debug)]
+/// A private apt.
 pub struct Apt<'a> {
     directory: PathBuf,
     scope: &'static Scope,
-    interrupt: &'a Interrupt,
+    context: Context<'a>,
 }
 
 impl<'a> Apt<'a> {
-    /// Prepares an apt that keeps what is its own in `directory`.
+    /// Prepares an apt that keeps its files in `directory`.
     ///
     /// # Errors
     ///
-    /// [`Error::MissingKeyring`], [`Error::Cache`], or [`Error::MissingProgram`] where there is no apt.
-    pub fn prepare(directory: &Path, scope: &'static Scope, interrupt: &'a Interrupt) -> Result<Self, Error> {
+    /// [`Error::MissingKeyring`], [`Error::Cache`], or [`Error::MissingProgram`] if apt is not installed.
+    pub fn prepare(directory: &Path, scope: &'static Scope, context: Context<'a>) -> Result<Self, Error> {
         if !Path::new(KEYRING).exists() {
             return Err(Error::MissingKeyring { path: KEYRING.into(), package: "debian-archive-keyring" });
         }
@@ -104,16 +107,16 @@ impl<'a> Apt<'a> {
         for name in ["lists/partial", "cache/archives/partial"] {
             fs::create_dir_all(directory.join(name)).map_err(failed)?;
         }
-        // apt runs in the directories it is given.
+        // apt-get changes its working directory, so a relative path would fail there.
         let directory = directory.canonicalize().map_err(failed)?;
         File::create(directory.join("status")).map_err(failed)?;
-        let apt = Self { directory, scope, interrupt };
+        let apt = Self { directory, scope, context };
         let sources = apt.directory.join("sources.list");
         fs::write(&sources, scope.sources(&apt.mirrors()?)).map_err(failed)?;
         Ok(apt)
     }
 
-    /// Asks the machine's own apt where its packages come from.
+    /// Returns the URIs of the archives that the machine's own apt uses, one a line.
     fn mirrors(&self) -> Result<String, Error> {
         let mut command = Command::new("apt-get");
         command.args(["indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]);
@@ -128,8 +131,8 @@ impl<'a> Apt<'a> {
         };
         let status = match self.scope.installed {
             Installed::Nothing => "status",
-            // An absolute path replaces what it is joined to.
-            Installed::Machine => MACHINES_STATUS,
+            // `join` below drops the directory before an absolute path.
+            Installed::Machine => MACHINE_STATUS,
         };
         let own = [
             ("Dir::Etc::sourcelist", "sources.list"),
@@ -147,13 +150,13 @@ impl<'a> Apt<'a> {
             "Dir::Etc::sourceparts=/dev/null",
             "APT::Get::AllowUnauthenticated=false",
             "Acquire::AllowInsecureRepositories=false",
-            // Descriptions and file lists are never read.
+            // The lab reads neither descriptions nor lists of files.
             "Acquire::Languages=none",
             "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false",
             "Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled=false",
-            // The download stays with our own user, who alone can be sure to reach the cache.
+            // Another user, such as _apt, might have no right to write to the cache.
             "APT::Sandbox::User=",
-            // Nothing is installed, so nobody else need be kept from doing that; our own lock is the cache's.
+            // apt's own locks guard installations. Here nothing is installed, and the cache has a lock of its own.
             "Debug::NoLocking=true",
         ];
         let settings = own.chain(architecture).chain(fixed.map(OsString::from));
@@ -162,7 +165,7 @@ impl<'a> Apt<'a> {
 
     fn run(&self, command: &mut Command) -> Result<Finished, Error> {
         let program = command.get_program().to_string_lossy().into_owned();
-        finish(command.env("LC_ALL", "C"), self.interrupt).map_err(|unfinished| match unfinished {
+        finish(command.env("LC_ALL", "C"), self.context.interrupt).map_err(|unfinished| match unfinished {
             Unfinished::Interrupted => Error::Interrupted,
             Unfinished::Io(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 Error::MissingProgram { program, package: "apt" }
@@ -171,22 +174,22 @@ impl<'a> Apt<'a> {
         })
     }
 
-    /// Updates the lists.
+    /// Fetches the package lists.
     ///
     /// # Errors
     ///
-    /// If apt cannot be run; what it failed to fetch is in the result.
-    pub fn update(&self, progress: &dyn Fn(&str)) -> Result<Update, Error> {
-        progress("fetching Debian's package lists");
+    /// An error if apt cannot be run. A list that cannot be fetched is in the result.
+    pub fn update(&self) -> Result<Update, Error> {
+        self.context.show("fetching Debian's package lists");
         let done = self.run(Command::new("apt-get").args(self.options()).arg("update"))?;
-        Ok(Update { complaint: complaint(&done) })
+        Ok(Update { first_error: first_error(&done) })
     }
 
     /// Returns the names of packages that begin with `prefix`.
     ///
     /// # Errors
     ///
-    /// If apt cannot be run.
+    /// An error if apt cannot be run.
     pub fn package_names(&self, prefix: &str) -> Result<Vec<String>, Error> {
         let done = self.run(Command::new("apt-cache").args(self.options()).args(["pkgnames", prefix]))?;
         Ok(done.stdout.lines().map(String::from).collect())
@@ -204,8 +207,10 @@ impl<'a> Apt<'a> {
         archives(into).pop().filter(|_| done.status.success()).ok_or_else(|| not_fetched(package, &done))
     }
 
-    /// Downloads `package` of `suite` into the empty directory `into`, with all that it depends on and this machine
-    /// lacks or has too old, and returns the .debs.
+    /// Downloads `package` of `suite` into the empty directory `into` and returns the .debs.
+    ///
+    /// The packages that it depends on are downloaded too, unless this machine has them in a version that is new
+    /// enough.
     ///
     /// # Errors
     ///
@@ -222,7 +227,7 @@ impl<'a> Apt<'a> {
     }
 }
 
-/// Returns the .debs in a directory.
+/// Returns the .debs in `directory`.
 fn archives(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
     entries.filter(|path| path.extension().is_some_and(|extension| extension == "deb")).collect()
@@ -234,12 +239,12 @@ pub fn version(deb: &Path) -> Option<String> {
 }
 
 fn not_fetched(what: &str, done: &Finished) -> Error {
-    let reason = complaint(done).unwrap_or_else(|| format!("apt-get: {}", done.status));
+    let reason = first_error(done).unwrap_or_else(|| format!("apt-get: {}", done.status));
     Error::Fetch { what: what.to_owned(), reason }
 }
 
-/// Returns apt's first error line, or its first warning about an index.
-fn complaint(done: &Finished) -> Option<String> {
+/// Returns the first error that apt printed, or else its first warning about a list that it could not fetch.
+fn first_error(done: &Finished) -> Option<String> {
     let find = |head: &str| done.stderr.lines().find(|line| line.starts_with(head));
     find("E: ").or_else(|| find("W: Failed")).map(|line| line[3..].trim().to_string())
 }
@@ -255,7 +260,7 @@ mod tests {
     };
 
     #[test]
-    fn mirrors_are_the_machines_own_or_debians() {
+    fn the_mirror_is_a_configured_one_or_debian() {
         let own =
             "http://mirror.example/debian-security/\nhttp://mirror.example/debian/\nhttp://other.example/nodejs/\n";
         assert_eq!(Archive::Main.uri(own), "http://mirror.example/debian/");
@@ -275,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_are_in_the_names() {
+    fn the_version_is_in_the_file_name() {
         let name = Path::new("/x/qemu-system-arm_1%3a10.0.2+ds-2+deb13u1%7ebpo12+1_amd64.deb");
         assert_eq!(version(name).as_deref(), Some("1:10.0.2+ds-2+deb13u1~bpo12+1"));
         assert_eq!(version(Path::new("/x/partial")), None);

@@ -1,33 +1,32 @@
-//! Cache maintenance as the TCG plugin (cmo-plugin) counted it, and the marker that tells it the phase of the run.
+//! The counts of cache-maintenance instructions that the TCG plugin (cmo-plugin) writes.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-/// Output of the plugin in a run directory.
+/// Name of the plugin's output file in a run directory.
 pub const COUNTS: &str = "cmo.json";
 
-/// Why the plugin's output is of no use.
+/// Errors in the plugin's output.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is no file: the plugin was not loaded, or QEMU did not even start.
+    /// The file cannot be read. It is absent if the plugin was not loaded or QEMU did not start.
     #[error("cannot read the plugin's counts {}: {error}", .path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         error: io::Error,
     },
-    /// The file is not what the plugin writes.
+    /// The file does not have the plugin's format.
     #[error("{} does not hold the counts of cmo-plugin: {error}", .path.display())]
     Format {
         /// The file.
         path: PathBuf,
-        /// Where it went wrong.
+        /// The position of the error.
         error: serde_json::Error,
     },
     /// A pc is not a hexadecimal number.
@@ -35,47 +34,42 @@ pub enum Error {
     Pc {
         /// The file.
         path: PathBuf,
-        /// The text found.
+        /// The text in its place.
         pc: String,
     },
 }
 
-/// How often one operation started to execute in one place.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-pub struct Count {
-    /// The instruction as the plugin names it: `ic_ivau`, `ic_iallu`, `ic_ialluis`, `dc_civac`, `dc_cvac`, `dc_cvau`, …
-    pub op: String,
-    /// The kernel function it is in; `None` outside the kernel image, or without a symbol map.
-    pub symbol: Option<String>,
-    /// Executions.
-    pub count: u64,
+/// The number of executions of one operation in one kernel function.
+#[derive(Clone, Debug)]
+struct Count {
+    /// The plugin's name of the instruction: `ic_ivau`, `ic_iallu`, `ic_ialluis`, `dc_civac`, `dc_cvac`, `dc_cvau`, …
+    op: String,
+    /// The kernel function; none outside the kernel image, or without a symbol map.
+    symbol: Option<String>,
+    /// Executions that began.
+    count: u64,
 }
 
-/// The counts of one phase, by function and operation.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// The counts of one phase of a run.
+#[derive(Clone, Debug, Default)]
 pub struct Phase {
-    /// The phase's number; 0 is everything before the first marker.
-    pub phase: u8,
-    /// Sorted; no operation occurs twice in one function.
-    pub ops: Vec<Count>,
+    ops: Vec<Count>,
 }
 
-/// What the plugin counted in one run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// The counts of one run.
+#[derive(Clone, Debug)]
 pub struct Counts {
-    /// Whether QEMU came to its end. If not, everything since the last marker is missing.
-    pub ended: bool,
-    /// By number.
-    pub phases: Vec<Phase>,
+    /// Counts by the number of the phase. Phase 0 is everything before the first marker.
+    phases: BTreeMap<u8, Phase>,
 }
 
 impl Phase {
-    /// Returns how often `op` ran, wherever it was.
+    /// Returns the number of executions of `op` in all functions.
     pub fn total(&self, op: &str) -> u64 {
         self.ops.iter().filter(|count| count.op == op).map(|count| count.count).sum()
     }
 
-    /// Returns how often `op` ran in the kernel function `symbol`.
+    /// Returns the number of executions of `op` in the kernel function `symbol`.
     pub fn in_function(&self, op: &str, symbol: &str) -> u64 {
         let here = |count: &&Count| count.op == op && count.symbol.as_deref() == Some(symbol);
         self.ops.iter().filter(here).map(|count| count.count).sum()
@@ -83,43 +77,37 @@ impl Phase {
 }
 
 impl Counts {
-    /// Returns the counts of `phase`: empty, not absent, if nothing ran in it.
+    /// Returns the counts of `phase`, which are empty if nothing was counted in it.
     pub fn phase(&self, phase: u8) -> Phase {
-        let found = self.phases.iter().find(|entry| entry.phase == phase);
-        found.cloned().unwrap_or(Phase { phase, ops: Vec::new() })
-    }
-
-    /// Returns how often `op` ran in the whole run.
-    pub fn total(&self, op: &str) -> u64 {
-        self.phases.iter().map(|phase| phase.total(op)).sum()
+        self.phases.get(&phase).cloned().unwrap_or_default()
     }
 }
 
-/// The functions of a kernel by address: System.map, or /proc/kallsyms read as root.
+/// The functions of a kernel by address, from System.map or from /proc/kallsyms as root reads it.
 #[derive(Clone, Debug, Default)]
 pub struct Symbols {
-    /// Where a function starts; an empty name is where text ends.
+    /// Start addresses of functions. An empty name stands where a function ends and none begins.
     starts: BTreeMap<u64, String>,
 }
 
 impl Symbols {
-    /// Reads `ADDRESS TYPE NAME [MODULE]` lines. Lines of another form and data symbols are skipped.
+    /// Reads lines of the form `ADDRESS TYPE NAME [MODULE]`, and skips lines of another form.
     ///
-    /// The addresses hold for the running kernel only if it was booted with `nokaslr` or the text is its own kallsyms.
+    /// The addresses are right for a kernel that was booted with `nokaslr`, or if `text` is that kernel's own kallsyms.
     pub fn parse(text: &str) -> Self {
         let mut starts = BTreeMap::new();
         for line in text.lines() {
             let mut words = line.split_whitespace();
             let (Some(address), Some(kind), Some(name)) = (words.next(), words.next(), words.next()) else { continue };
             let Ok(address) = u64::from_str_radix(address, 16) else { continue };
-            // kallsyms shows zeroes to users who may not see addresses. `$x` and `$d` mark code and data, not functions.
+            // kallsyms shows zeroes to a user who may not see addresses. `$x` and `$d` mark code and data.
             if address == 0 || name.starts_with('$') {
                 continue;
             }
             if matches!(kind, "t" | "T" | "w" | "W") {
                 prefer(starts.entry(address).or_default(), name);
             } else {
-                // The first thing that is no function ends the one before.
+                // The first symbol that is no function ends the function before it.
                 starts.entry(address).or_default();
             }
         }
@@ -127,12 +115,12 @@ impl Symbols {
     }
 
     /// Returns the function that holds `pc`.
-    pub fn function(&self, pc: u64) -> Option<&str> {
+    fn function(&self, pc: u64) -> Option<&str> {
         self.starts.range(..=pc).next_back().map(|(_, name)| name.as_str()).filter(|name| !name.is_empty())
     }
 }
 
-/// Of several names for one address keeps the one callers use: `icache_inval_pou`, not `__pi_icache_inval_pou`.
+/// Keeps, of two names for one address, the name that callers use: `icache_inval_pou`, not `__pi_icache_inval_pou`.
 fn prefer(kept: &mut String, name: &str) {
     let underscores = |name: &str| name.len() - name.trim_start_matches('_').len();
     if kept.is_empty() || (underscores(name), name.len(), name) < (underscores(kept), kept.len(), kept.as_str()) {
@@ -140,10 +128,9 @@ fn prefer(kept: &mut String, name: &str) {
     }
 }
 
-/// The plugin's file as it is.
+/// The plugin's file.
 #[derive(Deserialize)]
 struct Written {
-    ended: bool,
     phases: Vec<WrittenPhase>,
 }
 
@@ -160,16 +147,16 @@ struct WrittenOp {
     count: u64,
 }
 
-/// Reads what the plugin wrote to `path` and sums it by operation and, with a symbol map, by kernel function.
+/// Reads the plugin's file at `path` and sums its counts by operation and, with a symbol map, by kernel function.
 ///
 /// # Errors
 ///
-/// The file is missing or is not the plugin's. A run that was cut short is not an error: see [`Counts::ended`].
+/// The step that failed, see [`Error`]. A run that was cut short is no error.
 pub fn read(path: &Path, symbols: Option<&Symbols>) -> Result<Counts, Error> {
     let text = fs::read(path).map_err(|error| Error::Read { path: path.to_owned(), error })?;
     let written: Written =
         serde_json::from_slice(&text).map_err(|error| Error::Format { path: path.to_owned(), error })?;
-    let mut phases = Vec::new();
+    let mut phases = BTreeMap::new();
     for phase in written.phases {
         let mut sums: BTreeMap<(Option<String>, String), u64> = BTreeMap::new();
         for WrittenOp { op, pc, count } in phase.ops {
@@ -179,9 +166,9 @@ pub fn read(path: &Path, symbols: Option<&Symbols>) -> Result<Counts, Error> {
             *sums.entry((symbol, op)).or_default() += count;
         }
         let ops = sums.into_iter().map(|((symbol, op), count)| Count { op, symbol, count }).collect();
-        phases.push(Phase { phase: phase.phase, ops });
+        phases.insert(phase.phase, Phase { ops });
     }
-    Ok(Counts { ended: written.ended, phases })
+    Ok(Counts { phases })
 }
 
 #[cfg(test)]
@@ -211,8 +198,8 @@ not a symbol
         assert_eq!(symbols.function(0xffff_8000_8001_0000), Some("icache_inval_pou"));
         assert_eq!(symbols.function(0xffff_8000_8001_003c), Some("icache_inval_pou"));
         assert_eq!(symbols.function(0xffff_8000_8001_0040), Some("other"));
-        assert_eq!(symbols.function(0xffff_8000_8001_0060), None, "behind the text");
-        assert_eq!(symbols.function(0x40_0000), None, "a user's address");
+        assert_eq!(symbols.function(0xffff_8000_8001_0060), None, "after the text");
+        assert_eq!(symbols.function(0x40_0000), None, "an address of user space");
     }
 
     #[test]
@@ -229,7 +216,7 @@ not a symbol
         assert_eq!(phase.in_function("ic_ivau", "other"), 5);
         assert_eq!(phase.total("ic_ivau"), 18);
         assert_eq!(phase.ops.len(), 4);
-        assert_eq!(counts.total("dc_civac"), 7);
+        assert_eq!(phase.total("dc_civac"), 7);
         assert_eq!(counts.phase(9).total("ic_ivau"), 0);
         let without = read_text(text, None).expect("the plugin's format");
         assert_eq!(without.phase(2).ops.len(), 2);
@@ -237,7 +224,7 @@ not a symbol
     }
 
     #[test]
-    fn anything_else_is_refused_by_name() {
+    fn other_files_are_refused() {
         assert!(matches!(read(Path::new("/nonexistent"), None), Err(Error::Read { .. })));
         assert!(matches!(read_text("{}", None), Err(Error::Format { .. })));
         let pc = r#"{"ended":false,"phases":[{"phase":0,"ops":[{"op":"x","pc":"12","count":1}]}]}"#;

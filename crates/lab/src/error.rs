@@ -1,18 +1,22 @@
-//! What can keep the lab from giving an answer, and what to do about it.
+//! Errors of the lab, each with the user's next step.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 
-use crate::MIN_SWAP;
+use hostfacts::interrupt;
 use units::size::Size;
 
-/// An error of the lab itself; what happened to a guest kernel is an [`Outcome`](crate::Outcome).
+use crate::kernel::image::ImageError;
+use crate::policy::error::Error as PolicyError;
+
+/// An error of the lab itself. The end of an emulated host is not an error but an outcome of the boot.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A kernel was named in no way the lab knows.
+    /// The name of the kernel has none of the forms that the lab knows.
     #[error(
-        "unknown kernel '{0}': give debian:6.1, debian:6.12, debian:6.12-16k, an exact Debian release such as 6.1.0-38-arm64, \
-         policy:NAME, or the path of an arm64 Image"
+        "unknown kernel '{0}': give debian:6.1, debian:6.12, debian:6.12-16k, an exact Debian release such as \
+         6.1.0-38-arm64, policy:NAME, or the path of an arm64 Image"
     )]
     UnknownKernel(String),
     /// The kernel file cannot be read.
@@ -20,26 +24,26 @@ pub enum Error {
     KernelFile {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         error: io::Error,
     },
-    /// The kernel file is not an arm64 Image, or not all of one.
+    /// The kernel file is not an arm64 Image, or only a part of one.
     #[error("{path} {problem}")]
     NotAnImage {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
-        problem: crate::image::ImageError,
+        /// The defect.
+        problem: ImageError,
     },
     /// A policy kernel could not be built.
     #[error("{0}")]
-    Policy(#[from] crate::policy::Error),
+    Policy(#[from] PolicyError),
     /// A program that the lab calls is not installed.
     #[error("{program} is not installed: apt-get install {package}")]
     MissingProgram {
         /// The program.
         program: String,
-        /// Debian's package that holds it.
+        /// The Debian package that holds it.
         package: &'static str,
     },
     /// A file that a Debian package installs is absent.
@@ -47,41 +51,41 @@ pub enum Error {
     MissingKeyring {
         /// The file.
         path: PathBuf,
-        /// Debian's package that holds it.
+        /// The Debian package that holds it.
         package: &'static str,
     },
     /// apt could not fetch the list of packages or a package.
     #[error("cannot fetch {what}: {reason}; check the network, or give a path instead")]
     Fetch {
-        /// What was to be fetched.
+        /// The list or the package.
         what: String,
-        /// apt's last word.
+        /// apt's error message.
         reason: String,
     },
-    /// There is no QEMU of the version asked for.
+    /// There is no QEMU of the requested version.
     #[error("no QEMU {wanted} or newer: {reason}")]
     NoQemu {
-        /// The major version asked for.
+        /// The requested major version.
         wanted: u32,
-        /// Why not.
+        /// The failed attempt to get one.
         reason: String,
     },
-    /// No package of that name in any suite.
+    /// No suite has a package of that name.
     #[error("no package {pattern} in the suites {suites}: {hint}")]
     NoPackage {
-        /// The package name, with `*` for what was left open.
+        /// The package name, with `*` for any text.
         pattern: String,
         /// The suites searched.
         suites: String,
-        /// What else is known.
+        /// Advice.
         hint: String,
     },
-    /// A downloaded package did not unpack.
+    /// A downloaded package could not be unpacked.
     #[error("cannot unpack {what}: {reason}")]
     Unpack {
         /// The package or file.
         what: String,
-        /// Why.
+        /// The error message.
         reason: String,
     },
     /// The cache directory cannot be used.
@@ -89,68 +93,82 @@ pub enum Error {
     Cache {
         /// The file or directory.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         error: io::Error,
     },
-    /// Neither $FAULTLINE_CACHE nor $XDG_CACHE_HOME nor $HOME is set.
+    /// None of $FAULTLINE_CACHE, $XDG_CACHE_HOME and $HOME is set.
     #[error("no place for the kernel cache: set FAULTLINE_CACHE to a writable directory")]
     NoCache,
-    /// There is no runner to put into the guest.
+    /// There is no runner for the emulated host.
     #[error("no arm64 runner at {0}: run `make build`, or set FAULTLINE_GUEST_RUNNER")]
-    NoGuestRunner(PathBuf),
-    /// The file is there, but the guest could not execute it.
+    NoRunner(PathBuf),
+    /// The runner is a program that the emulated host could not execute.
     #[error("{0} is not a static arm64 program: run `make build`, or correct FAULTLINE_GUEST_RUNNER")]
-    GuestRunnerKind(PathBuf),
+    RunnerKind(PathBuf),
     /// The counting plugin was not built.
     #[error(
-        "no counting plugin at {0}: run `make build` in faultline's source tree, and what it puts into target/release"
+        "no counting plugin at {0}: run `make build` in faultline's source tree, and use the program in target/release"
     )]
     NoPlugin(PathBuf),
-    /// A file for the guest cannot be had.
-    #[error("cannot put {path} into the guest: {error}")]
-    GuestFile {
+    /// A file for the emulated host cannot be read, or its name is taken.
+    #[error("cannot put {path} into the emulated host: {error}")]
+    AddedFile {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         error: io::Error,
     },
     /// An argument for the runner is not Unicode.
     #[error("the argument {0:?} for the runner is not valid UTF-8")]
-    Argument(std::ffi::OsString),
-    /// An option has a value that QEMU would misread.
+    Argument(OsString),
+    /// QEMU would misread the name of the CPU model.
     #[error("--cpu {0} is not a CPU name: letters, digits and any of . _ - , = only")]
     Cpu(String),
-    /// A size of swap that no kernel takes.
-    #[error("--swap {0} is too small: give at least {MIN_SWAP}")]
-    Swap(Size),
+    /// The swap is too small for any kernel.
+    #[error("--swap {size} is too small: give at least {least}")]
+    Swap {
+        /// The requested size.
+        size: Size,
+        /// The smallest size that works.
+        least: Size,
+    },
     /// The results directory cannot be written.
     #[error("cannot write results to {path}: {error}")]
     Results {
         /// The directory or file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         error: io::Error,
     },
-    /// No space left for the results.
+    /// No space is left for the results.
     #[error("the disk that holds {0} is full: what came out before is kept there; free some space and run again")]
     DiskFull(PathBuf),
-    /// The emulator could not be started.
+    /// A program could not be started.
     #[error("cannot start {program}: {error}")]
     Start {
         /// The program.
         program: String,
-        /// Why.
+        /// The system's error.
         error: io::Error,
     },
-    /// SIGINT or SIGTERM. What the guests had written is kept.
+    /// Signals cannot be caught.
+    #[error("{0}")]
+    Signals(#[from] interrupt::NotCaught),
+    /// SIGINT, SIGTERM or SIGHUP arrived. The files that left the emulated hosts before are kept.
     #[error("interrupted")]
     Interrupted,
 }
 
 impl Error {
-    /// Turns a failed write below the results directory into the error that says what to do.
-    pub fn results(path: impl Into<PathBuf>, error: io::Error) -> Self {
+    /// Returns the error for a failed write below the results directory.
+    pub(crate) fn results(path: impl Into<PathBuf>, error: io::Error) -> Self {
         let path = path.into();
         if error.kind() == io::ErrorKind::StorageFull { Self::DiskFull(path) } else { Self::Results { path, error } }
+    }
+}
+
+impl From<interrupt::Interrupted> for Error {
+    fn from(_: interrupt::Interrupted) -> Self {
+        Self::Interrupted
     }
 }

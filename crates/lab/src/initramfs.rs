@@ -1,16 +1,16 @@
-//! The initramfs: the static runner as /init, the manifest, and the directories to mount on.
+//! The initramfs: the static runner as /init, the manifest, mount points, and the user's files.
 //!
-//! Uncompressed, and with constant owners and times, so that two runs boot from the same bytes.
+//! It is uncompressed, and owners and times are constant, so two runs boot from the same bytes.
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use cpio::newc::{self, Builder};
 
-use crate::Error;
-use crate::guest::{MANIFEST_PATH, Manifest, RESULTS};
-use crate::modules::Module;
+use crate::error::Error;
+use crate::init::protocol::{MANIFEST_PATH, Manifest, RESULTS};
+use crate::kernel::modules::Module;
 
 const DIRECTORY: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
@@ -19,15 +19,10 @@ const CHARACTER_DEVICE: u32 = 0o020_600;
 /// /dev/console (Linux, Documentation/admin-guide/devices.txt).
 const CONSOLE_DEVICE: (u32, u32) = (5, 1);
 
-/// ELF: `e_machine` of AArch64 and `p_type` of a dynamic loader's name (System V ABI; "ELF for the Arm 64-bit
-/// Architecture").
-const EM_AARCH64: u16 = 183;
-const PT_INTERP: u32 = 3;
-
-/// Where modules for init are.
+/// Directory with the modules that init loads.
 const MODULES: &str = "modules";
 
-/// A file or directory for the guest, beside the lab's own.
+/// A file or directory that is added to the lab's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct File {
     name: String,
@@ -41,25 +36,25 @@ enum Contents {
 }
 
 impl File {
-    /// Reads `path`, and what is in it if it is a directory; in the guest it has the same name, in the directory that the
-    /// runner starts in.
+    /// Reads the file or directory at `path`. The initramfs has it under the same name, in the directory where the
+    /// runner starts.
     ///
     /// # Errors
     ///
-    /// [`Error::GuestFile`] if it cannot be read, or its name is taken.
+    /// [`Error::AddedFile`] if it cannot be read, or the lab itself uses its name.
     pub fn read(path: &Path) -> Result<Vec<Self>, Error> {
-        let failed = |error| Error::GuestFile { path: path.to_path_buf(), error };
+        let failed = |error| Error::AddedFile { path: path.to_path_buf(), error };
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let taken = ["", "init", "dev", "proc", "sys", "tmp", MODULES, MANIFEST_PATH, RESULTS];
         if taken.iter().any(|taken| taken.trim_start_matches('/') == name) {
-            return Err(failed(io::Error::other("that name is taken in the guest")));
+            return Err(failed(io::Error::other("the emulated host uses that name itself")));
         }
         let mut files = Vec::new();
         Self::gather(path, name, &mut files).map_err(failed)?;
         Ok(files)
     }
 
-    /// Adds a directory before what is in it, in the order of names.
+    /// Appends a file, or a directory and then its entries in the order of their names.
     fn gather(path: &Path, name: &str, files: &mut Vec<Self>) -> io::Result<()> {
         if !path.is_dir() {
             files.push(Self { name: name.into(), contents: Contents::Bytes(fs::read(path)?) });
@@ -75,13 +70,13 @@ impl File {
         })
     }
 
-    /// Returns a module for init.
+    /// Returns the file of a module that init loads.
     pub fn module(module: &Module) -> Self {
         Self { name: format!("{MODULES}/{}.ko", module.name), contents: Contents::Bytes(module.contents.clone()) }
     }
 
-    /// Returns the path inside the guest.
-    pub fn guest_path(&self) -> String {
+    /// Returns the path in the emulated host.
+    pub fn path(&self) -> String {
         format!("/{}", self.name)
     }
 }
@@ -90,7 +85,7 @@ impl File {
 ///
 /// # Errors
 ///
-/// Any error of `output`.
+/// The first error of `output`.
 pub fn write<W: io::Write>(mut output: W, runner: &[u8], manifest: &Manifest, files: &[File]) -> io::Result<W> {
     let mut inode = 0;
     let mut entry = |name: &str, mode: u32| {
@@ -118,57 +113,6 @@ pub fn write<W: io::Write>(mut output: W, runner: &[u8], manifest: &Manifest, fi
     newc::trailer(output)
 }
 
-/// Finds the static arm64 runner: `chosen`, $FAULTLINE_GUEST_RUNNER, this program if it is one, or what was built or
-/// installed with it.
-///
-/// # Errors
-///
-/// [`Error::NoGuestRunner`] or [`Error::GuestRunnerKind`].
-pub fn runner(chosen: Option<&Path>) -> Result<Vec<u8>, Error> {
-    let named = chosen.map(Path::to_path_buf).or_else(set_runner);
-    let own = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/proc/self/exe"));
-    if named.is_none()
-        && cfg!(target_arch = "aarch64")
-        && let Some(program) = fs::read(&own).ok().filter(|program| is_static_arm64(program))
-    {
-        return Ok(program);
-    }
-    let path = named.unwrap_or_else(|| with(&own));
-    let program = fs::read(&path).map_err(|_| Error::NoGuestRunner(path.clone()))?;
-    if is_static_arm64(&program) { Ok(program) } else { Err(Error::GuestRunnerKind(path)) }
-}
-
-fn set_runner() -> Option<PathBuf> {
-    std::env::var_os("FAULTLINE_GUEST_RUNNER").filter(|value| !value.is_empty()).map(PathBuf::from)
-}
-
-/// Returns where the guest's runner is, given this program's own place: installed, as released, or built.
-fn with(own: &Path) -> PathBuf {
-    let here = own.parent().unwrap_or(Path::new("."));
-    let above = here.parent().unwrap_or(here);
-    let places = [
-        above.join("lib/faultline/faultline-aarch64"),
-        here.join("faultline-aarch64"),
-        above.join("aarch64-unknown-linux-musl/release/faultline"),
-    ];
-    // The last stands in the error: it is the one that can be made.
-    let there = places.iter().find(|path| path.is_file()).or(places.last());
-    there.cloned().unwrap_or_default()
-}
-
-fn is_static_arm64(program: &[u8]) -> bool {
-    let field = |offset: usize, length: usize| program.get(offset..offset + length);
-    let u16_at = |offset| field(offset, 2).map(|b| u16::from_le_bytes([b[0], b[1]]));
-    let header_ok = program.starts_with(b"\x7fELF\x02\x01") && u16_at(18) == Some(EM_AARCH64);
-    let table = field(32, 8).map(|b| u64::from_le_bytes(b.try_into().expect("eight bytes")) as usize);
-    let (Some(table), Some(size), Some(count)) = (table, u16_at(54), u16_at(56)) else { return false };
-    let interpreted = (0..usize::from(count)).any(|index| {
-        let start = table.saturating_add(index * usize::from(size));
-        program.get(start..start.saturating_add(4)) == Some(PT_INTERP.to_le_bytes().as_slice())
-    });
-    header_ok && !interpreted
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -183,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn archive_is_the_same_every_time_and_readable() {
+    fn the_archive_is_the_same_every_time_and_readable() {
         let archive = write(Vec::new(), b"runner", &manifest(), &[]).expect("writing to memory works");
         assert_eq!(archive, write(Vec::new(), b"runner", &manifest(), &[]).expect("writing to memory works"));
         let mut names = Vec::new();
@@ -203,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_comes_before_what_is_in_it() {
+    fn a_directory_comes_before_its_entries() {
         let place = tempfile::tempdir().expect("a temporary directory");
         let run = place.path().join("dead");
         fs::create_dir_all(run.join("sub")).expect("writable");
@@ -213,41 +157,5 @@ mod tests {
         let names: Vec<_> = files.iter().map(|file| file.name.as_str()).collect();
         assert_eq!(names, ["dead", "dead/a", "dead/sub", "dead/sub/b"]);
         assert!(File::read(Path::new("/proc")).is_err(), "the name is taken");
-    }
-
-    fn elf(machine: u16, segment: u32) -> Vec<u8> {
-        let mut bytes = vec![0; 64 + 56];
-        bytes[..6].copy_from_slice(b"\x7fELF\x02\x01");
-        bytes[18..20].copy_from_slice(&machine.to_le_bytes());
-        bytes[32] = 64;
-        bytes[54] = 56;
-        bytes[56] = 1;
-        bytes[64..68].copy_from_slice(&segment.to_le_bytes());
-        bytes
-    }
-
-    #[test]
-    fn only_static_arm64_programs_can_be_init() {
-        assert!(is_static_arm64(&elf(EM_AARCH64, 1)));
-        assert!(!is_static_arm64(&elf(EM_AARCH64, PT_INTERP)));
-        assert!(!is_static_arm64(&elf(62, 1)));
-        assert!(!is_static_arm64(b"#!/bin/sh"));
-        assert!(!is_static_arm64(&elf(EM_AARCH64, 1)[..40]));
-    }
-
-    #[test]
-    fn the_runner_is_found_where_it_was_built_released_or_installed() {
-        let root = tempfile::tempdir().expect("a temporary directory");
-        let own = root.path().join("bin/faultline");
-        // Nearer ones come later here, and are found all the same.
-        for place in
-            ["aarch64-unknown-linux-musl/release/faultline", "bin/faultline-aarch64", "lib/faultline/faultline-aarch64"]
-        {
-            let path = root.path().join(place);
-            assert!(place.starts_with("aarch64") == (with(&own) == path), "{place}");
-            fs::create_dir_all(path.parent().expect("a file")).expect("writable");
-            fs::write(&path, "").expect("writable");
-            assert_eq!(with(&own), path);
-        }
     }
 }

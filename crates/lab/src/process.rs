@@ -1,68 +1,15 @@
-//! Children that end when the user says so.
+//! Child processes that end when the user interrupts.
 
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock};
-use std::thread;
-use std::time::Duration;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use hostfacts::interrupt::Interrupt;
 
-use crate::Error;
-
-/// How often a waiting loop looks at its child and at the interrupt flag.
-pub const TICK: Duration = Duration::from_millis(50);
-
-/// Whether SIGINT, SIGTERM or SIGHUP has come since the first of these was made: one flag for the whole process, as the
-/// signals' default cannot come back, and a signal between two steps must reach the next.
-#[derive(Debug)]
-pub struct Interrupt(Arc<AtomicBool>);
-
-impl Interrupt {
-    /// Starts to catch the signals.
-    pub fn catch() -> Self {
-        static FLAG: LazyLock<Arc<AtomicBool>> = LazyLock::new(|| {
-            let flag = Arc::new(AtomicBool::new(false));
-            for signal in [SIGINT, SIGTERM, SIGHUP] {
-                // Only signals that cannot be caught are refused, and these can.
-                let _ = signal_hook::flag::register(signal, Arc::clone(&flag));
-            }
-            flag
-        });
-        Self(Arc::clone(&FLAG))
-    }
-
-    /// Says whether the user wants to stop.
-    pub fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    /// Fails when the user wants to stop.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Interrupted`].
-    pub fn check(&self) -> Result<(), Error> {
-        if self.is_set() { Err(Error::Interrupted) } else { Ok(()) }
-    }
-
-    /// Sleeps for one [`TICK`].
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Interrupted`].
-    pub fn tick(&self) -> Result<(), Error> {
-        thread::sleep(TICK);
-        self.check()
-    }
-}
-
-/// What a finished program printed.
+/// The output of a program that ended.
 #[derive(Debug)]
 pub struct Finished {
-    /// How it ended.
+    /// Its exit status.
     pub status: ExitStatus,
     /// Its standard output.
     pub stdout: String,
@@ -70,12 +17,12 @@ pub struct Finished {
     pub stderr: String,
 }
 
-/// Why a program gave no [`Finished`].
+/// Reasons why a program has no [`Finished`].
 #[derive(Debug)]
 pub enum Unfinished {
-    /// It could not be started or read.
+    /// It could not be started, or its output could not be read.
     Io(io::Error),
-    /// The user stopped it.
+    /// The user interrupted it.
     Interrupted,
 }
 
@@ -89,17 +36,17 @@ impl From<io::Error> for Unfinished {
 ///
 /// # Errors
 ///
-/// [`Unfinished::Io`] where it cannot be started, [`Unfinished::Interrupted`] on a signal.
+/// [`Unfinished::Io`] or [`Unfinished::Interrupted`].
 pub fn finish(command: &mut Command, interrupt: &Interrupt) -> Result<Finished, Unfinished> {
-    // Files, not pipes: nothing has to be drained while waiting.
+    // Files never fill up as pipes do, so nobody has to read them while the program runs.
     let (mut stdout, mut stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
     let mut child = command.stdin(Stdio::null()).stdout(stdout.try_clone()?).stderr(stderr.try_clone()?).spawn()?;
     let status = loop {
         if let Some(status) = child.try_wait()? {
             break status;
         }
-        if interrupt.tick().is_err() {
-            end(&mut child);
+        if interrupt.wait().is_err() {
+            kill(&mut child);
             return Err(Unfinished::Interrupted);
         }
     };
@@ -109,9 +56,9 @@ pub fn finish(command: &mut Command, interrupt: &Interrupt) -> Result<Finished, 
     Ok(Finished { status, stdout: reread(&mut stdout)?, stderr: reread(&mut stderr)? })
 }
 
-/// Kills a child and collects it.
-pub fn end(child: &mut Child) {
-    // Both fail only for a child that is gone already.
+/// Kills a child and collects its exit status.
+pub fn kill(child: &mut Child) {
+    // Both calls fail only if the child has ended already.
     let _ = child.kill();
     let _ = child.wait();
 }
@@ -121,4 +68,59 @@ fn reread(file: &mut File) -> io::Result<String> {
     file.rewind()?;
     file.read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Runs `commands` as a shell pipeline: the output of each is the input of the next.
+///
+/// The standard errors do not appear on the screen, where they would break the progress display.
+///
+/// # Errors
+///
+/// The name of the first command that failed, with the first line of its standard error.
+pub fn pipe<const N: usize>(commands: [Command; N]) -> Result<(), String> {
+    let mut running = Vec::new();
+    let mut input = Stdio::null();
+    for (index, mut command) in commands.into_iter().enumerate() {
+        let name = command.get_program().to_string_lossy().into_owned();
+        let failed = |error: io::Error| format!("{name}: {error}");
+        let stderr = tempfile::tempfile().map_err(failed)?;
+        command.stdin(input).stderr(stderr.try_clone().map_err(failed)?);
+        if index + 1 < N {
+            command.stdout(Stdio::piped());
+        }
+        let mut child = command.spawn().map_err(failed)?;
+        input = child.stdout.take().map_or_else(Stdio::null, Stdio::from);
+        running.push((name, child, stderr));
+    }
+    let mut failed = None;
+    for (name, mut child, stderr) in running {
+        let status = child.wait().map_err(|error| format!("{name}: {error}"))?;
+        if !status.success() {
+            let reason = first_line(stderr).unwrap_or_else(|| status.to_string());
+            failed.get_or_insert(format!("{name}: {reason}"));
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+/// Returns the first line of `file` that is not empty.
+fn first_line(mut file: File) -> Option<String> {
+    reread(&mut file).ok()?.lines().find(|line| !line.trim().is_empty()).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failing_command_in_a_pipe_is_named() {
+        let [mut good, bad] = [Command::new("true"), Command::new("false")];
+        good.arg("unused");
+        let reason = pipe([good, bad]).expect_err("false fails");
+        assert!(reason.starts_with("false: exit status"), "{reason}");
+        let mut tar = Command::new("tar");
+        tar.args(["-xf", "/nonexistent"]);
+        let reason = pipe([tar, Command::new("cat")]).expect_err("there is no such file");
+        assert!(reason.contains("/nonexistent"), "{reason}");
+    }
 }

@@ -1,4 +1,4 @@
-//! What the user sees while kernels are fetched and booted: spinners on a terminal, plain lines elsewhere.
+//! Progress for the user while kernels are fetched and booted: spinners on a terminal, otherwise plain lines.
 
 use std::cell::RefCell;
 use std::io::{self, IsTerminal, Write};
@@ -6,51 +6,51 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use crate::qemu::Audience;
+use crate::qemu::supervise::BootObserver;
 
-/// How much is said.
+/// The amount of output.
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
-pub struct Volume {
-    /// Say nothing of the lab's own progress
+pub struct Verbosity {
+    /// Do not print the lab's own progress
     #[arg(short, long)]
     quiet: bool,
     /// Print QEMU's command line for each boot
     #[arg(short, long, conflicts_with = "quiet")]
     verbose: bool,
-    /// What of the guest's output is passed on.
+    /// Treatment of the output of the runner in the emulated host.
     #[arg(skip)]
-    pub output: Output,
+    pub runner_output: RunnerOutput,
 }
 
-/// What becomes of the output of the runner inside. In the run directory it is in any case.
+/// Treatment of the output of the runner in the emulated host. The run directory has a copy in any case.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Output {
-    /// It is passed on to standard output.
+pub enum RunnerOutput {
+    /// It goes to standard output, and so do the lab's notes.
     #[default]
-    Shown,
-    /// It is not: something else stands there. What the lab has to say goes to standard error.
-    Kept,
+    Printed,
+    /// It is not printed, and the lab's notes go to standard error. Standard output is free for another use.
+    Stored,
 }
 
-/// The screen, shared by all kernels of one call.
+/// The progress of all kernels of one call.
 #[derive(Debug)]
-pub struct Screen {
-    volume: Volume,
+pub struct Progress {
+    verbosity: Verbosity,
     spinners: Option<MultiProgress>,
     label_width: usize,
 }
 
-impl Screen {
-    /// Looks at what stderr is, and makes room for the kernels' names.
-    pub fn new<'a>(volume: Volume, kernels: impl Iterator<Item = &'a str>) -> Self {
+impl Progress {
+    /// Creates the display for these kernels. There are spinners if stderr is a terminal.
+    pub fn new<'a>(verbosity: Verbosity, kernels: impl Iterator<Item = &'a str>) -> Self {
         let names: Vec<&str> = kernels.collect();
         let label_width = if names.len() > 1 { names.iter().map(|name| name.len()).max().unwrap_or(0) } else { 0 };
-        let spinners = (!volume.quiet && io::stderr().is_terminal()).then(MultiProgress::new);
-        Self { volume, spinners, label_width }
+        let spinners = (!verbosity.quiet && io::stderr().is_terminal()).then(MultiProgress::new);
+        Self { verbosity, spinners, label_width }
     }
 
-    /// Opens the lane of one kernel.
-    pub fn lane(&self, kernel: &str) -> Lane<'_> {
+    /// Adds the line of one kernel.
+    pub fn line(&self, kernel: &str) -> ProgressLine<'_> {
         let spinner = self.spinners.as_ref().map(|spinners| {
             let style = ProgressStyle::with_template("{spinner} {prefix} {msg} ({elapsed})")
                 .expect("a constant template that the tests render");
@@ -58,15 +58,15 @@ impl Screen {
             spinner.enable_steady_tick(Duration::from_millis(120));
             spinner
         });
-        Lane { screen: self, kernel: kernel.to_string(), spinner, unfinished: RefCell::new(Vec::new()) }
+        ProgressLine { progress: self, kernel: kernel.to_string(), spinner, unfinished: RefCell::new(Vec::new()) }
     }
 
-    /// Prints lines where the spinners do not overwrite them.
+    /// Prints lines that the spinners do not overwrite.
     fn print(&self, text: &str) {
-        // A closed pipe is the reader's wish, not a failure of the lab.
-        let write = || match self.volume.output {
-            Output::Shown => drop(io::stdout().lock().write_all(text.as_bytes())),
-            Output::Kept => drop(io::stderr().lock().write_all(text.as_bytes())),
+        // A reader may close the pipe, which is no failure of the lab.
+        let write = || match self.verbosity.runner_output {
+            RunnerOutput::Printed => drop(io::stdout().lock().write_all(text.as_bytes())),
+            RunnerOutput::Stored => drop(io::stderr().lock().write_all(text.as_bytes())),
         };
         match &self.spinners {
             Some(spinners) => spinners.suspend(write),
@@ -75,43 +75,43 @@ impl Screen {
     }
 }
 
-/// One kernel's part of the screen.
+/// The progress of one kernel.
 #[derive(Debug)]
-pub struct Lane<'a> {
-    screen: &'a Screen,
+pub struct ProgressLine<'a> {
+    progress: &'a Progress,
     kernel: String,
     spinner: Option<ProgressBar>,
     unfinished: RefCell<Vec<u8>>,
 }
 
-impl Lane<'_> {
-    /// Says what is being done now.
-    pub fn stage(&self, text: &str) {
+impl ProgressLine<'_> {
+    /// Shows `text` as the current activity.
+    pub fn show(&self, text: &str) {
         match &self.spinner {
             Some(spinner) => spinner.set_message(text.to_string()),
-            None if self.screen.volume.quiet => {}
+            None if self.progress.verbosity.quiet => {}
             None => eprintln!("{}: {text}", self.kernel),
         }
     }
 
-    /// Says what only those want to know who asked for more.
-    pub fn detail(&self, text: &str) {
-        if self.screen.volume.verbose {
+    /// Prints a line if the user asked for more output.
+    pub fn print_if_verbose(&self, text: &str) {
+        if self.progress.verbosity.verbose {
             let print = || eprintln!("{}: {text}", self.kernel);
-            self.screen.spinners.as_ref().map_or_else(print, |spinners| spinners.suspend(print));
+            self.progress.spinners.as_ref().map_or_else(print, |spinners| spinners.suspend(print));
         }
     }
 
-    /// Prints a line that stays.
-    pub fn line(&self, text: &str) {
-        self.screen.print(&format!("{}{text}\n", self.label()));
+    /// Prints a line.
+    pub fn print(&self, text: &str) {
+        self.progress.print(&format!("{}{text}\n", self.label()));
     }
 
-    /// Ends the lane: prints the rest of the output and takes the spinner away.
+    /// Prints the rest of the runner's output and removes the spinner.
     pub fn finish(&self) {
         let rest = self.unfinished.take();
         if !rest.is_empty() {
-            self.line(&String::from_utf8_lossy(&rest));
+            self.print(&String::from_utf8_lossy(&rest));
         }
         if let Some(spinner) = &self.spinner {
             spinner.finish_and_clear();
@@ -119,20 +119,20 @@ impl Lane<'_> {
     }
 
     fn label(&self) -> String {
-        match self.screen.label_width {
+        match self.progress.label_width {
             0 => String::new(),
             width => format!("{:width$} | ", self.kernel),
         }
     }
 }
 
-impl Audience for Lane<'_> {
+impl BootObserver for ProgressLine<'_> {
     fn booted(&self) {
-        self.stage("running");
+        self.show("running");
     }
 
     fn output(&self, bytes: &[u8]) {
-        if self.screen.volume.output == Output::Kept {
+        if self.progress.verbosity.runner_output == RunnerOutput::Stored {
             return;
         }
         let mut unfinished = self.unfinished.borrow_mut();
@@ -141,6 +141,6 @@ impl Audience for Lane<'_> {
         let lines: Vec<u8> = unfinished.drain(..=end).collect();
         let label = self.label();
         let text = String::from_utf8_lossy(&lines);
-        self.screen.print(&text.lines().map(|line| format!("{label}{line}\n")).collect::<String>());
+        self.progress.print(&text.lines().map(|line| format!("{label}{line}\n")).collect::<String>());
     }
 }

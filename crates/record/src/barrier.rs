@@ -1,7 +1,8 @@
-//! Waits until the journal of a run has left the emulated host.
+//! A barrier in the lab: it waits until the journal of a run is outside of the emulated host.
 //!
-//! There fsync means nothing: the run directory is in memory. Before a step that may kill the kernel, the runner asks
-//! init, over two FIFOs, to carry everything out first. (Sockets would do, but small kernels lack them.)
+//! In an emulated host, the run directory is in memory, so fsync does not save it. Before an action that may kill the
+//! kernel, the runner asks the host's init over two FIFOs to copy the directory out. FIFOs are used because small
+//! kernels have no sockets.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -10,20 +11,20 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::machine::LAB_VARIABLE;
 
-/// FIFO into which the runner writes one byte for each question.
+/// The FIFO into which the runner writes one byte for each request.
 pub const ASK: &str = "/lab-ask";
-/// FIFO into which init writes one byte for each answer.
+/// The FIFO into which init writes one byte for each answer.
 pub const ANSWER: &str = "/lab-answer";
 
-/// One question at a time: answers carry no name.
+/// Allows one request at a time, because an answer does not tell its request.
 static TURN: Mutex<()> = Mutex::new(());
 
-/// Waits until everything written to the run directory so far is outside the emulated host. Call it behind the
-/// journal's fsync; outside the lab it does nothing.
+/// Waits until everything that was written to the run directory so far is outside of the emulated host. Outside of the
+/// lab, it does nothing. Call it after fsync of the journal.
 ///
 /// # Errors
 ///
-/// Any error of the two FIFOs.
+/// Fails if one of the FIFOs fails.
 pub fn barrier() -> io::Result<()> {
     if std::env::var_os(LAB_VARIABLE).is_none() || !Path::new(ASK).exists() {
         return Ok(());

@@ -1,48 +1,49 @@
-//! Which lockup detectors this kernel has, whether they are on, and which CPUs they watch.
+//! The lockup detectors of a kernel: their state, their settings and the CPUs that they watch.
 //!
-//! A run on CPUs that nobody watches, or with the detector off, must never pass for want of complaints.
+//! The absence of complaints proves nothing if the detector was off or did not watch the CPUs of the run. Such a run
+//! must not pass.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// State of one detector.
+/// The state of one detector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// It watches.
+    /// The detector is on.
     On,
-    /// The kernel has it, and it is switched off.
+    /// The kernel has the detector, and it is switched off.
     Off,
-    /// This kernel or machine has none (hard lockups on arm64 before v6.5): silence of it means nothing.
+    /// This kernel or machine has no such detector. For example, arm64 has none for hard lockups before v6.5.
     NotAvailable,
-    /// Nobody looked: the run died before it could.
+    /// The state is not known, because the run died before it was read.
     Unknown,
 }
 
-/// The kernel's lockup detectors as they are now.
+/// The lockup detectors of a kernel at one time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Detector {
     /// The soft lockup detector.
     pub soft: State,
     /// The hard lockup detector.
     pub hard: State,
-    /// `kernel.watchdog_thresh` in seconds; soft lockups are reported after twice this time.
+    /// `kernel.watchdog_thresh` in seconds. The kernel reports a soft lockup after twice this time.
     pub thresh_s: Option<u32>,
-    /// The CPUs watched.
+    /// The CPUs that the detectors watch.
     pub cpus: Vec<usize>,
-    /// A soft lockup panics this machine.
+    /// True if a soft lockup makes this kernel panic.
     pub softlockup_panic: bool,
-    /// A warning panics this machine.
+    /// True if a warning makes this kernel panic.
     pub panic_on_warn: bool,
-    /// `kernel.hung_task_timeout_secs`; 0 means off.
+    /// `kernel.hung_task_timeout_secs`. 0 means off.
     pub hung_task_timeout_s: Option<u32>,
-    /// `kernel.hung_task_warnings`: reports left; -1 means without end.
+    /// `kernel.hung_task_warnings`: the number of reports that the kernel still prints. -1 means no limit.
     pub hung_task_warnings: Option<i64>,
-    /// The event counters of this kernel.
+    /// The counters of this kernel.
     pub counters: Counters,
 }
 
-/// Event counters that newer kernels keep; absent where the kernel has none.
+/// Counters of lockups and stalls. Older kernels lack some or all of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Counters {
     /// `/sys/kernel/softlockup_count`.
@@ -59,25 +60,25 @@ pub struct Counters {
     pub hung_tasks: Option<u64>,
 }
 
-/// Why soft lockups on some CPU would go unseen.
+/// A reason for which the kernel would not report a soft lockup.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotWatched {
     /// The kernel has no soft lockup detector.
     #[error("this kernel has no soft lockup detector (CONFIG_SOFTLOCKUP_DETECTOR)")]
     NotAvailable,
-    /// It is switched off.
+    /// The detector is switched off.
     #[error("the soft lockup detector is off; switch it on with `sysctl kernel.watchdog=1 kernel.soft_watchdog=1`")]
     Off,
-    /// A threshold of zero switches everything off.
+    /// The threshold is zero, which switches all detectors off.
     #[error("kernel.watchdog_thresh is 0, which switches the detectors off; set it to 1 or more")]
     NoThreshold,
-    /// Some CPU in use is left out.
+    /// The detector does not watch this CPU.
     #[error("the lockup detector does not watch CPU {0}; see kernel.watchdog_cpumask, isolcpus= and nohz_full=")]
     Cpu(usize),
 }
 
 impl Detector {
-    /// Returns the state of detectors that nobody looked at.
+    /// Returns detectors about which nothing is known.
     pub fn unknown() -> Self {
         Self {
             soft: State::Unknown,
@@ -92,16 +93,16 @@ impl Detector {
         }
     }
 
-    /// Returns the time without scheduling after which a soft lockup is reported, in seconds.
+    /// Returns the time without scheduling after which the kernel reports a soft lockup, in seconds.
     pub fn soft_threshold_s(&self) -> Option<u32> {
         self.thresh_s.map(|thresh| thresh.saturating_mul(2))
     }
 
-    /// Checks that a soft lockup on any of these CPUs would be seen.
+    /// Checks that the kernel would report a soft lockup on each of these CPUs.
     ///
     /// # Errors
     ///
-    /// The reason why one would not.
+    /// Returns the reason for which it would not.
     pub fn watches(&self, cpus: &[usize]) -> Result<(), NotWatched> {
         match self.soft {
             State::NotAvailable | State::Unknown => return Err(NotWatched::NotAvailable),
@@ -119,7 +120,7 @@ impl Detector {
 }
 
 impl Counters {
-    /// Returns how far each counter rose since `before`.
+    /// Returns the difference of each counter to its value in `before`.
     pub fn since(&self, before: &Self) -> Self {
         let rise = |now: Option<u64>, then: Option<u64>| Some(now?.saturating_sub(then?));
         Self {

@@ -1,8 +1,8 @@
-//! Exit codes besides those of a verdict ([`Status::exit_code`](crate::status::Status::exit_code)).
+//! Exit codes of a process. `Status::exit_code` returns those of a verdict.
 
 /// Wrong usage, as in sysexits.h.
 pub const USAGE: u8 = 64;
 /// The tool or its surroundings failed, as in sysexits.h.
 pub const HARNESS: u8 = 70;
-/// SIGINT, as shells have it.
+/// Interrupted by SIGINT, as in shells.
 pub const INTERRUPTED: u8 = 130;

@@ -1,53 +1,60 @@
-//! Findings that only their scenario understands: stored as they are, typed where the scenario reads them.
+//! Findings of a scenario. They are stored as plain data, and only the scenario itself reads them as its own type.
 
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// A scenario's own part of a stored case, or of a stored run.
+/// The own part of a scenario in a stored case, or in a stored run.
 pub trait Finding: Serialize + DeserializeOwned + JsonSchema {
-    /// Name of the scenario, which tags the stored form.
+    /// Name of the scenario. It tags the stored form.
     const SCENARIO: &'static str;
 }
 
-/// Findings in their stored form: an object tagged by the name of its scenario, or nothing.
+/// Findings in their stored form: an object that is tagged with the name of its scenario, or nothing.
 ///
-/// Whoever does not know the scenario can store, copy and compare them, and nothing else.
+/// Code that does not know the scenario can only store, copy and compare them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
-pub struct Findings(Option<Tagged>);
+pub struct StoredFindings(Option<Tagged>);
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 struct Tagged {
-    /// Name of the scenario whose findings these are.
+    /// Name of the scenario that the findings belong to.
     scenario: String,
     #[serde(flatten)]
     own: Map<String, Value>,
 }
 
-impl Findings {
-    /// Returns the stored form of `finding`, whose type has to be a struct.
+impl StoredFindings {
+    /// Returns the stored form of `finding`.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the type of `finding` is not a struct of plain data, or has a field `scenario`: the tag has that name.
     pub fn of<F: Finding>(finding: &F) -> Self {
         match serde_json::to_value(finding) {
-            Ok(Value::Object(own)) => Self(Some(Tagged { scenario: F::SCENARIO.into(), own })),
-            other => unreachable!("findings are structs of plain data: {other:?}"),
+            Ok(Value::Object(own)) if !own.contains_key("scenario") => {
+                Self(Some(Tagged { scenario: F::SCENARIO.into(), own }))
+            }
+            other => unreachable!("findings are structs of plain data without a field `scenario`: {other:?}"),
         }
     }
 
-    /// Returns the findings, if they are of this scenario and readable.
+    /// Returns the findings as the type `F`. Returns `None` if they belong to another scenario, or if their fields are
+    /// not those of `F`.
     pub fn get<F: Finding>(&self) -> Option<F> {
         let tagged = self.0.as_ref().filter(|tagged| tagged.scenario == F::SCENARIO)?;
         serde_json::from_value(Value::Object(tagged.own.clone())).ok()
     }
 
-    /// Returns the name of the scenario that these findings are of.
+    /// Returns the name of the scenario that the findings belong to.
     pub fn scenario(&self) -> Option<&str> {
         self.0.as_ref().map(|tagged| tagged.scenario.as_str())
     }
 
-    /// Returns whether there are none.
-    pub fn is_none(&self) -> bool {
+    /// Returns whether there are no findings.
+    pub fn is_empty(&self) -> bool {
         self.0.is_none()
     }
 }
@@ -75,13 +82,13 @@ mod tests {
     }
 
     #[test]
-    fn only_their_scenario_reads_them() {
-        let stored = serde_json::to_string(&Findings::of(&Own { value: 7 })).expect("plain data");
+    fn only_its_scenario_reads_a_finding() {
+        let stored = serde_json::to_string(&StoredFindings::of(&Own { value: 7 })).expect("plain data");
         assert_eq!(stored, r#"{"scenario":"own","value":7}"#);
-        let read: Findings = serde_json::from_str(&stored).expect("the same data");
+        let read: StoredFindings = serde_json::from_str(&stored).expect("the same data");
         assert_eq!(read.get::<Own>(), Some(Own { value: 7 }));
         assert!(read.get::<Other>().is_none());
-        let none: Findings = serde_json::from_str("null").expect("nothing");
-        assert!(none.is_none() && none.get::<Own>().is_none());
+        let none: StoredFindings = serde_json::from_str("null").expect("nothing");
+        assert!(none.is_empty() && none.get::<Own>().is_none());
     }
 }

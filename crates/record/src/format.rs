@@ -1,4 +1,4 @@
-//! The formats that labs read.
+//! The formats in which faultline prints a result.
 
 /// A form in which a result is printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]

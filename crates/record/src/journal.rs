@@ -1,6 +1,6 @@
-//! The journal of a run: what was about to happen, on disk before it happens.
+//! The journal of a run. The runner writes each entry to disk before it does the action that the entry announces.
 //!
-//! `faultline recover` makes a result of it when the machine did not live to write one.
+//! If the machine dies before it writes the result, `faultline recover` makes the result from the journal.
 
 use std::fs;
 use std::io;
@@ -16,71 +16,71 @@ use crate::status::Status;
 /// Name of the journal in a run directory.
 pub const FILE: &str = "journal.jsonl";
 
-/// An entry.
+/// An entry of the journal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "entry", rename_all = "snake_case")]
 pub enum Entry {
     /// The run begins.
     Begin {
-        /// Start, RFC 3339, UTC.
+        /// Start of the run, RFC 3339, UTC.
         started: String,
-        /// The kernel's id of this boot; another one later means that the machine went down in between.
+        /// The kernel's id of this boot. If the machine has another one later, it went down in between.
         boot_id: String,
-        /// The arguments.
+        /// The arguments of the command.
         command: Vec<String>,
-        /// The kernel.
+        /// The release of the kernel.
         release: String,
-        /// The tool.
+        /// The program that executes the run.
         tool: Tool,
     },
-    /// The machine is set as the run wants it.
+    /// The settings of the machine are those that the run needs.
     Ready {
         /// The lockup detectors.
         detector: Detector,
     },
-    /// What will be run, in this order.
+    /// The cases that the run will execute, in this order.
     Cases {
         /// Names of the cases.
         names: Vec<String>,
     },
-    /// A case begins; the machine may not survive it.
+    /// A case begins. The machine may not survive it.
     Case {
         /// Name of the case.
         name: String,
-        /// Everything that is known before the case runs.
+        /// The result so far: everything that is known before the case is executed.
         before: Box<CaseResult>,
     },
     /// A case is over.
     CaseDone {
         /// Name of the case.
         name: String,
-        /// How it came out.
+        /// The status of the case.
         status: Status,
-        /// All of it.
+        /// The result of the case.
         result: Box<CaseResult>,
-        /// What the guest read of its CPUs so far.
+        /// The registers that the guest has read so far.
         vcpus: Vec<VcpuFacts>,
     },
-    /// The run ends without a result, for this reason of the tool's own.
+    /// The run ends without a result, because the tool or its surroundings failed.
     Failed {
-        /// The message.
+        /// The reason.
         reason: String,
     },
-    /// The run is over and its result written.
+    /// The run is over, and its result is written.
     End,
 }
 
-/// What can be read of a journal.
+/// The readable entries of a journal.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Journal {
     /// The entries, in order.
     pub entries: Vec<Entry>,
-    /// Lines that are no entries: the last one, cut short, or those of another version.
+    /// Number of lines that are no entries: a last line that was cut off, or lines of another version.
     pub unreadable: usize,
 }
 
 impl Journal {
-    /// Reads a journal's text. Never fails: what is no entry is counted.
+    /// Parses the text of a journal. It never fails, but counts the lines that are no entries.
     pub fn parse(text: &str) -> Self {
         let mut journal = Self::default();
         for line in text.lines().filter(|line| !line.trim().is_empty()) {
@@ -96,12 +96,12 @@ impl Journal {
     ///
     /// # Errors
     ///
-    /// If there is none, or it cannot be read.
+    /// Fails if there is no journal, or if it cannot be read.
     pub fn read(run: &Path) -> io::Result<Self> {
         Ok(Self::parse(&String::from_utf8_lossy(&fs::read(run.join(FILE))?)))
     }
 
-    /// Returns the cases that are over, in order.
+    /// Returns the results of the cases that are over, in order.
     pub fn done(&self) -> impl Iterator<Item = &CaseResult> {
         self.entries.iter().filter_map(|entry| match entry {
             Entry::CaseDone { result, .. } => Some(&**result),
@@ -109,7 +109,7 @@ impl Journal {
         })
     }
 
-    /// Returns the case that had begun and was not over at the end of the journal, with its name.
+    /// Returns the name and the result so far of the case that had begun, but was not over, at the end of the journal.
     pub fn under_way(&self) -> Option<(&str, &CaseResult)> {
         let last = self.entries.iter().rfind(|entry| matches!(entry, Entry::Case { .. } | Entry::CaseDone { .. }));
         match last {
@@ -118,8 +118,8 @@ impl Journal {
         }
     }
 
-    /// Returns the names of the cases that the run had not come to.
-    pub fn left(&self) -> Vec<String> {
+    /// Returns the names of the cases that had not begun at the end of the journal.
+    pub fn not_begun(&self) -> Vec<String> {
         let planned = self.entries.iter().rev().find_map(|entry| match entry {
             Entry::Cases { names } => Some(names.as_slice()),
             _ => None,
@@ -129,25 +129,25 @@ impl Journal {
     }
 }
 
-/// The end of a run as somebody else saw it: the lab, which watched the emulator.
+/// The end of a run, as seen by the lab, which watches the emulator.
 #[derive(Clone, Debug, Default)]
 pub struct WitnessedEnd {
-    /// How it ended.
+    /// The cause of the end.
     pub cause: Option<String>,
-    /// When it began, RFC 3339.
+    /// The time of the start, RFC 3339.
     pub started: Option<String>,
-    /// When it ended, RFC 3339.
+    /// The time of the end, RFC 3339.
     pub finished: Option<String>,
 }
 
-/// Returns the line that stands in the kernel log where a case begins.
-pub fn mark(run: &str, block: &str) -> String {
-    format!("faultline {run}: {}", begins(block))
+/// Returns the line that the runner writes to the kernel log at the beginning of a case.
+pub fn case_mark(run: &str, case: &str) -> String {
+    format!("faultline {run}: {}", case_mark_end(case))
 }
 
-/// Returns the part of that line that does not depend on the run's name.
-pub fn begins(block: &str) -> String {
-    format!("case {block} begins")
+/// Returns the end of that line, which does not depend on the name of the run.
+pub fn case_mark_end(case: &str) -> String {
+    format!("case {case} begins")
 }
 
 #[cfg(test)]
@@ -163,20 +163,23 @@ mod tests {
     }
 
     #[test]
-    fn where_a_run_was() {
+    fn the_place_where_a_run_died() {
         let names = vec!["page".to_owned(), "thp".to_owned()];
         let done =
             Entry::CaseDone { name: "page".into(), status: Status::Pass, result: case("page"), vcpus: Vec::new() };
         let begun = |name: &str| Entry::Case { name: name.into(), before: case(name) };
         let mut entries = vec![Entry::Cases { names: names.clone() }];
-        assert_eq!(Journal::parse(&text(&entries)).left(), names);
+        assert_eq!(Journal::parse(&text(&entries)).not_begun(), names);
         entries.extend([begun("page"), done]);
         let journal = Journal::parse(&text(&entries));
-        assert_eq!((journal.done().count(), journal.under_way(), journal.left()), (1, None, vec!["thp".to_owned()]));
+        assert_eq!(
+            (journal.done().count(), journal.under_way(), journal.not_begun()),
+            (1, None, vec!["thp".to_owned()])
+        );
         entries.push(begun("thp"));
         let torn = text(&entries) + "{\"entry\":\"case_do";
         let journal = Journal::parse(&torn);
-        assert_eq!((journal.under_way().map(|(name, _)| name), journal.left()), (Some("thp"), Vec::new()));
+        assert_eq!((journal.under_way().map(|(name, _)| name), journal.not_begun()), (Some("thp"), Vec::new()));
         assert_eq!(journal.unreadable, 1);
     }
 }

@@ -1,6 +1,6 @@
-//! What the machine is: kernel, CPUs, memory, KVM's mode, and whether any of it is emulated.
+//! The machine on which a run took place: its kernel, CPUs and memory, the mode of KVM, and the lab if it is emulated.
 //!
-//! Everything here ends in `environment.json` and `result.json`. Absent means that the machine does not say.
+//! All of it is stored in `environment.json` and `result.json`. A field is absent if the machine does not tell it.
 
 use std::collections::BTreeMap;
 
@@ -8,40 +8,40 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use units::size::Size;
 
-/// How KVM runs.
+/// The mode of KVM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum KvmMode {
     /// The host kernel runs at EL2.
     Vhe,
-    /// The host kernel runs at EL1 with a small part of KVM at EL2.
+    /// The host kernel runs at EL1, and a small part of KVM runs at EL2.
     Nvhe,
-    /// Like nVHE, and the host cannot read guests' memory.
+    /// As nVHE, and the host kernel cannot access the memory of VMs.
     Protected,
 }
 
-/// What the machine runs on.
+/// The platform of a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Platform {
-    /// Our own lab: instructions are emulated, times are a model.
+    /// The lab of faultline: an emulated host.
     Emulated,
-    /// A virtual machine; the hypervisor may be real or emulate.
+    /// A virtual machine. Its hypervisor may be KVM or an emulator.
     VirtualMachine,
-    /// Nothing says that it is virtual.
+    /// Hardware: nothing shows that the machine is virtual.
     Hardware,
-    /// Nobody looked: the run died before it could.
+    /// The platform is not known, because the run died before it was read.
     Unknown,
 }
 
 /// One pool of huge pages.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HugepagePool {
-    /// Size of one page.
+    /// Size of one page in bytes.
     pub page_bytes: u64,
     /// Pages in the pool.
     pub total: u64,
-    /// Pages nobody uses.
+    /// Pages that are free.
     pub free: u64,
 }
 
@@ -50,7 +50,7 @@ pub struct HugepagePool {
 pub struct TransparentHugepages {
     /// `always`, `madvise` or `never`.
     pub enabled: String,
-    /// Size of one.
+    /// Size of one huge page in bytes.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub pmd_bytes: Option<u64>,
 }
@@ -64,39 +64,39 @@ pub struct Machine {
     pub kernel_version: String,
     /// `uname -m`.
     pub architecture: String,
-    /// The kernel's page size.
+    /// The kernel's page size in bytes.
     pub page_bytes: u64,
-    /// `MIDR_EL1` of each CPU; big.LITTLE machines have several values.
+    /// `MIDR_EL1` of each CPU. The values differ on big.LITTLE machines.
     pub midr: BTreeMap<usize, u64>,
-    /// CPUs online.
+    /// CPUs that are online.
     pub cpus_online: Vec<usize>,
-    /// CPUs this process may run on: affinity and cgroup.
+    /// CPUs on which this process may run, by its affinity and its cgroup.
     pub cpus_allowed: Vec<usize>,
-    /// CPUs isolated from the scheduler.
+    /// CPUs that are isolated from the scheduler.
     pub cpus_isolated: Vec<usize>,
-    /// How KVM runs, from its boot message, which a long-lived kernel log may have dropped.
+    /// The mode of KVM. It is from KVM's boot message, and absent if the kernel log no longer has this message.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub kvm_mode: Option<KvmMode>,
-    /// Memory of the machine.
+    /// Memory of the machine in bytes.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub memory_bytes: Option<u64>,
-    /// NUMA nodes with memory, where the kernel knows of nodes.
+    /// NUMA nodes with memory. Empty if the kernel has no NUMA support.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub numa_nodes: Vec<usize>,
-    /// Swap in use; 0 if there is none.
+    /// Size of the active swap in bytes. 0 if there is none.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub swap_bytes: Option<u64>,
-    /// Pools of huge pages, the smallest page first.
+    /// Pools of huge pages, ordered by page size.
     pub hugepages: Vec<HugepagePool>,
     /// Transparent huge pages, if the kernel has them.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub transparent_hugepages: Option<TransparentHugepages>,
-    /// The kernel's word on each CPU vulnerability.
+    /// The kernel's statement about each CPU vulnerability.
     pub mitigations: BTreeMap<String, String>,
     /// The clock source in use.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub clocksource: Option<String>,
-    /// The frequency governor of CPU 0; absent where frequencies are fixed.
+    /// The frequency governor of CPU 0. Absent if frequencies are fixed.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub cpu_governor: Option<String>,
     /// The boot command line.
@@ -105,9 +105,9 @@ pub struct Machine {
     /// The board, from the device tree or DMI.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub model: Option<String>,
-    /// Real, virtual or emulated.
+    /// The platform: hardware, virtual or emulated.
     pub platform: Platform,
-    /// The lab's description of itself ([`LAB_VARIABLE`]), for an emulated host.
+    /// The lab's description of an emulated host ([`LAB_VARIABLE`]).
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub lab: Option<LabFacts>,
 }
@@ -124,25 +124,25 @@ pub struct LabFacts {
     pub smp: u32,
     /// Number of NUMA nodes.
     pub nodes: u32,
-    /// Size of the swap in bytes, where there is any.
+    /// Size of the swap, if there is any.
     pub swap: Option<Size>,
-    /// Reason for which the swap that was asked for could not be had.
+    /// Reason for which the host has no swap although it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub no_swap: Option<String>,
-    /// Base-2 logarithm of the nanoseconds that one instruction takes; none where time is the host's.
+    /// Base-2 logarithm of the time of one instruction in nanoseconds. Absent if virtual time follows real time.
     pub time_scale: Option<u8>,
-    /// Whether the plugin counts cache maintenance.
+    /// True if the TCG plugin counts cache maintenance.
     pub counting: bool,
-    /// The kernel, as the user named it.
+    /// The kernel, as the user of the lab named it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernel: Option<String>,
 }
 
-/// Environment variable by which the lab describes itself, as JSON.
+/// Environment variable with the lab's description of the emulated host, in JSON.
 pub const LAB_VARIABLE: &str = "FAULTLINE_LAB";
 
 impl Machine {
-    /// Returns a machine of which only the kernel is known.
+    /// Returns a machine of which only the release of the kernel is known.
     pub fn unknown(kernel_release: &str) -> Self {
         Self {
             kernel_release: kernel_release.into(),
@@ -171,7 +171,7 @@ impl Machine {
 }
 
 impl Platform {
-    /// Returns the word for it in results and formats.
+    /// Returns the name used in results and formats.
     pub fn name(self) -> &'static str {
         match self {
             Self::Emulated => "emulated",

@@ -23,18 +23,18 @@ impl Access {
     }
 }
 
-/// The cause of a stage-2 fault, from the fault status code (Arm ARM, "ESR_ELx", ISS encoding for an exception from an
-/// Instruction Abort or a Data Abort).
+/// The cause of a stage-2 fault. It is decoded from the fault status code (Arm ARM, "ESR_ELx", ISS encoding for an
+/// exception from an Instruction Abort or a Data Abort).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FaultKind {
-    /// Nothing is mapped there.
+    /// Nothing is mapped at this address.
     Translation,
     /// The mapping does not allow the access.
     Permission,
-    /// The mapping's access flag is clear.
+    /// The access flag of the mapping is clear.
     AccessFlag,
-    /// Any other.
+    /// Any other cause.
     Other,
 }
 
@@ -50,13 +50,13 @@ impl FaultKind {
     }
 }
 
-/// The I-cache maintenance that KVM does for one exec fault.
+/// The rule by which KVM chooses the I-cache maintenance for an exec fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Policy {
-    /// Every line of the block, however large (before v6.7).
+    /// Every line of the block, whatever its size is (before v6.7).
     ByLine,
-    /// Every line of small blocks, the whole I-cache for larger ones (since v6.7).
+    /// Every line of a small block, and the whole I-cache for a larger one (since v6.7).
     Capped,
     /// No maintenance at all.
     None,
@@ -73,56 +73,57 @@ impl Policy {
     }
 }
 
-/// I-cache operations for one exec fault.
+/// The I-cache operations that one exec fault should take, by policy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Predicted {
-    /// `IC IVAU`, where every line is invalidated; 1 (`IC IALLUIS`) for an aliasing I-cache; 0 with DIC.
+    /// Operations by line: the number of `IC IVAU`, 1 (`IC IALLUIS`) for an aliasing I-cache, or 0 with DIC.
     pub by_line: u64,
-    /// The same under the cap of v6.7: 1 is `IC IALLUIS`.
+    /// Operations under the cap of v6.7. 1 is `IC IALLUIS`.
     pub capped: u64,
 }
 
-/// What the kernel did in the traced round.
+/// The faults and the maintenance that the kernel did in the traced round.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HostSide {
-    /// Stage-2 faults in the region, by kind.
+    /// Stage-2 faults in the region, by access, kind and level.
     pub faults: Vec<FaultCount>,
-    /// I-cache invalidations of guest memory, if they could be probed.
+    /// I-cache invalidations of guest memory. Absent if the kernel's function could not be probed.
     pub icache: Option<Maintenance>,
-    /// D-cache cleans of guest memory, if they could be probed.
+    /// D-cache cleans of guest memory. Absent if the kernel's function could not be probed.
     pub dcache: Option<Maintenance>,
 }
 
-/// Stage-2 faults of one kind.
+/// The number of stage-2 faults with one access, kind and level.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FaultCount {
     /// The access that faulted.
     pub access: Access,
-    /// The cause.
+    /// The cause of the fault.
     pub kind: FaultKind,
-    /// Level of the table walk.
+    /// The level of the entry that caused the fault.
     pub level: u8,
-    /// How many.
+    /// The number of faults.
     pub count: u64,
 }
 
 /// Calls of one maintenance function.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Maintenance {
-    /// Calls.
+    /// Number of calls.
     pub calls: u64,
-    /// Largest range of one call, in bytes.
+    /// Largest range of a call, in bytes.
     pub max_bytes: u64,
     /// Longest call, in ns.
     pub max_ns: u64,
-    /// All calls, in ns.
+    /// Time of all calls, in ns.
     pub total_ns: u64,
 }
 
-/// Cache maintenance instructions that the host kernel executed, counted exactly by the TCG plugin.
+/// Cache maintenance instructions that the host kernel executed. The TCG plugin counts them exactly.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Counted {
-    /// Faults by a fetch in the same round, each of which grants execution: the factor between the predictions and the counts.
+    /// Faults by a fetch in the same round. Each of them makes memory executable, so this is the factor between a
+    /// prediction for one fault and the counts.
     pub faults: u64,
     /// `IC IVAU` in `icache_inval_pou`.
     pub ic_ivau: u64,
@@ -130,6 +131,6 @@ pub struct Counted {
     pub ic_ialluis: u64,
     /// `DC CIVAC` in `dcache_clean_inval_poc`.
     pub dc_civac: u64,
-    /// Policies whose prediction is exactly what was counted on the I side.
+    /// Policies whose prediction equals the counts of the I side.
     pub agrees_with: Vec<Policy>,
 }

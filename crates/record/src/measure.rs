@@ -1,33 +1,34 @@
-//! What every format and every comparison counts as a test and as a measurement, and how these are called. Pure.
+//! Measurements of a case, counts of its lockups, and the names of tests and measurements in all formats.
 //!
-//! Names are an interface: a lab keeps years of them. A name depends on the case alone, never on its neighbours.
+//! The names are an interface, because test labs keep results for years. A name depends on its case alone, and not on
+//! the other cases of the run.
 
 use serde::Serialize;
 
 use crate::case::CaseResult;
 use crate::result::RunResult;
 use klog::attribution::Side;
-use klog::message::Kind;
+use klog::complaint::Kind;
 use units::stats::Timing;
 
-/// One number of a case, in nanoseconds.
+/// A measurement of a case: one number of the distribution of one phase, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Measure {
-    /// What was timed.
+    /// The phase that was timed.
     pub phase: Phase,
-    /// Which number of its distribution.
+    /// The number of its distribution.
     pub stat: Stat,
 }
 
-/// What was timed.
+/// A phase of a case that was timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
-    /// First touch as data, as the guest sees it.
+    /// First touch as data, timed by the guest.
     Touch,
-    /// First execution, as the guest sees it.
+    /// First execution, timed by the guest.
     Exec,
-    /// Execution once mapped.
+    /// Execution of code that is mapped already, timed by the guest.
     Resident,
     /// One I-cache invalidation of guest memory in the host's kernel.
     HostIcache,
@@ -48,13 +49,13 @@ impl Phase {
     }
 }
 
-/// Which number of a distribution.
+/// A number of a distribution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stat {
-    /// Half are at most this.
+    /// The median.
     P50,
-    /// 99 of 100 are at most this.
+    /// The 99th percentile.
     P99,
     /// The largest.
     Max,
@@ -77,7 +78,7 @@ impl std::fmt::Display for Measure {
     }
 }
 
-/// Returns the measurements of a case, in nanoseconds; what was not measured is left out.
+/// Returns the measurements of a case, in nanoseconds. A phase that was not measured is left out.
 pub fn measures(case: &CaseResult) -> Vec<(Measure, u64)> {
     let timed = |phase, timing: &Option<Timing>| {
         timing.map_or_else(Vec::new, |t| {
@@ -97,7 +98,7 @@ pub fn measures(case: &CaseResult) -> Vec<(Measure, u64)> {
     all
 }
 
-/// Returns the cases of a run with their full names; a name that returns gets a number.
+/// Returns the cases of a run with their full names. If a name comes again, it gets a number.
 pub fn named_cases(run: &RunResult) -> Vec<(String, &CaseResult)> {
     let mut named: Vec<(String, &CaseResult)> = Vec::new();
     for case in &run.cases {
@@ -110,31 +111,32 @@ pub fn named_cases(run: &RunResult) -> Vec<(String, &CaseResult)> {
     named
 }
 
-/// Returns `text` with everything but letters, digits, `.`, `_` and `-` replaced: what all formats accept in a name.
+/// Returns `text` as a name that all formats accept: every character but ASCII letters, digits, `.`, `_` and `-`
+/// becomes `_`.
 pub fn identifier(text: &str) -> String {
     text.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' }).collect()
 }
 
-/// Soft lockups of a case, by what kept the CPU busy.
+/// Numbers of lockups, by the work that kept the CPU busy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Lockups {
-    /// Invalidating the I-cache.
+    /// Lockups during the invalidation of the I-cache.
     pub i_side: u64,
-    /// Cleaning or invalidating the D-cache.
+    /// Lockups during the clean or the invalidation of the D-cache.
     pub d_side: u64,
-    /// Anything else, waiting for locks included.
+    /// All other lockups, including those in a wait for a lock.
     pub other: u64,
-    /// The longest reported, in seconds.
+    /// The longest reported time, in seconds.
     pub longest_s: u64,
 }
 
 impl Lockups {
-    /// Returns how many there were.
+    /// Returns the number of all lockups.
     pub fn total(self) -> u64 {
         self.i_side + self.d_side + self.other
     }
 
-    /// Counts those of both.
+    /// Returns the sum of both. The longest time is the longer of the two.
     pub fn and(self, more: Self) -> Self {
         Self {
             i_side: self.i_side + more.i_side,
@@ -145,11 +147,12 @@ impl Lockups {
     }
 }
 
-/// Counts the lockups of a case, soft and hard. One that was seen in several places counts once, for the worst side.
+/// Counts the soft and hard lockups of a case. A lockup with several places counts once: on the I side if any place is
+/// there, and otherwise on the D side if any place is there.
 pub fn lockups(case: &CaseResult) -> Lockups {
     let mut found = Lockups::default();
     for complaint in &case.complaints {
-        if !matches!(complaint.event.kind, Kind::SoftLockup | Kind::HardLockup) {
+        if !matches!(complaint.complaint.kind, Kind::SoftLockup | Kind::HardLockup) {
             continue;
         }
         let on = |side| complaint.attributions.iter().any(|a| a.side == side);
@@ -161,7 +164,7 @@ pub fn lockups(case: &CaseResult) -> Lockups {
             &mut found.other
         };
         *count += 1;
-        found.longest_s = found.longest_s.max(complaint.event.seconds.unwrap_or(0));
+        found.longest_s = found.longest_s.max(complaint.complaint.seconds.unwrap_or(0));
     }
     found
 }

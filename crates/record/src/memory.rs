@@ -1,4 +1,4 @@
-//! The kinds of memory that a scenario runs on, as asked for on the command line.
+//! The kinds of memory under test, and the stage 2 level at which KVM maps each.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use units::size::{NotASize, Size};
 
-/// One kind of memory.
+/// A kind of memory, as it is given on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MemoryKind {
@@ -20,7 +20,7 @@ pub enum MemoryKind {
     Memfd,
     /// Base pages of a shared file in the directory for temporary files.
     File,
-    /// hugetlb pages of this size.
+    /// hugetlb pages of the given size.
     Hugetlb(Size),
 }
 
@@ -50,14 +50,14 @@ impl fmt::Display for MemoryKind {
     }
 }
 
-/// Returns the stage-2 level at which KVM maps `block_bytes`, for a granule of `page_bytes`. Contiguous sizes fall back
-/// to pages or to the level 2 block, as in KVM's `user_mem_abort`.
+/// Returns the level at which KVM maps a host page of `block_bytes` at stage 2, for a granule of `page_bytes`. A
+/// contiguous size falls back to pages or to the block of level 2, as in KVM's `user_mem_abort`.
 ///
-/// Arm ARM "Translation tables and the translation process": each level resolves log2(granule) − 3 bits.
+/// Each level resolves log2(granule) − 3 bits (Arm ARM, "Translation tables and the translation process").
 pub fn stage2_level(block_bytes: u64, page_bytes: u64) -> u8 {
     let page_shift = page_bytes.trailing_zeros();
     let level_bytes = |level: u32| 1u64 << (page_shift + (3 - level) * (page_shift - 3));
-    // Level 1 blocks exist with 4 KiB pages alone.
+    // Blocks of level 1 exist only with 4 KiB pages.
     if page_bytes == 4096 && block_bytes >= level_bytes(1) {
         1
     } else if block_bytes >= level_bytes(2) {
@@ -67,7 +67,7 @@ pub fn stage2_level(block_bytes: u64, page_bytes: u64) -> u8 {
     }
 }
 
-/// Returns the size in bytes of what KVM maps at once for a host page of `block_bytes`.
+/// Returns the size in bytes of the block or page that KVM maps at stage 2 for a host page of `block_bytes`.
 pub fn mapped_bytes(block_bytes: u64, page_bytes: u64) -> u64 {
     let page_shift = page_bytes.trailing_zeros();
     let level = u32::from(stage2_level(block_bytes, page_bytes));

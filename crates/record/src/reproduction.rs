@@ -1,36 +1,24 @@
-//! The verdict over a run on an unfixed kernel and one on a fixed kernel.
+//! The reproduction of the lockup: the verdict on a run on an unfixed kernel and one on a fixed kernel.
 
 use klog::attribution::{Attribution, Side};
-use klog::message::Kind;
 
-use crate::case::{CaseResult, Complaint};
+use crate::case::{AttributedComplaint, CaseResult};
 use crate::memory::stage2_level;
 use crate::result::RunResult;
 use crate::status::Status;
-use crate::verdict::{describe_as, lockups, of_vcpu, relax_faults, relax_lockup};
+use crate::verdict::{describe_as, is_fatal, relax_faults, relax_lockup, vcpu_soft_lockups};
 
-/// Returns a lockup on the I side and what shows it, whatever path led there.
-fn i_side_lockup(case: &CaseResult) -> Option<(&Complaint, &Attribution)> {
-    lockups(case).find_map(|c| Some((c, c.attributions.iter().find(|a| a.side == Side::ISide)?)))
-}
-
-/// Says whether lockups of vCPUs on the D side, and nothing else, are why a case failed.
-fn locked_up_on_the_d_side_alone(case: &CaseResult) -> bool {
-    let d_side = |c: &Complaint| !c.attributions.is_empty() && c.attributions.iter().all(|a| a.side == Side::DSide);
-    let fatal = |c: &&Complaint| of_vcpu(c) || !matches!(c.event.kind, Kind::SoftLockup | Kind::Warn);
-    case.verdict.status == Status::Fail && case.mismatches == 0 && case.complaints.iter().filter(fatal).all(d_side)
-}
-
-/// Outcome of comparing a run on an unfixed kernel with one on a fixed kernel.
+/// The outcome of the comparison of both runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reproduction {
-    /// Whether the bug was there before and not after.
+    /// True if the lockup was there before and not after.
     pub reproduced: bool,
-    /// The evidence, or what is missing.
+    /// The evidence, or the part of it that is missing.
     pub reason: String,
 }
 
-/// Says whether the lockup is there before and not after, on the same plan and with the path taken in both.
+/// Decides whether the lockup is there before and not after. Both runs need the same case, and evidence that KVM
+/// relaxed a permission in it.
 pub fn reproduction(before: &RunResult, after: &RunResult) -> Reproduction {
     let not = |reason: String| Reproduction { reproduced: false, reason };
     let Some((case_before, (lockup, shown))) = before.cases.iter().find_map(|c| Some((c, relax_lockup(c)?))) else {
@@ -51,7 +39,8 @@ pub fn reproduction(before: &RunResult, after: &RunResult) -> Reproduction {
             return not(format!("no evidence of the permission fault on {}", run.machine.kernel_release));
         }
     }
-    // What the fixed kernel does on the D side is its own matter; anything else that is no pass undermines the evidence.
+    // A lockup of the fixed kernel on the D side has another cause, so it does not matter here. Any other verdict but a
+    // pass makes the evidence doubtful.
     if case_after.verdict.status != Status::Pass && !locked_up_on_the_d_side_alone(case_after) {
         return not(format!("{}: {}", after.machine.kernel_release, case_after.verdict.reason));
     }
@@ -66,6 +55,20 @@ pub fn reproduction(before: &RunResult, after: &RunResult) -> Reproduction {
             after.machine.kernel_release
         ),
     }
+}
+
+/// Returns a soft lockup of a vCPU on the I side, by any path, and the attribution that shows it.
+fn i_side_lockup(case: &CaseResult) -> Option<(&AttributedComplaint, &Attribution)> {
+    vcpu_soft_lockups(case).find_map(|c| Some((c, c.attributions.iter().find(|a| a.side == Side::ISide)?)))
+}
+
+/// Returns whether a case failed only because of lockups on the D side.
+fn locked_up_on_the_d_side_alone(case: &CaseResult) -> bool {
+    let d_side =
+        |c: &AttributedComplaint| !c.attributions.is_empty() && c.attributions.iter().all(|a| a.side == Side::DSide);
+    let mut fatal = case.complaints.iter().filter(|c| is_fatal(c)).peekable();
+    // Without a fatal complaint, the case failed for a reason of its scenario, for example a lack of maintenance.
+    case.verdict.status == Status::Fail && case.mismatches == 0 && fatal.peek().is_some() && fatal.all(d_side)
 }
 
 #[cfg(test)]

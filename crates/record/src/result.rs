@@ -1,6 +1,6 @@
-//! `result.json`: what a run found, version 1. Everything that reports reads this and nothing else.
+//! The result of a run: `result.json`, version 1. Reports read this file and nothing else of a run.
 //!
-//! `results/schema/result-v1.json` is generated from these types; a test keeps the two equal.
+//! `results/schema/result-v1.json` is generated from these types, and a test keeps the two equal.
 
 use std::collections::BTreeMap;
 
@@ -9,87 +9,87 @@ use serde::{Deserialize, Serialize};
 
 use crate::case::CaseResult;
 use crate::detector::Detector;
-use crate::findings::Findings;
+use crate::findings::StoredFindings;
 use crate::machine::{LabFacts, Machine};
 use crate::status::Verdict;
 
-/// Version of the format; grows when a reader has to change.
+/// Version of the format. It grows when readers have to change.
 pub const VERSION: u32 = 1;
 
-/// A whole run.
+/// The result of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RunResult {
-    /// [`VERSION`].
+    /// Version of the format: [`VERSION`].
     pub version: u32,
-    /// Which run this is and when it was.
+    /// Name of the run, and the times of its start and end.
     pub run: RunId,
-    /// The tool that ran.
+    /// The program that executed the run.
     pub tool: Tool,
-    /// Its arguments.
+    /// The arguments of the command.
     pub command: Vec<String>,
-    /// What the operator said about the kernel.
+    /// The user's description of the kernel.
     #[serde(skip_serializing_if = "UnderTest::is_empty", default)]
     pub under_test: UnderTest,
     /// Name of the scenario.
     pub scenario: String,
-    /// What a plan calls this run, where that is not the scenario's name.
+    /// Name of the step of a plan, if it is not the name of the scenario.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub step: Option<String>,
     /// Verdict over all cases.
     pub verdict: Verdict,
     /// The machine.
     pub machine: Machine,
-    /// The kernel's lockup detectors while the run lasted.
+    /// The kernel's lockup detectors during the run.
     pub detector: Detector,
-    /// What the guest read of its CPUs.
+    /// The registers that the guest read on each of its vCPUs.
     pub vcpus: Vec<VcpuFacts>,
-    /// Which evidence there was.
+    /// State of the evidence.
     pub evidence: EvidenceState,
-    /// One entry for each kind of block asked for.
+    /// The cases, in order.
     pub cases: Vec<CaseResult>,
-    /// The run did not live to write this: `faultline recover` made it of what the run had left.
+    /// True if the run died, and `faultline recover` wrote this file from the files that the run had left.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub recovered: bool,
-    /// The dead run that this one went on with; its cases come first.
+    /// Name of the dead run that this one resumed. The cases of the dead run come first.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub resumed_from: Option<String>,
-    /// Facts about the kernel that the run established, by name, for comparisons: `policy` is `capped`.
+    /// Facts about the kernel that the run showed, by name. Comparisons use them. For example, `policy` is `capped`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub facts: BTreeMap<String, String>,
-    /// What the scenario concludes from all cases together.
-    #[serde(skip_serializing_if = "Findings::is_none", default)]
-    pub conclusion: Findings,
+    /// Conclusion of the scenario from all cases together.
+    #[serde(skip_serializing_if = "StoredFindings::is_empty", default)]
+    pub conclusion: StoredFindings,
 }
 
 impl RunResult {
-    /// Returns how the user of the lab named the kernel.
+    /// Returns the name that the user of the lab gave to the kernel.
     pub fn lab_kernel(&self) -> Option<&str> {
         self.machine.lab.as_ref()?.kernel.as_deref()
     }
 
-    /// Returns the set-up of the lab without the kernel's name.
+    /// Returns the description of the lab without the name of the kernel.
     pub fn lab_setup(&self) -> Option<LabFacts> {
         Some(LabFacts { kernel: None, ..self.machine.lab.clone()? })
     }
 
-    /// Returns what reports call the run: the name that a plan gave it, or its scenario.
+    /// Returns the name of the run in reports: that of the step of a plan, or that of the scenario.
     pub fn title(&self) -> &str {
         self.step.as_deref().unwrap_or(&self.scenario)
     }
 }
 
-/// Which run, and when. The only part of a result that two equal runs do not share.
+/// Identification of a run. Two equal runs differ in this part of their results alone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RunId {
     /// Name of the run directory.
     pub id: String,
-    /// Start, RFC 3339, UTC.
+    /// Start of the run, RFC 3339, UTC.
     pub started: String,
-    /// End, RFC 3339, UTC.
+    /// End of the run, RFC 3339, UTC.
     pub finished: String,
 }
 
-/// What a running kernel cannot tell about itself; for the reports of labs.
+/// The user's description of the kernel, which the kernel cannot tell itself. Reports for test labs contain it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::Args)]
 pub struct UnderTest {
     /// Name this run in reports: a branch, a night, before or after
@@ -107,7 +107,7 @@ pub struct UnderTest {
 }
 
 impl UnderTest {
-    /// Returns whether nothing was said.
+    /// Returns whether the description is empty.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
@@ -130,20 +130,20 @@ fn patchset_hash(text: &str) -> Result<String, String> {
     if text.is_empty() { Ok(String::new()) } else { hash_of(64, text) }
 }
 
-/// The tool.
+/// The program that executed a run or a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Tool {
     /// Version of faultline.
     pub version: String,
-    /// Commit it was built from.
+    /// Commit that faultline was built from.
     pub commit: String,
-    /// The most memory it had resident, guest included, in KiB.
+    /// Largest resident memory of the process, including that of the guest, in KiB.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub peak_resident_kib: Option<u64>,
 }
 
-/// Identification registers of one vCPU, as its guest read them; CTR_EL0 as KVM gives it to guests that are shown no
-/// other, since that is what the host's own maintenance goes by.
+/// Identification registers of one vCPU, as the guest read them. CTR_EL0 is the one that KVM shows by default, because
+/// the maintenance of the host follows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct VcpuFacts {
     /// MIDR_EL1.
@@ -152,11 +152,11 @@ pub struct VcpuFacts {
     pub ctr_el0: u64,
     /// CLIDR_EL1.
     pub clidr_el1: u64,
-    /// Smallest I-cache line in bytes.
+    /// Size of the smallest I-cache line, in bytes.
     pub imin_line_bytes: u64,
-    /// Smallest D-cache line in bytes.
+    /// Size of the smallest D-cache line, in bytes.
     pub dmin_line_bytes: u64,
-    /// CTR_EL0.IDC, or what CLIDR_EL1 implies.
+    /// CTR_EL0.IDC, or true if CLIDR_EL1 implies it.
     pub idc: bool,
     /// CTR_EL0.DIC.
     pub dic: bool,
@@ -164,9 +164,9 @@ pub struct VcpuFacts {
     pub l1ip: L1Ip,
     /// Frequency of the counter in Hz.
     pub cntfrq_hz: u64,
-    /// Smallest step of the counter seen, in ticks.
+    /// Smallest step of the counter that the guest saw, in ticks.
     pub resolution_ticks: u64,
-    /// What the guest read in CTR_EL0, where `--guest-ctr` had KVM show it another one.
+    /// CTR_EL0 that the guest read, if `--guest-ctr` made KVM show another one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub shown: Option<ReadCtr>,
 }
@@ -175,18 +175,18 @@ pub struct VcpuFacts {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum L1Ip {
-    /// VMID-aware PIPT; removed from the architecture.
+    /// VMID-aware PIPT, which was removed from the architecture.
     Vpipt,
     /// Reserved (AIVIVT in Armv7).
     Reserved,
-    /// Virtually indexed, physically tagged: aliasing, so KVM always invalidates all of it.
+    /// Virtually indexed, physically tagged. Such a cache is aliasing, so KVM always invalidates all of it.
     Vipt,
     /// Physically indexed, physically tagged.
     Pipt,
 }
 
 impl L1Ip {
-    /// Returns the manual's name.
+    /// Returns the name used in the Arm ARM.
     pub fn name(self) -> &'static str {
         match self {
             Self::Vpipt => "VPIPT",
@@ -197,14 +197,14 @@ impl L1Ip {
     }
 }
 
-/// A CTR_EL0 that is not the machine's own, as the guest read it.
+/// A CTR_EL0 that is not that of the machine, as the guest read it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReadCtr {
     /// CTR_EL0.
     pub ctr_el0: u64,
-    /// Smallest I-cache line in bytes.
+    /// Size of the smallest I-cache line, in bytes.
     pub imin_line_bytes: u64,
-    /// Smallest D-cache line in bytes.
+    /// Size of the smallest D-cache line, in bytes.
     pub dmin_line_bytes: u64,
     /// CTR_EL0.IDC.
     pub idc: bool,
@@ -212,15 +212,15 @@ pub struct ReadCtr {
     pub dic: bool,
 }
 
-/// Which evidence there was, and what is missing from it.
+/// The state of the evidence: its missing parts and lost records.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EvidenceState {
-    /// Parts that were not there, each with the reason.
+    /// Parts that are missing, each with the reason.
     pub absent: Vec<String>,
-    /// Kernel log records lost while the run lasted.
+    /// Number of kernel log records that were lost during the run.
     pub kmsg_lost: u64,
-    /// Trace records lost while the run lasted.
+    /// Number of trace records that were lost during the run.
     pub trace_lost: u64,
-    /// Anything else that a reader should know.
+    /// Other notes for the reader.
     pub notes: Vec<String>,
 }

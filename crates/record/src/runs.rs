@@ -1,4 +1,5 @@
-//! Finding stored runs: a run directory, a result, the directory of a plan or of runs, or a pattern with `*`.
+//! Stored runs by name. A name is a run directory, a result file, the directory of a plan or of runs, or a pattern with
+//! `*`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,38 +9,38 @@ use crate::result::RunResult;
 use crate::store::{self, RESULT};
 use crate::summary;
 
-/// Why no run was found.
+/// An error of finding or reading runs.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Nothing there.
+    /// No run has this name.
     #[error("no run at {0}: name a run directory, its result.json, a directory of runs, or a pattern in quotes")]
     Nothing(String),
-    /// Not a pattern.
+    /// The name is not a valid pattern.
     #[error("'{0}' is no pattern: {1}")]
     Pattern(String, glob::PatternError),
-    /// The run ended by itself.
+    /// The run ended by itself, so there is nothing to resume.
     #[error("{0} ended by itself: there is nothing to resume, run it again")]
     Complete(PathBuf),
-    /// Not readable as a result.
+    /// A run cannot be read.
     #[error("{0}")]
     Store(#[from] store::Error),
 }
 
-/// A stored run and where it is.
+/// A stored run with its directory.
 #[derive(Clone, Debug)]
-pub struct Stored {
-    /// The directory that holds its files.
+pub struct StoredRun {
+    /// The run directory.
     pub dir: PathBuf,
-    /// What it found.
+    /// The result of the run.
     pub result: RunResult,
 }
 
-/// Reads every run that `name` means, in the order of their names.
+/// Reads all runs that `name` stands for, in the order of their names.
 ///
 /// # Errors
 ///
-/// If there is none, or one cannot be read.
-pub fn load(name: &str) -> Result<Vec<Stored>, Error> {
+/// Fails if there is no such run, or if one cannot be read.
+pub fn load(name: &str) -> Result<Vec<StoredRun>, Error> {
     let path = Path::new(name);
     let paths = if path.exists() {
         results(path)
@@ -53,12 +54,12 @@ pub fn load(name: &str) -> Result<Vec<Stored>, Error> {
     paths.into_iter().map(|path| read(&path)).collect()
 }
 
-/// Reads exactly one run.
+/// Reads the one run that `name` stands for.
 ///
 /// # Errors
 ///
-/// If `name` means none or several, or it cannot be read.
-pub fn load_one(name: &str) -> Result<Stored, Error> {
+/// Fails if there is no such run or several, or if the run cannot be read.
+pub fn load_one(name: &str) -> Result<StoredRun, Error> {
     let mut runs = load(name)?;
     match runs.len() {
         1 => Ok(runs.remove(0)),
@@ -66,23 +67,24 @@ pub fn load_one(name: &str) -> Result<Stored, Error> {
     }
 }
 
-/// Reads the result of a dead run that was closed, and the names of the cases that it had not come to.
+/// Reads a run that died and that `faultline recover` closed: its result, and the names of the cases that had not
+/// begun.
 ///
 /// # Errors
 ///
-/// If it is no run, not closed yet, or ended by itself.
-pub fn dead(run: &Path) -> Result<(RunResult, Vec<String>), Error> {
+/// Fails if `run` is not a run, is not closed yet, or ended by itself.
+pub fn read_dead(run: &Path) -> Result<(RunResult, Vec<String>), Error> {
     let journal = Journal::read(run).map_err(|_| Error::Nothing(run.display().to_string()))?;
     let result = store::read(run)?;
-    if result.recovered { Ok((result, journal.left())) } else { Err(Error::Complete(run.into())) }
+    if result.recovered { Ok((result, journal.not_begun())) } else { Err(Error::Complete(run.into())) }
 }
 
-fn read(path: &Path) -> Result<Stored, Error> {
+fn read(path: &Path) -> Result<StoredRun, Error> {
     let dir = path.parent().unwrap_or(Path::new(".")).to_owned();
-    Ok(Stored { dir, result: store::read(path)? })
+    Ok(StoredRun { dir, result: store::read(path)? })
 }
 
-/// Returns the results that a path means.
+/// Returns the result files that a path stands for.
 fn results(path: &Path) -> Vec<PathBuf> {
     if path.is_file() {
         return vec![path.to_owned()];
@@ -94,14 +96,14 @@ fn results(path: &Path) -> Vec<PathBuf> {
     directories(path).into_iter().map(|dir| dir.join(RESULT)).filter(|result| result.is_file()).collect()
 }
 
-/// Returns the run directories below `results`, the dead ones and those of plans too, in the order of their names, which
-/// is that of time.
+/// Returns all run directories below `results`, including those of dead runs and those in the directories of plans.
+/// They are ordered by name, and so by time.
 pub fn directories(results: &Path) -> Vec<PathBuf> {
     let expand = |path: PathBuf| if summary::is_plan(&path) { entries(&path) } else { vec![path] };
     entries(results).into_iter().flat_map(expand).collect()
 }
 
-/// Returns the directories of runs and of plans directly below `results`, in the order of their names.
+/// Returns the directories of runs and of plans directly in `results`, ordered by name.
 pub fn entries(results: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(results).into_iter().flatten().flatten().map(|entry| entry.path());
     let hidden = |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
@@ -118,7 +120,7 @@ mod tests {
     const RUNS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/runs");
 
     #[test]
-    fn all_ways_to_name_a_run() {
+    fn every_kind_of_name_finds_its_runs() {
         let count = |name: String| load(&name).map(|runs| runs.len()).ok();
         assert_eq!(count(RUNS.into()), Some(2));
         assert_eq!(count(format!("{RUNS}/debian-6.1")), Some(1));

@@ -1,37 +1,40 @@
-//! A status, and a status with its reason.
+//! Verdicts: a status, and the reason for it.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How a run or a case came out.
+use crate::exit::HARNESS;
+
+/// The status of a run or a case. A later variant is worse than an earlier one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// Held, with evidence that the path was taken.
+    /// The kernel is right, and there is evidence that the code under test was executed.
     Pass,
-    /// Could not be tried here, or not shown to have been.
+    /// This machine cannot run the case, or there is no evidence that the code under test was executed.
     Skip,
-    /// Did not hold.
+    /// The kernel is wrong.
     Fail,
-    /// Still running at the time limit.
+    /// The run or the case did not end before its time limit.
     Timeout,
-    /// The tool, the guest or the evidence failed.
+    /// The tool or its surroundings failed, or evidence was lost.
     Error,
 }
 
 impl Status {
-    /// Returns the process exit code. Those of kselftest, sysexits and timeout(1).
+    /// Returns the exit code of a process with this status. The codes are those of kselftest, sysexits.h and
+    /// timeout(1).
     pub fn exit_code(self) -> u8 {
         match self {
             Self::Pass => 0,
             Self::Fail => 1,
             Self::Skip => 4,
-            Self::Error => 70,
+            Self::Error => HARNESS,
             Self::Timeout => 124,
         }
     }
 
-    /// Returns the word used in reports.
+    /// Returns the name used in results and reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Pass => "pass",
@@ -43,17 +46,17 @@ impl Status {
     }
 }
 
-/// A status and why.
+/// A status and the reason for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Verdict {
-    /// How it came out.
+    /// The status.
     pub status: Status,
-    /// One line: the evidence of a pass, the cause of anything else.
+    /// The reason, in one line: the evidence of a pass, or the cause of any other status.
     pub reason: String,
 }
 
 impl Verdict {
-    /// Returns a verdict.
+    /// Returns a verdict with this status and reason.
     pub fn new(status: Status, reason: impl Into<String>) -> Self {
         Self { status, reason: reason.into() }
     }

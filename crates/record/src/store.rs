@@ -1,4 +1,4 @@
-//! A run on disk: its directory, its journal, and `result.json` by rename.
+//! A run on disk: its directory, its journal, and `result.json`, which is written by rename.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -13,21 +13,23 @@ use crate::barrier::barrier;
 use crate::journal;
 use crate::result::{RunResult, VERSION};
 
-/// Name of the result in a run directory. A directory without it belongs to a run that died.
+/// Name of the result in a run directory. A directory without a result belongs to a run that died.
 pub const RESULT: &str = "result.json";
 
 /// Name of the machine's description in a run directory.
 pub const ENVIRONMENT: &str = "environment.json";
 
-/// Room kept for the result, so that a disk that fills up meanwhile does not take it. Given up when it is written.
+/// File that reserves disk space for the result, in case the disk fills up during the run. It is removed just before
+/// the result is written.
 const RESERVE: &str = ".reserve";
-/// Size of that room in bytes.
+/// Size of the reserved space in bytes.
 const RESERVE_BYTES: u64 = 1 << 20;
 
-/// Free space wanted before a run starts, in bytes: the kernel log, samples and result of the largest run.
+/// Free space that a run needs before it starts, in bytes. The kernel log, the samples and the result of the largest
+/// run fit into it.
 const WANTED_BYTES: u64 = 16 << 20;
 
-/// Why a run could not be stored.
+/// An error of storing or reading a run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A path could not be written.
@@ -36,15 +38,15 @@ pub enum Error {
     /// The disk is nearly full.
     #[error("{0} has {1} KiB free, a run may need {wanted}: make room or choose another place with --results", wanted = WANTED_BYTES >> 10)]
     Full(PathBuf, u64),
-    /// A result could not be read.
+    /// A file could not be read.
     #[error("cannot read {0}: {1}")]
     Read(PathBuf, io::Error),
-    /// A result is not one.
+    /// A file is not a result.
     #[error(
         "{0} is not a result: {1}: if its run died, `faultline recover` writes it anew from the journal once this file is removed"
     )]
     Format(PathBuf, serde_json::Error),
-    /// A result of another format.
+    /// A result has another version of the format.
     #[error(
         "{0} has format {1}, this faultline reads {VERSION}: read it with the faultline that wrote it (its version is in the file, under tool)"
     )]
@@ -55,16 +57,17 @@ pub enum Error {
 pub struct RunDir {
     path: PathBuf,
     journal: File,
-    /// The last entry may have been written in part.
+    /// True if the last entry may be written only in part.
     torn: bool,
 }
 
 impl RunDir {
-    /// Makes `results/name` and starts its journal.
+    /// Creates the directory `results/name` and starts its journal.
     ///
     /// # Errors
     ///
-    /// If it cannot be written to, exists, or the disk is nearly full: found out before the run, not after.
+    /// Fails if the directory exists or cannot be written to, or if the disk is nearly full. A run that could not be
+    /// stored does not start.
     pub fn create(results: &Path, name: &str) -> Result<Self, Error> {
         let path = results.join(name);
         let failed = |error| Error::Write(path.clone(), error);
@@ -78,17 +81,17 @@ impl RunDir {
         fs::create_dir(&path).map_err(failed)?;
         let journal =
             OpenOptions::new().create_new(true).append(true).open(path.join(journal::FILE)).map_err(failed)?;
-        // The lock goes when this process does: it tells a run that lives from one that died. A file system without
-        // locks cannot tell, and is no reason not to run.
+        // The kernel releases the lock when this process ends, so the lock tells a living run from a dead one. The run
+        // goes on if the file system has no locks.
         let _ = flock(&journal, FlockOperation::LockExclusive);
-        // Kept by no more than trying: some file systems cannot allocate ahead.
+        // Some file systems cannot reserve space, and the run goes on without it.
         if let Ok(reserve) = File::create(path.join(RESERVE)) {
             let _ = rustix::fs::fallocate(&reserve, rustix::fs::FallocateFlags::empty(), 0, RESERVE_BYTES);
         }
         Ok(Self { path, journal, torn: false })
     }
 
-    /// Returns its path.
+    /// Returns the path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -97,7 +100,7 @@ impl RunDir {
     ///
     /// # Errors
     ///
-    /// If it cannot be written.
+    /// Fails if the entry cannot be written.
     pub fn journal(&mut self, entry: &impl Serialize) -> Result<(), Error> {
         let failed = |error| Error::Write(self.path.join(journal::FILE), error);
         let mut line = serde_json::to_vec(entry).map_err(io::Error::from).map_err(failed)?;
@@ -109,26 +112,26 @@ impl RunDir {
         self.journal.write_all(&line).map_err(failed)?;
         self.torn = false;
         self.journal.sync_data().map_err(failed)?;
-        // In the lab, on disk means outside the emulated host; where that fails, the lab notices.
+        // In the lab, an entry is safe only outside of the emulated host. The lab itself notices if this fails.
         let _ = barrier();
         Ok(())
     }
 
-    /// Creates a further file of the run.
+    /// Creates another file of the run.
     ///
     /// # Errors
     ///
-    /// If it cannot be written.
+    /// Fails if the file cannot be created.
     pub fn file(&self, name: &str) -> Result<File, Error> {
         let path = self.path.join(name);
         File::create(&path).map_err(|error| Error::Write(path, error))
     }
 
-    /// Writes `name` as a whole: under another name first, then by rename.
+    /// Writes the JSON file `name` by rename, as [`write_json`] does.
     ///
     /// # Errors
     ///
-    /// If it cannot be written.
+    /// Fails if the file cannot be written.
     pub fn write(&self, name: &str, value: &impl Serialize) -> Result<(), Error> {
         if name == RESULT {
             give_up_reserve(&self.path);
@@ -137,30 +140,33 @@ impl RunDir {
     }
 }
 
-/// Frees the room kept for the result of a run.
+/// Frees the disk space that was reserved for the result of a run.
 pub fn give_up_reserve(run: &Path) {
-    // Absent after the result, and in runs of other versions.
+    // The file is absent if the result is written, and in runs of other versions.
     let _ = fs::remove_file(run.join(RESERVE));
 }
 
-/// Says whether a run directory belongs to a runner that is still alive.
+/// Returns whether a run directory belongs to a runner that is still alive.
 pub fn is_alive(run: &Path) -> bool {
-    run.join(journal::FILE).exists() && hold(run).is_none()
+    run.join(journal::FILE).exists() && lock_dead(run).is_none()
 }
 
-/// Returns what keeps others from taking a dead run for one that is alive or theirs to close; none if it is alive, or has
-/// no journal that can be read. A shared lock, as NFS gives no other to who only reads.
-pub fn hold(run: &Path) -> Option<File> {
+/// Takes a shared lock on the journal of a dead run. The lock lasts as long as the returned file is open. Returns
+/// `None` if the run is alive, because its runner holds an exclusive lock, or if the journal cannot be read.
+///
+/// Other processes can take the same lock, so it does not keep them from closing the run, too. It is a shared one
+/// because NFS gives no exclusive lock on a file that is open only for reading.
+pub fn lock_dead(run: &Path) -> Option<File> {
     let journal = File::open(run.join(journal::FILE)).ok()?;
     let locked = flock(&journal, FlockOperation::NonBlockingLockShared);
     (locked != Err(Errno::WOULDBLOCK)).then_some(journal)
 }
 
-/// Replaces a file by rename, so that it is never there in part.
+/// Replaces a file by rename, so a reader never sees a part of it.
 ///
 /// # Errors
 ///
-/// Of the file system.
+/// Fails if the file system does.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut part = path.as_os_str().to_owned();
     part.push(".tmp");
@@ -170,41 +176,41 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::rename(&part, path)
 }
 
-/// Writes a file of JSON by rename, with a line break at its end.
+/// Writes a JSON file by rename, with a line break at its end.
 ///
 /// # Errors
 ///
-/// If it cannot be written.
+/// Fails if the file cannot be written.
 pub fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Error> {
     let failed = |error| Error::Write(path.to_owned(), error);
     let text = serde_json::to_string_pretty(value).map_err(io::Error::from).map_err(failed)?;
     replace(path, format!("{text}\n").as_bytes()).map_err(failed)
 }
 
-/// Writes the result of a run directory anew, by rename.
+/// Writes the result of a run directory by rename. An older result is replaced.
 ///
 /// # Errors
 ///
-/// If it cannot be written.
+/// Fails if the file cannot be written.
 pub fn write_result(run_dir: &Path, result: &RunResult) -> Result<(), Error> {
     write_json(&run_dir.join(RESULT), result)
 }
 
-/// Reads the result of a run directory, or the result file itself.
+/// Reads the result of a run. `path` is the run directory or the result file itself.
 ///
 /// # Errors
 ///
-/// If it is not there, not a result, or one of a version that this program does not know.
+/// Fails if the file cannot be read, is not a result, or has another version of the format.
 pub fn read(path: &Path) -> Result<RunResult, Error> {
     let path = if path.is_dir() { path.join(RESULT) } else { path.to_owned() };
     read_versioned(&path)
 }
 
-/// Reads a file of ours that says its version first.
+/// Reads a JSON file that contains its version, such as a result or the summary of a plan.
 ///
 /// # Errors
 ///
-/// As [`read`].
+/// As for [`read`].
 pub fn read_versioned<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
     let text = fs::read_to_string(path).map_err(|error| Error::Read(path.to_owned(), error))?;
     match serde_json::from_str::<Versioned>(&text) {
@@ -226,7 +232,7 @@ mod tests {
     fn an_entry_after_a_torn_one_stands_alone() {
         let results = tempfile::tempdir().expect("a temporary directory");
         let mut run = RunDir::create(results.path(), "run").expect("it is writable");
-        // As a full disk leaves it.
+        // A full disk leaves such an entry.
         run.journal.write_all(b"\"on").expect("it is writable");
         run.torn = true;
         run.journal(&"two").expect("it is writable");

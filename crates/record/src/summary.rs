@@ -1,11 +1,11 @@
-//! A plan that was run: `plan.json` and `summary.json`, version 1.
+//! The stored execution of a plan: `plan.json` and `summary.json`, version 1.
 //!
 //! ```text
 //! results/<time>-<kernel>-<plan>-<short id>/
-//!     plan.json       what was to be run and how far it came; replaced before and after every step
-//!     summary.json    last, by rename: the verdict; without it the plan died
-//!     results.ktap, junit.xml, kcidb.json, result.txt, faultline.prom    of all runs together
-//!     <run>/          one directory for each step, as `faultline run` leaves it
+//!     plan.json       the steps and their verdicts so far, replaced before and after each step
+//!     summary.json    the same with the verdict of the plan, written last; if it is absent, the plan died
+//!     results.ktap, junit.xml, kcidb.json, result.txt, faultline.prom    formats for all runs together
+//!     <run>/          one run directory for each step
 //! ```
 
 use std::path::Path;
@@ -16,85 +16,86 @@ use serde::{Deserialize, Serialize};
 use crate::result::{RunId, RunResult, Tool, UnderTest};
 use crate::status::{Status, Verdict};
 use crate::store;
+use crate::verdict::without_failure;
 
-/// File of a plan under way.
+/// File of a plan, written from its start on.
 pub const PLAN: &str = "plan.json";
-/// File of a plan that came to its end.
+/// File of a plan that has ended.
 pub const SUMMARY: &str = "summary.json";
 
-/// Name of the comparison with the baseline in every format.
+/// Name of the comparison with the baseline, in all formats.
 pub const REGRESSION: &str = "regression";
 
-/// Reason of a step that the plan did not come to.
+/// Reason of a step that did not begin before the plan ended.
 pub const NOT_RUN: &str = "not run: the plan ended before";
 
 /// `plan.json` and `summary.json`, version 1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Summary {
-    /// [`VERSION`](crate::result::VERSION).
+    /// Version of the format: [`VERSION`](crate::result::VERSION).
     pub version: u32,
-    /// Which plan directory this is and when it was.
+    /// Name of the plan directory, and the times of start and end.
     pub run: RunId,
-    /// The tool that ran.
+    /// The program that executed the plan.
     pub tool: Tool,
-    /// Its arguments.
+    /// The arguments of the command.
     pub command: Vec<String>,
-    /// What the operator said about the kernel.
+    /// The user's description of the kernel.
     #[serde(skip_serializing_if = "UnderTest::is_empty", default)]
     pub under_test: UnderTest,
     /// Name of the plan.
     pub plan: String,
-    /// Why one runs it.
+    /// Purpose of the plan.
     pub about: String,
     /// Verdict over all steps and the comparison with the baseline.
     pub verdict: Verdict,
-    /// The runs, in order.
+    /// The steps, in order.
     pub steps: Vec<Step>,
-    /// How the runs stand against the baseline, where there is one.
+    /// Comparison of the runs with the baseline, if there is one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub regression: Option<Regression>,
-    /// The plan did not live to write this: `faultline recover` made it of what it had left.
+    /// True if the plan died, and `faultline recover` wrote this file from the files that the plan had left.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub recovered: bool,
 }
 
-/// One run of a plan.
+/// One step of a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Step {
-    /// What reports call it.
+    /// Name of the step in reports.
     pub name: String,
-    /// What was run.
+    /// The words of its `faultline run` command.
     pub words: Vec<String>,
-    /// Its directory, below the plan's; none before it began.
+    /// Name of its run directory in the plan directory. Absent before the step begins.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub directory: Option<String>,
-    /// How it came out.
+    /// The verdict of the run.
     pub verdict: Verdict,
 }
 
-/// How the runs of a plan stand against the baseline.
+/// The comparison of the runs of a plan with a baseline.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Regression {
-    /// The baseline's file.
+    /// File of the baseline.
     pub baseline: String,
-    /// Over all cases.
+    /// Verdict over all cases.
     pub verdict: Verdict,
-    /// Each case.
+    /// The verdict on each case.
     pub cases: Vec<RegressionCase>,
 }
 
-/// One case, or a run that could not be compared.
+/// One case, or one run that could not be compared.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RegressionCase {
     /// `regression.<run>.<case>`.
     pub name: String,
-    /// Fail: something got worse; skip: nothing can be told yet.
+    /// A fail means that something got worse. A skip means that the numbers do not allow a statement yet.
     pub verdict: Verdict,
 }
 
 impl Summary {
-    /// Judges the whole from its steps and the comparison: the worst of them, error before timeout before fail; skipped
-    /// only where every step was.
+    /// Sets the verdict of the plan from those of its steps and of the comparison. The worst of them counts. The plan
+    /// is skipped only if every step was.
     pub fn judge(&mut self) {
         let steps = self.steps.iter().map(|step| (&*step.name, &step.verdict));
         let regression = self.regression.as_ref().map(|regression| (REGRESSION, &regression.verdict));
@@ -104,55 +105,48 @@ impl Summary {
         let passed = self.steps.iter().filter(|step| step.verdict.status == Status::Pass).count();
         self.verdict = match worst {
             Some(worst) => {
-                // The first of the worst, and whatever the baseline says besides: both are news.
+                // The reason names the first of the worst, and also a regression.
                 let first = all.iter().find(|(_, verdict)| verdict.status == worst.1.status).unwrap_or(worst);
                 let also = all.last().filter(|last| last.1.status == Status::Fail && last.0 != first.0);
                 let also = also.map(|last| format!("; {}", named(last))).unwrap_or_default();
                 Verdict::new(worst.1.status, named(first) + &also)
             }
-            None if passed == 0 => {
-                Verdict::new(Status::Skip, all.first().map_or_else(|| "nothing was run".to_owned(), named))
-            }
-            None if passed == self.steps.len() => Verdict::new(Status::Pass, format!("all {passed} steps pass")),
-            None => {
-                let of = self.steps.len();
-                Verdict::new(Status::Pass, format!("{passed} of {of} steps pass, the others were skipped"))
-            }
+            None => without_failure("steps", passed, self.steps.len(), all.first().map(named)),
         };
     }
 
-    /// Writes the summary as `file` ([`PLAN`] or [`SUMMARY`]) of the plan's directory, by rename.
+    /// Writes the summary to `file` ([`PLAN`] or [`SUMMARY`]) in the plan directory, by rename.
     ///
     /// # Errors
     ///
-    /// If it cannot be written.
+    /// Fails if the file cannot be written.
     pub fn write(&self, directory: &Path, file: &str) -> Result<(), store::Error> {
         store::write_json(&directory.join(file), self)
     }
 }
 
-/// A plan on disk, with its runs.
+/// A stored plan with its runs.
 #[derive(Clone, Debug)]
-pub struct Stored {
-    /// Its summary.
+pub struct StoredPlan {
+    /// The summary of the plan.
     pub summary: Summary,
-    /// The runs of the steps that left one, in order.
+    /// The runs of those steps that have one, in order.
     pub runs: Vec<RunResult>,
 }
 
-/// Says whether this is the directory of a plan.
+/// Returns whether `directory` is that of a plan.
 pub fn is_plan(directory: &Path) -> bool {
     directory.join(PLAN).is_file() || directory.join(SUMMARY).is_file()
 }
 
-/// Reads a plan that came to its end.
+/// Reads a plan that ended by itself or was recovered.
 ///
 /// # Errors
 ///
-/// If it has no summary, or a file is not readable.
-pub fn read(directory: &Path) -> Result<Stored, store::Error> {
+/// Fails if the plan has no summary, or if a file cannot be read.
+pub fn read(directory: &Path) -> Result<StoredPlan, store::Error> {
     let summary: Summary = store::read_versioned(&directory.join(SUMMARY))?;
     let directories = summary.steps.iter().filter_map(|step| step.directory.as_ref());
     let runs = directories.map(|name| store::read(&directory.join(name))).collect::<Result<_, _>>()?;
-    Ok(Stored { summary, runs })
+    Ok(StoredPlan { summary, runs })
 }

@@ -1,36 +1,44 @@
-//! Verdicts from results alone: the kernel log against a case, the lockup of the report, and a run by its cases.
+//! Verdicts that follow from a stored run alone: of the kernel log on a case, and of the cases on a run.
 
-use crate::case::{CaseResult, Complaint};
+use crate::case::{AttributedComplaint, CaseResult};
 use crate::maintenance::{Access, FaultKind};
 use crate::memory::stage2_level;
 use crate::status::{Status, Verdict};
-use klog::attribution::{Attribution, Path, Side};
-use klog::message::Kind;
+use klog::attribution::{Attribution, Side, Stage2Path};
+use klog::complaint::Kind;
 
 /// Returns the soft lockups of vCPU threads in a case.
-pub fn lockups(case: &CaseResult) -> impl Iterator<Item = &Complaint> {
-    case.complaints.iter().filter(|c| c.event.kind == Kind::SoftLockup && of_vcpu(c))
+pub(crate) fn vcpu_soft_lockups(case: &CaseResult) -> impl Iterator<Item = &AttributedComplaint> {
+    case.complaints.iter().filter(|c| is_vcpu_soft_lockup(c))
 }
 
-/// Says whether a thread that runs a vCPU complained, of the guest or of the second one that shares its memory.
-pub fn of_vcpu(complaint: &Complaint) -> bool {
-    let comm = complaint.event.comm.as_deref().unwrap_or_default();
-    comm.starts_with("vcpu-") || comm.starts_with("second-")
+/// Returns whether a vCPU thread locked up. The threads `vcpu-N` run the vCPUs of the guest, and the threads `second-N`
+/// those of the second VM on the same memory.
+fn is_vcpu_soft_lockup(complaint: &AttributedComplaint) -> bool {
+    let comm = complaint.complaint.comm.as_deref().unwrap_or_default();
+    complaint.complaint.kind == Kind::SoftLockup && (comm.starts_with("vcpu-") || comm.starts_with("second-"))
 }
 
-/// Returns a complaint that no case may pass with, whatever it is about: a vCPU's lockup, or anything but a soft lockup
-/// of others or a warning.
-pub fn fatal(case: &CaseResult) -> Option<&Complaint> {
-    let others = || case.complaints.iter().find(|c| !matches!(c.event.kind, Kind::SoftLockup | Kind::Warn));
-    lockups(case).next().or_else(others)
+/// Returns whether a case must not pass beside this complaint. Soft lockups of other threads, and warnings, do not
+/// matter.
+pub(crate) fn is_fatal(complaint: &AttributedComplaint) -> bool {
+    is_vcpu_soft_lockup(complaint) || !matches!(complaint.complaint.kind, Kind::SoftLockup | Kind::Warn)
 }
 
-/// Takes back the verdict of a case that went well by itself while the kernel log says otherwise, or could not: `lost` of
-/// its records, or `unwatched`, why a lockup would have gone unseen.
-pub fn with_kernel_log(case: &mut CaseResult, lost: u64, unwatched: Option<&str>) {
+/// Returns the first complaint beside which the case must not pass. A soft lockup of a vCPU comes before all others.
+pub fn fatal_complaint(case: &CaseResult) -> Option<&AttributedComplaint> {
+    vcpu_soft_lockups(case).next().or_else(|| case.complaints.iter().find(|c| is_fatal(c)))
+}
+
+/// Corrects the verdict of a case by the kernel log:
+///
+/// - A pass or a skip becomes a fail if the kernel had a fatal complaint.
+/// - A pass becomes an error if `lost` records of the log were lost, because a complaint may be among them.
+/// - A pass becomes a skip if a lockup would not have been reported, for the reason `unwatched`.
+pub fn apply_kernel_log(case: &mut CaseResult, lost: u64, unwatched: Option<&str>) {
     let passed = case.verdict.status == Status::Pass;
-    let well = passed || case.verdict.status == Status::Skip;
-    if let Some(complaint) = fatal(case).filter(|_| well) {
+    let skipped = case.verdict.status == Status::Skip;
+    if let Some(complaint) = fatal_complaint(case).filter(|_| passed || skipped) {
         case.verdict = Verdict::new(Status::Fail, describe(complaint));
     } else if passed && lost > 0 {
         case.verdict = records_lost(lost);
@@ -39,22 +47,24 @@ pub fn with_kernel_log(case: &mut CaseResult, lost: u64, unwatched: Option<&str>
     }
 }
 
-/// Returns the verdict of a case on CPUs whose soft lockups would go unseen, with the reason.
+/// Returns the verdict of a case on CPUs whose soft lockups the kernel does not report, for the reason `why`.
 pub fn no_detector(why: &str) -> Verdict {
     Verdict::new(Status::Skip, format!("no soft lockup detector: {why}"))
 }
 
-/// Returns the verdict of a case while which kernel log records were lost.
+/// Returns the verdict of a case during which `lost` kernel log records were lost.
 pub fn records_lost(lost: u64) -> Verdict {
     Verdict::new(Status::Error, format!("{lost} kernel log records were lost"))
 }
 
-/// Returns the lockup of the report and what shows it, if it is there: I side, while relaxing a permission.
-pub fn relax_lockup(case: &CaseResult) -> Option<(&Complaint, &Attribution)> {
-    lockups(case).find_map(|c| {
-        // Where the kernel did that before it touched the tables, the traced faults say which kind they were.
-        let relaxing = |path| path == Path::RelaxPerms || (path == Path::Fault && has_fetch_permission_faults(case));
-        let shows = |a: &&Attribution| a.side == Side::ISide && relaxing(a.path);
+/// Returns a soft lockup of a vCPU on the I side while KVM relaxed a permission, and the attribution that shows it.
+pub fn relax_lockup(case: &CaseResult) -> Option<(&AttributedComplaint, &Attribution)> {
+    vcpu_soft_lockups(case).find_map(|c| {
+        // Up to v5.13, KVM does the maintenance before it changes the tables. There, the traced faults show that it
+        // relaxed a permission.
+        let relaxes =
+            |path| path == Stage2Path::RelaxPerms || (path == Stage2Path::Fault && has_fetch_permission_faults(case));
+        let shows = |a: &&Attribution| a.side == Side::ISide && relaxes(a.path);
         Some((c, c.attributions.iter().find(shows)?))
     })
 }
@@ -63,7 +73,7 @@ fn has_fetch_permission_faults(case: &CaseResult) -> bool {
     case.host.iter().flat_map(|host| &host.faults).any(|f| f.access == Access::Fetch && f.kind == FaultKind::Permission)
 }
 
-/// Returns how many instruction-fetch permission faults of the level that the block size should give were seen.
+/// Returns the number of permission faults by a fetch at the level that the block size of the case should give.
 pub fn relax_faults(case: &CaseResult, page_bytes: u64) -> u64 {
     let level = stage2_level(case.block_bytes(), page_bytes);
     let faults = case.host.iter().flat_map(|host| &host.faults);
@@ -73,44 +83,49 @@ pub fn relax_faults(case: &CaseResult, page_bytes: u64) -> u64 {
         .sum()
 }
 
-/// Describes a complaint by what it is mainly attributed to.
-pub fn describe(complaint: &Complaint) -> String {
-    complaint.attributions.first().map_or_else(|| complaint.event.kind.to_string(), |a| describe_as(complaint, a))
+/// Describes a complaint with its first attribution.
+pub fn describe(complaint: &AttributedComplaint) -> String {
+    let first = complaint.attributions.first();
+    first.map_or_else(|| complaint.complaint.kind.to_string(), |a| describe_as(complaint, a))
 }
 
-/// Describes a complaint without the words that lab scanners take for a failure of the lab itself.
-pub fn describe_as(complaint: &Complaint, attribution: &Attribution) -> String {
-    let event = &complaint.event;
-    let seconds = event.seconds.map(|s| format!(" for {s} s")).unwrap_or_default();
-    let task = event.comm.as_deref().map(|comm| format!(" in {comm}")).unwrap_or_default();
-    format!("event={}{task}{seconds}, {}: {}", event.kind, attribution.side.name(), attribution.frame)
+/// Describes a complaint with one of its attributions. The text contains none of the words that the log scanners of
+/// test labs react to.
+pub fn describe_as(complaint: &AttributedComplaint, attribution: &Attribution) -> String {
+    let complaint = &complaint.complaint;
+    let seconds = complaint.seconds.map(|s| format!(" for {s} s")).unwrap_or_default();
+    let task = complaint.comm.as_deref().map(|comm| format!(" in {comm}")).unwrap_or_default();
+    format!("event={}{task}{seconds}, {}: {}", complaint.kind, attribution.side.name(), attribution.frame)
 }
 
-/// Returns the verdict over a run whose scenario has a verdict of its own besides those of the cases. It outweighs passes
-/// and skips, which do not hide that nothing could be told, and whatever is no worse.
-pub fn with_own(cases: Verdict, own: Option<Verdict>) -> Verdict {
-    match own {
-        Some(own) if own.status >= cases.status || cases.status <= Status::Skip => own,
-        _ => cases,
+/// Returns the verdict of a run from that of its cases and that of its scenario on all cases together. The scenario's
+/// verdict counts if all cases passed or were skipped, or if it is at least as bad as that of the cases.
+pub fn overall(of_cases: Verdict, of_scenario: Option<Verdict>) -> Verdict {
+    match of_scenario {
+        Some(own) if own.status >= of_cases.status || of_cases.status <= Status::Skip => own,
+        _ => of_cases,
     }
 }
 
-/// Judges a run by its cases: the worst counts, but skips do not hide a pass.
-pub fn run(cases: &[CaseResult]) -> Verdict {
-    let worst = cases.iter().filter(|c| c.verdict.status > Status::Skip).max_by_key(|c| c.verdict.status);
+/// Returns the verdict of a run from its cases. The worst case counts, but a run in which some cases passed and the
+/// others were skipped is a pass.
+pub fn of_cases(cases: &[CaseResult]) -> Verdict {
     let named = |case: &CaseResult| format!("{}: {}", case.name, case.verdict.reason);
+    let worst = cases.iter().filter(|c| c.verdict.status > Status::Skip).max_by_key(|c| c.verdict.status);
     if let Some(case) = worst {
         return Verdict::new(case.verdict.status, named(case));
     }
-    match cases.iter().filter(|c| c.verdict.status == Status::Pass).count() {
-        0 => {
-            let reason = cases.first().map_or_else(|| "nothing was run".to_owned(), named);
-            Verdict::new(Status::Skip, reason)
-        }
-        passed if passed == cases.len() => Verdict::new(Status::Pass, format!("all {passed} cases pass")),
-        passed => {
-            Verdict::new(Status::Pass, format!("{passed} of {} cases pass, the others were skipped", cases.len()))
-        }
+    let passed = cases.iter().filter(|c| c.verdict.status == Status::Pass).count();
+    without_failure("cases", passed, cases.len(), cases.first().map(named))
+}
+
+/// Returns the verdict of a run or a plan in which no part failed. `first` is the reason of the first part. It is the
+/// reason of the whole if every part was skipped.
+pub(crate) fn without_failure(parts: &str, passed: usize, total: usize, first: Option<String>) -> Verdict {
+    match passed {
+        0 => Verdict::new(Status::Skip, first.unwrap_or_else(|| "nothing was run".to_owned())),
+        _ if passed == total => Verdict::new(Status::Pass, format!("all {passed} {parts} pass")),
+        _ => Verdict::new(Status::Pass, format!("{passed} of {total} {parts} pass, the others were skipped")),
     }
 }
 
@@ -125,24 +140,44 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_log_takes_back_what_went_well_by_itself() {
+    fn the_kernel_log_corrects_a_pass() {
         let (before, after) = (stored("debian-6.1"), stored("debian-6.12"));
-        let complaint = before.cases.iter().find_map(|case| case.complaints.first()).expect("it locked up").clone();
-        let judged = |change: &dyn Fn(&mut Complaint), lost, unwatched| {
-            let mut complaint = complaint.clone();
+        let lockup = before.cases.iter().find_map(|case| case.complaints.first()).expect("it locked up").clone();
+        let status = |change: &dyn Fn(&mut AttributedComplaint), lost, unwatched| {
+            let mut complaint = lockup.clone();
             change(&mut complaint);
             let passed =
                 after.cases.iter().find(|case| case.verdict.status == Status::Pass).expect("some pass").clone();
             let mut case = CaseResult { complaints: vec![complaint], ..passed };
-            with_kernel_log(&mut case, lost, unwatched);
+            apply_kernel_log(&mut case, lost, unwatched);
             case.verdict.status
         };
-        let others = |complaint: &mut Complaint| complaint.event.comm = Some("kworker/0:1".into());
-        let warning = |complaint: &mut Complaint| complaint.event.kind = Kind::Warn;
-        let oops = |complaint: &mut Complaint| (complaint.event.kind, complaint.event.comm) = (Kind::Oops, None);
-        assert_eq!(judged(&|_| (), 0, None), Status::Fail, "a vCPU's lockup");
-        assert_eq!(judged(&oops, 0, None), Status::Fail);
-        assert_eq!((judged(&others, 0, None), judged(&warning, 0, None)), (Status::Pass, Status::Pass));
-        assert_eq!((judged(&others, 1, None), judged(&others, 0, Some("off"))), (Status::Error, Status::Skip));
+        let of_others = |c: &mut AttributedComplaint| c.complaint.comm = Some("kworker/0:1".into());
+        let warning = |c: &mut AttributedComplaint| c.complaint.kind = Kind::Warn;
+        let oops = |c: &mut AttributedComplaint| (c.complaint.kind, c.complaint.comm) = (Kind::Oops, None);
+        assert_eq!(status(&|_| (), 0, None), Status::Fail, "a lockup of a vCPU");
+        assert_eq!(status(&oops, 0, None), Status::Fail);
+        assert_eq!((status(&of_others, 0, None), status(&warning, 0, None)), (Status::Pass, Status::Pass));
+        assert_eq!((status(&of_others, 1, None), status(&of_others, 0, Some("off"))), (Status::Error, Status::Skip));
+    }
+
+    #[test]
+    fn skipped_cases_do_not_hide_a_pass() {
+        let case = |status| CaseResult { verdict: Verdict::new(status, "why"), ..CaseResult::not_run("page", 1) };
+        let of = |statuses: &[Status]| of_cases(&statuses.iter().map(|status| case(*status)).collect::<Vec<_>>());
+        assert_eq!(of(&[]), Verdict::new(Status::Skip, "nothing was run"));
+        assert_eq!(of(&[Status::Skip]), Verdict::new(Status::Skip, "page: why"));
+        assert_eq!(of(&[Status::Pass, Status::Pass]), Verdict::new(Status::Pass, "all 2 cases pass"));
+        let some = Verdict::new(Status::Pass, "1 of 2 cases pass, the others were skipped");
+        assert_eq!(of(&[Status::Skip, Status::Pass]), some);
+        assert_eq!(of(&[Status::Error, Status::Fail]), Verdict::new(Status::Error, "page: why"));
+    }
+
+    #[test]
+    fn a_scenario_outweighs_what_is_no_worse() {
+        let verdict = |status| Verdict::new(status, "why");
+        let of = |cases, own| overall(verdict(cases), Some(verdict(own))).status;
+        assert_eq!((of(Status::Pass, Status::Fail), of(Status::Fail, Status::Pass)), (Status::Fail, Status::Fail));
+        assert_eq!((of(Status::Pass, Status::Skip), of(Status::Skip, Status::Pass)), (Status::Skip, Status::Pass));
     }
 }

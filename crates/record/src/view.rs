@@ -1,17 +1,17 @@
-//! A scenario's own presentation of one of its runs. Reports lay it out and know no scenario.
+//! The view of a run: the parts of a report that come from its scenario. A report lays out views and knows no scenario.
 
 use units::stats::Timing;
 
 use crate::result::RunResult;
 
-/// Everything that a scenario shows of a run beyond what every run has.
+/// The parts of a report that come from the scenario. The report adds the parts that every run has.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct View {
-    /// Tables of its cases.
+    /// Tables of the cases.
     pub tables: Vec<Table>,
-    /// Lines to print below each case, in the order of the cases; cases without lines may be left out at the end.
+    /// Lines below each case, in the order of the cases. If this list is the shorter one, the last cases have no lines.
     pub details: Vec<Vec<String>>,
-    /// Whether a table shows the verdict of each case, so that cases that pass need no line of their own.
+    /// True if a table shows the verdict of each case. A case that passed then needs no line of its own.
     pub passes_in_table: bool,
     /// Lines about all cases together.
     pub findings: Vec<String>,
@@ -21,16 +21,16 @@ pub struct View {
     pub stalls: Vec<Stall>,
 }
 
-/// A table of words. Numbers are words by then.
+/// A table of text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table {
     /// Heads of the columns.
     pub head: Vec<String>,
-    /// Rows, each with a word for each column.
+    /// Rows. Each has one cell for each column.
     pub rows: Vec<Vec<String>>,
-    /// Number of columns, from the first, that are aligned to the left.
+    /// Number of columns, from the first, that are aligned to the left. The others are aligned to the right.
     pub left: usize,
-    /// Whether several runs share one table, with a column for the kernel before these.
+    /// True if several runs share one table. The report then adds a first column, which names the kernel.
     pub shared: bool,
     /// Lines below the table.
     pub notes: Vec<String>,
@@ -48,7 +48,7 @@ pub struct Cost {
 /// Longest stall of vCPUs that raced for one block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stall {
-    /// vCPUs that raced.
+    /// Number of vCPUs that raced.
     pub racers: u64,
     /// The longest stall in ns.
     pub ns: u64,
@@ -63,8 +63,8 @@ pub struct Viewed<'a> {
     pub view: View,
 }
 
-/// A run without a view of its own.
 impl<'a> From<&'a RunResult> for Viewed<'a> {
+    /// Returns the run with an empty view.
     fn from(run: &'a RunResult) -> Self {
         Self { run, view: View::default() }
     }

@@ -3,8 +3,8 @@ use clap::ValueEnum;
 use crate::formats::*;
 use crate::subject::Subject;
 use crate::{kcidb, ktap, lava, linaro, prom};
-use klog::attribution::{Attribution, Path as Stage2, Side};
-use record::case::Complaint;
+use klog::attribution::{Attribution, Side, Stage2Path};
+use record::case::AttributedComplaint;
 use record::result::RunResult;
 use record::status::Status;
 use record::view::Viewed;
@@ -189,8 +189,9 @@ fn a_name_is_the_case_alone_and_lockups_count_once() {
     let names: Vec<_> = named_cases(&run).into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["relax.page", "relax.thp.4vcpus-distinct", "relax.1G", "relax.1G.again1"]);
     let mut case = run.cases[2].clone();
-    let d_side = Attribution { side: Side::DSide, frame: "dcache_clean_inval_poc+0x1c/0x30".into(), path: Stage2::Map };
-    let Complaint { attributions, .. } = &mut case.complaints[0];
+    let d_side =
+        Attribution { side: Side::DSide, frame: "dcache_clean_inval_poc+0x1c/0x30".into(), path: Stage2Path::Map };
+    let AttributedComplaint { attributions, .. } = &mut case.complaints[0];
     attributions.insert(0, d_side);
     assert_eq!((lockups(&case).i_side, lockups(&case).d_side), (1, 0), "the I side is in there");
 }

@@ -1,28 +1,28 @@
-//! What KVM and small guests say of a machine, for `faultline doctor`: plain data.
+//! Facts about a machine that KVM and small guests report, for `faultline doctor`. Plain data.
 
 use guest::limits::Limits;
 use record::result::VcpuFacts;
 
-/// What KVM is on this machine.
+/// State of KVM on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kvm {
-    /// Not an arm64 Linux: this program's runner part is not even built in.
+    /// The machine is no arm64 Linux, so this build has no code that uses KVM.
     OtherArchitecture,
-    /// Not there, and why.
+    /// KVM is missing, for this reason.
     Absent(String),
-    /// There, for others.
+    /// KVM is there, but this user may not open it.
     NoPermission,
-    /// There.
+    /// KVM can be used.
     Present(Limits),
 }
 
-/// The CPUs of one MIDR_EL1.
+/// CPUs with the same MIDR_EL1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CpuKind {
-    /// MIDR_EL1, where the kernel tells.
+    /// MIDR_EL1, if the kernel reports it.
     pub midr: Option<String>,
-    /// Its CPUs.
+    /// Numbers of the CPUs.
     pub cpus: Vec<usize>,
-    /// What a guest on one of them read, or why none ran.
+    /// Registers that a guest read on one of them, or the reason why no guest ran.
     pub guest: Result<VcpuFacts, String>,
 }

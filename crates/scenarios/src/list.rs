@@ -1,31 +1,34 @@
-//! The list of scenarios: one line each.
+//! The list of scenarios, one line each.
 
 use record::result::RunResult;
 use record::view::{View, Viewed};
 
-use crate::scenario::{Entry, Scenario};
-use crate::{boot, chaos, coherence, dside, litmus, policy, random, relax, storm};
+use crate::random::Random;
+use crate::random::args::REPLAY;
+use crate::scenario::{AnyScenario, Scenario};
 
-/// Every scenario, in the order of the help text.
-pub static LIST: [&dyn Entry; 9] = [
-    &relax::Relax,
-    &storm::Storm,
-    &policy::Policy,
-    &dside::DSide,
-    &coherence::Coherence,
-    &litmus::Litmus,
-    &random::Random,
-    &boot::Boot,
-    &chaos::Chaos,
+/// All scenarios, in the order of the help text.
+pub static LIST: &[&dyn AnyScenario] = &[
+    &crate::relax::Relax,
+    &crate::storm::Storm,
+    &crate::policy::Policy,
+    &crate::dside::DSide,
+    &crate::coherence::Coherence,
+    &crate::litmus::Litmus,
+    &crate::random::Random,
+    &crate::boot::Boot,
+    &crate::chaos::Chaos,
 ];
 
-/// Returns the scenario of this name; `replay` runs the programs of `random` from a file.
-pub fn by_name(name: &str) -> Option<&'static dyn Entry> {
-    let name = if name == random::args::REPLAY { random::Random::NAME } else { name };
-    LIST.into_iter().find(|scenario| scenario.name() == name)
+/// Returns the scenario with this name.
+///
+/// A run of the programs in a file is stored under the name `replay`. That name returns `random`, which runs them.
+pub fn by_name(name: &str) -> Option<&'static dyn AnyScenario> {
+    let name = if name == REPLAY { Random::NAME } else { name };
+    LIST.iter().copied().find(|scenario| scenario.name() == name)
 }
 
-/// Returns a stored run with its view. A run of an unknown scenario has an empty one.
+/// Returns a stored run with the view that its scenario gives of it. The view is empty if the scenario is unknown.
 pub fn viewed(run: &RunResult) -> Viewed<'_> {
     let view = by_name(&run.scenario).map_or_else(View::default, |scenario| scenario.view(run));
     Viewed { run, view }

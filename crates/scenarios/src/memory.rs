@@ -1,20 +1,20 @@
-//! Kinds of memory as a host has them: sizes, backing, and what is missing.
+//! Kinds of memory on a given host: block sizes, backing, and the reason if the host has no such memory.
 
 use guest::run::Backing;
 use hostfacts::memory::HostBlocks;
 use record::memory::MemoryKind;
 use units::size::Size;
 
-/// Why a kind of memory cannot be had here.
+/// Reason for the lack of a kind of memory on a host.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Missing {
-    /// No transparent huge pages.
+    /// Transparent huge pages are off.
     #[error("transparent huge pages are not built in or switched off (/sys/kernel/mm/transparent_hugepage/enabled)")]
     Thp,
-    /// No hugetlb pages of that size exist.
+    /// The kernel has no hugetlb pages of this size.
     #[error("this kernel has no hugetlb pages of {0}")]
     NoPool(Size),
-    /// The pool is too small.
+    /// The hugetlb pool is too small.
     #[error("{needed} free hugetlb pages of {size} needed, {free} there: echo {needed} > /sys/kernel/mm/hugepages/hugepages-{}kB/nr_hugepages", .size.0 >> 10)]
     Pool {
         /// Page size.
@@ -24,7 +24,7 @@ pub enum Missing {
         /// Pages free.
         free: u64,
     },
-    /// Too little memory.
+    /// The host has too little free memory.
     #[error("{needed} of memory needed, {available} available: use a smaller --region")]
     Memory {
         /// Bytes needed.
@@ -32,21 +32,22 @@ pub enum Missing {
         /// Bytes available.
         available: Size,
     },
-    /// The region is not made of whole blocks.
+    /// The region is not a whole number of blocks.
     #[error("a region of {region} is not a multiple of its {block} blocks")]
-    Odd {
-        /// Region asked for.
+    PartialBlock {
+        /// Size of the region.
         region: Size,
-        /// Block asked for.
+        /// Size of a block.
         block: Size,
     },
 }
 
-/// Returns the size in bytes of one block of this kind of memory.
+/// Returns the size in bytes of one block of this kind of memory: a base page, a transparent huge page or a hugetlb
+/// page.
 ///
 /// # Errors
 ///
-/// If the host has no such blocks at all.
+/// Returns the reason if the host has no such blocks.
 pub fn block_bytes(kind: MemoryKind, host: &HostBlocks) -> Result<u64, Missing> {
     match kind {
         MemoryKind::Page | MemoryKind::Memfd | MemoryKind::File => Ok(host.page_bytes),
@@ -57,11 +58,11 @@ pub fn block_bytes(kind: MemoryKind, host: &HostBlocks) -> Result<u64, Missing> 
     }
 }
 
-/// Returns the backing of a region of this kind of memory. A hugetlb size that is the base page means base pages.
+/// Returns the backing of a region of this kind of memory. A hugetlb size equal to the base page size means base pages.
 ///
 /// # Errors
 ///
-/// As [`block_bytes`].
+/// Returns the reason if the host has no such blocks.
 pub fn backing(kind: MemoryKind, host: &HostBlocks) -> Result<Backing, Missing> {
     let bytes = block_bytes(kind, host)?;
     Ok(match kind {
@@ -74,15 +75,15 @@ pub fn backing(kind: MemoryKind, host: &HostBlocks) -> Result<Backing, Missing> 
     })
 }
 
-/// Checks that the host has a region of `region_bytes` of this kind of memory to give.
+/// Checks that the host has enough memory of this kind for a region of `region_bytes`.
 ///
 /// # Errors
 ///
-/// The part that is missing, and how to get it.
+/// Returns the reason if it has not; the message says how to change that.
 pub fn check(kind: MemoryKind, region_bytes: u64, host: &HostBlocks) -> Result<(), Missing> {
     let block = block_bytes(kind, host)?;
     if region_bytes == 0 || !region_bytes.is_multiple_of(block) {
-        return Err(Missing::Odd { region: Size(region_bytes), block: Size(block) });
+        return Err(Missing::PartialBlock { region: Size(region_bytes), block: Size(block) });
     }
     match backing(kind, host)? {
         Backing::Hugetlb(bytes) => {
@@ -100,8 +101,9 @@ pub fn check(kind: MemoryKind, region_bytes: u64, host: &HostBlocks) -> Result<(
     Ok(())
 }
 
-/// Returns every kind of memory that this host can give a region of, as `fits` says.
-pub fn all(host: &HostBlocks, fits: impl Fn(MemoryKind) -> bool) -> Vec<MemoryKind> {
+/// Returns the kinds of memory that pass `fits`: `page`, `thp` and the hugetlb sizes of the host. It leaves out `memfd`
+/// and `file`, which have the same blocks as `page`.
+pub fn available(host: &HostBlocks, fits: impl Fn(MemoryKind) -> bool) -> Vec<MemoryKind> {
     let hugetlb = host.hugetlb.iter().map(|(bytes, _)| MemoryKind::Hugetlb(Size(*bytes)));
     [MemoryKind::Page, MemoryKind::Thp].into_iter().chain(hugetlb).filter(|kind| fits(*kind)).collect()
 }
@@ -114,7 +116,7 @@ mod tests {
         HostBlocks { page_bytes: 4096, thp_bytes: None, hugetlb: Vec::new(), available_bytes: 1 << 30 };
 
     #[test]
-    fn missing_is_said_with_what_to_do() {
+    fn errors_name_the_reason_and_the_remedy() {
         let host = HostBlocks { hugetlb: vec![(2 << 20, 1)], ..HOST };
         let two_m = MemoryKind::Hugetlb(Size(2 << 20));
         assert_eq!(check(two_m, 2 << 20, &host), Ok(()));
@@ -123,12 +125,12 @@ mod tests {
         assert_eq!(check(MemoryKind::Thp, 2 << 20, &host), Err(Missing::Thp));
         let one_g = MemoryKind::Hugetlb(Size(1 << 30));
         assert!(matches!(check(one_g, 1 << 30, &host), Err(Missing::NoPool(_))));
-        assert!(matches!(check(MemoryKind::Page, 5000, &host), Err(Missing::Odd { .. })));
+        assert!(matches!(check(MemoryKind::Page, 5000, &host), Err(Missing::PartialBlock { .. })));
         assert!(matches!(check(MemoryKind::Page, 2 << 30, &host), Err(Missing::Memory { .. })));
     }
 
     #[test]
-    fn the_base_page_by_its_size() {
+    fn hugetlb_of_the_base_page_size_is_base_pages() {
         assert_eq!("4K".parse::<MemoryKind>().map(|kind| backing(kind, &HOST)), Ok(Ok(Backing::Pages)));
     }
 }

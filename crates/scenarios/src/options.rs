@@ -1,4 +1,4 @@
-//! Options of every scenario.
+//! Options that all scenarios share.
 
 use std::path::PathBuf;
 
@@ -7,32 +7,32 @@ use guest::ctr::GuestCtr;
 use record::format::Format;
 use record::result::UnderTest;
 
-/// Time that a guest gets unless the command line says otherwise, in seconds.
+/// Default of `--time-limit`, in seconds.
 pub const TIME_LIMIT_S: u64 = 300;
 
-/// Options of every scenario.
+/// Options that all scenarios share.
 #[derive(ClapArgs, Clone, Debug)]
 pub struct Common {
-    /// Directory that receives the run's directory
+    /// Directory in which the run directory is created
     #[arg(long, default_value = "results", value_name = "DIR")]
     pub results: PathBuf,
-    /// Stop a guest that takes longer
+    /// Stop a guest that runs longer than this
     #[arg(long, default_value_t = TIME_LIMIT_S, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub time_limit: u64,
-    /// Set kernel.watchdog_thresh for the run; soft lockups are reported after twice this time
+    /// Set kernel.watchdog_thresh until the run ends; the kernel reports a soft lockup after twice this time
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=60))]
     pub watchdog_thresh: Option<u32>,
-    /// Fill hugetlb pools that are too small, for the run
+    /// Enlarge hugetlb pools that are too small, and restore them when the run ends
     #[arg(long)]
     pub hugepages: bool,
-    /// Show guests another CTR_EL0: imin=BYTES, dmin=BYTES, idc=0, dic=0, several with commas, or a whole value 0x…; KVM has
-    /// to agree, which it may since Linux 6.11
+    /// Show guests a different CTR_EL0: imin=BYTES, dmin=BYTES, idc=0 and dic=0, separated by commas, or a whole value
+    /// 0x…; needs Linux 6.11 or later, and KVM can refuse a value
     #[arg(long, value_name = "FIELD=VALUE,…")]
     pub guest_ctr: Option<GuestCtr>,
-    /// Do not trace: no evidence of the faults taken, so nothing can pass
+    /// Do not trace; without evidence of the faults, a case that needs them cannot pass
     #[arg(long)]
     pub no_trace: bool,
-    /// What to print at the end; all but the table for programs
+    /// Format of the printed result; all formats except the table are for programs
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     format: Format,
     /// Print JSON
@@ -41,25 +41,25 @@ pub struct Common {
     #[command(flatten)]
     #[allow(missing_docs, reason = "clap would take the comment for the help text of the group")]
     pub under_test: UnderTest,
-    /// Do not print the result, which is in the run's directory
+    /// Do not print the result; it is stored in the run directory
     #[arg(short, long)]
     pub quiet: bool,
-    /// Tell on the way which case begins, what is set and what the kernel says; times suffer a little
+    /// Print each case that begins, each changed setting and each kernel message; measured times get slightly longer
     #[arg(short, long)]
     pub verbose: bool,
-    /// Exit as `git bisect run` wants it: 0 good, 1 bad, 125 for anything that shows neither
+    /// Exit with the codes of `git bisect run`: 0 for good, 1 for bad, 125 for a result that shows neither
     #[arg(long)]
     pub bisect: bool,
-    /// What a plan calls this run
+    /// Name of the run in its plan
     #[arg(long, hide = true, value_name = "NAME")]
     pub step: Option<String>,
-    /// Use this image in place of the one inside this program
+    /// Run this guest image instead of the built-in one
     #[arg(long, value_name = "FILE")]
     pub payload: Option<PathBuf>,
 }
 
 impl Common {
-    /// Returns what to print at the end.
+    /// Returns the format of the printed result.
     pub fn format(&self) -> Format {
         if self.json { Format::Json } else { self.format }
     }

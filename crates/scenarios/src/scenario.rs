@@ -1,4 +1,4 @@
-//! A scenario, as everything outside its folder sees it.
+//! The traits through which all other code uses a scenario.
 
 use std::path::Path;
 
@@ -12,43 +12,43 @@ use crate::options::Common;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 use crate::runner::session::{Build, Error, Finished};
 
-/// A kind of run. One folder implements it, and one line of [`LIST`](crate::LIST) makes it known.
+/// A kind of run. Its folder implements this trait, and its line in [`LIST`](crate::LIST) makes it known.
 pub trait Scenario: Sync {
     /// Name on the command line and in results.
     const NAME: &'static str;
-    /// Line that `run --help` shows.
+    /// The line about it in `run --help`.
     const ABOUT: &'static str;
-    /// Options, with [`Common`] flattened in.
+    /// Options on the command line, with [`Common`] flattened in.
     type Args: Args + FromArgMatches;
-    /// Its own part of each case.
+    /// The part of a stored case that only this scenario has.
     type Findings: Finding;
-    /// Its conclusion from all cases together.
+    /// The conclusion from all cases together.
     type Conclusion: Finding;
 
-    /// Returns the options that every scenario has.
+    /// Returns the options that all scenarios share.
     fn common(args: &Self::Args) -> &Common;
 
-    /// Returns the dead run that this one is to go on with, if any.
+    /// Returns the directory of the dead run that the new run continues, if the options name one.
     fn resumes(_: &Self::Args) -> Option<&Path> {
         None
     }
 
-    /// Runs the scenario.
+    /// Runs the scenario and stores the result.
     ///
     /// # Errors
     ///
-    /// The obstacle that kept it from a verdict.
+    /// Returns the reason if the run ends without a verdict.
     #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
     fn run(args: &Self::Args, build: &Build) -> Result<Finished, Error>;
 
-    /// Returns its own presentation of a stored run.
+    /// Returns the scenario's own tables, lines and chart points for a stored run.
     fn view(run: &RunResult) -> View;
 
-    /// Concludes anew, after counts of the emulator's plugin were added to the cases.
-    fn conclude(_: &mut RunResult) {}
+    /// Draws the conclusion again, after the lab has added the operations that its plugin counted to the cases.
+    fn conclude_with_counts(_: &mut RunResult) {}
 }
 
-/// A conclusion or findings of scenarios that have none.
+/// Placeholder for the findings or the conclusion of a scenario that has none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 pub struct Nothing {}
 
@@ -56,40 +56,40 @@ impl Finding for Nothing {
     const SCENARIO: &'static str = "none";
 }
 
-/// A [`Scenario`] whose types are not known: an entry of the list.
-pub trait Entry: Sync {
+/// A [`Scenario`] without its associated types, so that [`LIST`](crate::LIST) can hold all of them.
+pub trait AnyScenario: Sync {
     /// Returns [`Scenario::NAME`].
     fn name(&self) -> &'static str;
-    /// Returns the subcommand of `run`.
+    /// Returns the subcommand of `run`, with the options.
     fn command(&self) -> Command;
-    /// Returns the options that every scenario has.
+    /// Returns the options that all scenarios share.
     ///
     /// # Errors
     ///
-    /// If `matches` are another command's.
+    /// Returns clap's error if `matches` belong to another command.
     fn common(&self, matches: &ArgMatches) -> Result<Common, clap::Error>;
-    /// Returns the dead run that this one is to go on with, if any.
+    /// Returns [`Scenario::resumes`].
     ///
     /// # Errors
     ///
-    /// If `matches` are another command's.
+    /// Returns clap's error if `matches` belong to another command.
     fn resumes(&self, matches: &ArgMatches) -> Result<Option<std::path::PathBuf>, clap::Error>;
-    /// Runs the scenario.
+    /// Runs the scenario and stores the result.
     ///
     /// # Errors
     ///
-    /// The obstacle that kept it from a verdict.
+    /// Returns the reason if the run ends without a verdict.
     #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
     fn run(&self, matches: &ArgMatches, build: &Build) -> Result<Finished, Error>;
-    /// Returns [`Scenario::view`] of a run.
+    /// Returns [`Scenario::view`].
     fn view(&self, run: &RunResult) -> View;
-    /// Calls [`Scenario::conclude`].
-    fn conclude(&self, run: &mut RunResult);
-    /// Returns the schemas of everything that it stores in a result.
+    /// Calls [`Scenario::conclude_with_counts`].
+    fn conclude_with_counts(&self, run: &mut RunResult);
+    /// Returns the schemas of the findings and of the conclusion.
     fn schemas(&self, generator: &mut SchemaGenerator) -> Vec<Schema>;
 }
 
-impl<S: Scenario> Entry for S {
+impl<S: Scenario> AnyScenario for S {
     fn name(&self) -> &'static str {
         S::NAME
     }
@@ -116,8 +116,8 @@ impl<S: Scenario> Entry for S {
         S::view(run)
     }
 
-    fn conclude(&self, run: &mut RunResult) {
-        S::conclude(run);
+    fn conclude_with_counts(&self, run: &mut RunResult) {
+        S::conclude_with_counts(run);
     }
 
     fn schemas(&self, generator: &mut SchemaGenerator) -> Vec<Schema> {
@@ -125,7 +125,7 @@ impl<S: Scenario> Entry for S {
     }
 }
 
-/// Returns the schema of the stored form of a scenario's findings; none for [`Nothing`].
+/// Returns the schema of the stored form of findings, which has the scenario's name as a tag; none for [`Nothing`].
 fn tagged<F: Finding>(generator: &mut SchemaGenerator) -> Option<Schema> {
     if F::SCENARIO == Nothing::SCENARIO {
         return None;

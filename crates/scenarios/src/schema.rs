@@ -1,4 +1,4 @@
-//! The schema of `result.json`, with the findings of every scenario.
+//! The JSON schema of `result.json`, with the findings of every scenario.
 
 use record::result::RunResult;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -7,19 +7,22 @@ use serde_json::Value;
 use crate::list::LIST;
 
 /// Returns the schema of `result.json`.
+///
+/// The crate `record` stores findings as an object whose contents it does not know. Their place in the schema is
+/// replaced by a choice among the findings of all scenarios.
 pub fn result() -> Schema {
     let mut generator = SchemaGenerator::default();
     let known: Vec<Schema> = LIST.iter().flat_map(|scenario| scenario.schemas(&mut generator)).collect();
     let mut schema = generator.into_root_schema_for::<RunResult>();
-    let findings = record::findings::Findings::schema_name();
+    let findings = record::findings::StoredFindings::schema_name();
     let any: Vec<Value> =
         known.into_iter().map(Schema::to_value).chain([json_schema!({ "type": "null" }).to_value()]).collect();
     if let Some(definitions) = schema.get_mut("$defs").and_then(Value::as_object_mut) {
-        let description = definitions.get(&*findings).and_then(|own| own.get("description")).cloned();
-        let mut own = serde_json::Map::new();
-        own.extend(description.map(|text| ("description".to_owned(), text)));
-        own.insert("anyOf".into(), any.into());
-        definitions.insert(findings.into_owned(), own.into());
+        let description = definitions.get(&*findings).and_then(|stored| stored.get("description")).cloned();
+        let mut choice = serde_json::Map::new();
+        choice.extend(description.map(|text| ("description".to_owned(), text)));
+        choice.insert("anyOf".into(), any.into());
+        definitions.insert(findings.into_owned(), choice.into());
     }
     schema
 }
@@ -30,7 +33,7 @@ mod tests {
 
     const SCHEMA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../results/schema/result-v1.json");
 
-    /// With `FAULTLINE_WRITE_SCHEMA` set, writes the file instead.
+    /// Writes the file first if `FAULTLINE_WRITE_SCHEMA` is set.
     #[test]
     fn schema_is_the_committed_one() {
         let schema = serde_json::to_string_pretty(&result()).expect("a schema is JSON") + "\n";

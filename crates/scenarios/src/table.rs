@@ -1,4 +1,4 @@
-//! The table of scenarios that time faults, and its lines about counted operations.
+//! The table of the scenarios that time faults, and the points of their charts.
 
 use record::case::CaseResult;
 use record::memory::stage2_level;
@@ -8,11 +8,11 @@ use record::view::{Cost, Table, View};
 use units::stats::Timing;
 use units::text::{thousands, time};
 
-/// Heads of the columns.
+/// Column heads.
 const HEAD: [&str; 6] =
     ["block", "first touch", "exec fault", "inval. in host", "IC IVAU by line", "permission faults"];
 
-/// Returns the view of a run whose cases are one row each.
+/// Returns the view of a run: a table with one row for each case.
 pub fn faults(run: &RunResult) -> View {
     let table = Table {
         head: HEAD.map(str::to_owned).to_vec(),
@@ -24,7 +24,8 @@ pub fn faults(run: &RunResult) -> View {
     View { tables: vec![table], costs: costs(run, |_| true), ..View::default() }
 }
 
-/// Returns the cost of an exec fault in each case of `run` that `alone` says ran without vCPUs waiting for each other.
+/// Returns the cost of an exec fault in each case in which no vCPU waited for another: the cases with one vCPU, and
+/// those that pass `alone`.
 pub fn costs(run: &RunResult, alone: impl Fn(&CaseResult) -> bool) -> Vec<Cost> {
     let cases = run.cases.iter().filter(|case| case.block_bytes() > 0 && (case.vcpus == 1 || alone(case)));
     cases.filter_map(|case| Some(Cost { block_bytes: case.block_bytes(), exec: case.times().exec? })).collect()

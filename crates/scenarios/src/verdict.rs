@@ -1,41 +1,37 @@
-//! The verdict on a case that times permission faults, which several scenarios share.
+//! The verdict on a case that times permission faults. Several scenarios share it.
 //!
-//! Nothing passes in vain: a pass names the permission faults that were seen, and takes a detector that watched.
+//! A case passes only with evidence: a pass needs a detector that watched the CPUs, and it names the permission faults
+//! that the trace shows.
 
 use record::case::CaseResult;
 use record::memory::stage2_level;
 use record::status::{Status, Verdict};
-use record::verdict::{describe, describe_as, fatal, no_detector, records_lost, relax_faults, relax_lockup};
+use record::verdict::{describe, describe_as, fatal_complaint, no_detector, records_lost, relax_faults, relax_lockup};
 
-/// What the whole run knows that a case's verdict needs.
+/// Facts of the whole run that the verdict of a case needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Context {
-    /// Host page in bytes.
+    /// Size of a host page in bytes.
     pub page_bytes: u64,
-    /// CTR_EL0.DIC as the guest reads it.
+    /// The machine's CTR_EL0.DIC.
     pub dic: bool,
-    /// Why the soft lockup detector does not watch the CPUs used, if it does not.
+    /// Reason for the soft lockup detector not to watch the CPUs of the guest; none if it watches them.
     pub unwatched: Option<String>,
-    /// Kernel log records lost.
+    /// Number of kernel log records that were lost.
     pub kmsg_lost: u64,
-    /// Why there is no trace of the faults, if there is none.
+    /// Reason for the lack of a trace of the faults; none if there is a trace.
     pub untraced: Option<String>,
-    /// Trace records lost.
+    /// Number of trace records that were lost.
     pub trace_lost: u64,
 }
 
 /// Judges a case whose guest ended well.
-pub fn case(case: &CaseResult, context: &Context) -> Verdict {
-    unfit(case, context).unwrap_or_else(|| path_taken(case, context))
+pub fn judge(case: &CaseResult, context: &Context) -> Verdict {
+    failure(case, context).or_else(|| not_observable(context)).unwrap_or_else(|| judge_path(case, context))
 }
 
-/// Returns the verdict of a case that went wrong, or whose evidence is not there.
-fn unfit(case: &CaseResult, context: &Context) -> Option<Verdict> {
-    broken(case, context).or_else(|| unseen(context))
-}
-
-/// Returns the verdict of a case that went wrong.
-pub fn broken(case: &CaseResult, context: &Context) -> Option<Verdict> {
+/// Returns the verdict of a case with a wrong token, a complaint of the kernel, or a gap in the kernel log.
+pub fn failure(case: &CaseResult, context: &Context) -> Option<Verdict> {
     let fail = |reason: String| Some(Verdict::new(Status::Fail, reason));
     if case.mismatches > 0 {
         return fail(format!("{} fetches did not return their token", case.mismatches));
@@ -43,14 +39,14 @@ pub fn broken(case: &CaseResult, context: &Context) -> Option<Verdict> {
     if let Some((lockup, shown)) = relax_lockup(case) {
         return fail(format!("{} while relaxing a permission", describe_as(lockup, shown)));
     }
-    if let Some(complaint) = fatal(case) {
+    if let Some(complaint) = fatal_complaint(case) {
         return fail(describe(complaint));
     }
     (context.kmsg_lost > 0).then(|| records_lost(context.kmsg_lost))
 }
 
-/// Returns the verdict of a case in which nothing could have been seen.
-pub fn unseen(context: &Context) -> Option<Verdict> {
+/// Returns the skip of a case in which the fault or a lockup could not have been observed.
+pub fn not_observable(context: &Context) -> Option<Verdict> {
     let skip = |reason: String| Some(Verdict::new(Status::Skip, reason));
     if context.dic {
         return skip("CTR_EL0.DIC is set: KVM grants X at once and never invalidates the I-cache".into());
@@ -62,8 +58,8 @@ pub fn unseen(context: &Context) -> Option<Verdict> {
     skip(format!("timed, but no evidence of the faults taken: {why}"))
 }
 
-/// Passes a case in which nothing went wrong if the path under test was taken.
-fn path_taken(case: &CaseResult, context: &Context) -> Verdict {
+/// Passes a case if the trace shows at least as many permission faults of the right level as there are blocks.
+fn judge_path(case: &CaseResult, context: &Context) -> Verdict {
     let level = stage2_level(case.block_bytes(), context.page_bytes);
     let seen = relax_faults(case, context.page_bytes);
     let blocks = case.region_bytes() / case.block_bytes().max(1);

@@ -1,13 +1,14 @@
-//! Numbers that are the same for the same seed, on every machine.
+//! Pseudo-random numbers. The same seed gives the same numbers on every machine.
 
-/// xorshift64* (Vigna, "An experimental exploration of Marsaglia's xorshift generators, scrambled").
+/// A generator of pseudo-random numbers: xorshift64* (Vigna, "An experimental exploration of Marsaglia's xorshift
+/// generators, scrambled").
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
 impl Random {
-    /// Returns the sequence of a seed.
+    /// Returns a generator for this seed.
     pub fn new(seed: u64) -> Self {
-        // Any start but zero; the constant is 2^64 divided by the golden ratio.
+        // The state must not be zero. The constant is 2^64 divided by the golden ratio.
         Self(seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
@@ -19,17 +20,21 @@ impl Random {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    /// Returns a number below `limit`; 0 where there is none.
+    /// Returns a number below `limit`, or 0 if `limit` is 0.
     pub fn below(&mut self, limit: u64) -> u64 {
         self.bits() % limit.max(1)
     }
 
-    /// Says yes in one of `n` cases.
+    /// Returns true once in `n` calls, on average.
     pub fn one_in(&mut self, n: u64) -> bool {
         self.below(n) == 0
     }
 
-    /// Returns one of `choices`, which are not empty.
+    /// Returns one of `choices`.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `choices` is empty.
     pub fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
         choices[self.below(choices.len() as u64) as usize]
     }

@@ -1,4 +1,4 @@
-//! Sizes as people write them: `4K`, `2M`, `1G`.
+//! Sizes of memory, written as `4K`, `2M` or `1G`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub struct Size(pub u64);
 
-/// Why a text is no size.
+/// The error for a text that is not a size.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("'{0}' is not a size: write a number with K, M, G or T, as in 4K or 1G")]
 pub struct NotASize(String);
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_size() {
+    fn other_texts_are_refused() {
         for text in ["", "K", "-1M", "0", "4X", "4KK", "99999999T", "1.5G"] {
             assert!(text.parse::<Size>().is_err(), "{text}");
         }

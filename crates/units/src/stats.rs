@@ -1,35 +1,35 @@
-//! Distributions from samples.
+//! Distributions of samples.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A distribution, in one unit. Percentiles by nearest rank.
+/// A distribution of samples in one unit. The percentiles are those by nearest rank.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Distribution {
-    /// Samples.
+    /// Number of samples.
     pub count: u64,
-    /// Smallest.
+    /// The smallest sample.
     pub min: u64,
-    /// Half are at most this.
+    /// The median: half of the samples are at most this.
     pub p50: u64,
-    /// 99 of 100 are at most this.
+    /// The 99th percentile: 99 of 100 samples are at most this.
     pub p99: u64,
-    /// Largest.
+    /// The largest sample.
     pub max: u64,
-    /// Sum.
+    /// The sum of all samples.
     pub sum: u64,
 }
 
-/// Times that the guest saw.
+/// A distribution of times that the guest measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Timing {
     /// In ticks of CNTVCT_EL0.
     pub ticks: Distribution,
-    /// The same in nanoseconds.
+    /// In nanoseconds.
     pub ns: Distribution,
 }
 
-/// Returns the distribution of `samples`, `None` if there are none.
+/// Returns the distribution of `samples`, or `None` if there are no samples.
 pub fn distribution(mut samples: Vec<u64>) -> Option<Distribution> {
     samples.sort_unstable();
     let (min, max) = (*samples.first()?, *samples.last()?);
@@ -39,24 +39,24 @@ pub fn distribution(mut samples: Vec<u64>) -> Option<Distribution> {
         p50: nearest_rank(&samples, 50),
         p99: nearest_rank(&samples, 99),
         max,
-        // A guest may write any number.
+        // The sum saturates, because a guest can report any number as a sample.
         sum: samples.iter().fold(0, |sum, sample| sum.saturating_add(*sample)),
     })
 }
 
-/// Returns the smallest of the sorted `samples` that at least `percent` of 100 do not exceed.
+/// Returns the percentile by nearest rank: the smallest of the sorted `samples` that `percent` of 100 do not exceed.
 fn nearest_rank(samples: &[u64], percent: usize) -> u64 {
     let rank = (samples.len() * percent).div_ceil(100).max(1);
     samples.get(rank - 1).copied().unwrap_or(0)
 }
 
-/// Returns `ticks` of a counter of `hz` in nanoseconds, rounded down.
+/// Converts `ticks` of a counter with the frequency `hz` to nanoseconds, rounded down.
 pub fn ns(ticks: u64, hz: u64) -> u64 {
     let ns = u128::from(ticks) * 1_000_000_000 / u128::from(hz.max(1));
     u64::try_from(ns).unwrap_or(u64::MAX)
 }
 
-/// Returns the distribution of `ticks` of a counter of `hz`.
+/// Returns the distribution of times in `ticks` of a counter with the frequency `hz`, or `None` if there are no times.
 pub fn timing(ticks: Vec<u64>, hz: u64) -> Option<Timing> {
     let ns_of_each = ticks.iter().map(|t| ns(*t, hz)).collect();
     Some(Timing { ticks: distribution(ticks)?, ns: distribution(ns_of_each)? })

@@ -1,6 +1,6 @@
-//! Numbers as people read them.
+//! Numbers and times as text.
 
-/// Returns a time with three digits in its natural unit.
+/// Returns a time in nanoseconds as text, with three digits and the largest unit that fits.
 pub fn time(ns: u64) -> String {
     const UNITS: [(u64, &str); 4] = [(1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "µs"), (1, "ns")];
     let (scale, unit) = UNITS.into_iter().find(|(scale, _)| ns >= *scale).unwrap_or((1, "ns"));

@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::answer::{Failure, Outcome};
-use klog::attribution::{Attribution, attribute_all};
-use klog::message::Event;
+use klog::attribution::{Attribution, attribute};
+use klog::complaint::Complaint;
 use klog::quiet::{quiet, quiet_json};
-use klog::text;
+use klog::saved;
 use record::exit::USAGE;
 
 /// Arguments of `faultline dmesg`.
@@ -31,7 +31,7 @@ pub struct Args {
 #[derive(Debug, Serialize)]
 struct Entry {
     #[serde(flatten)]
-    event: Event,
+    event: Complaint,
     /// Of the longest report.
     attribution: Attribution,
     /// Of each of the event's other places, in their order.
@@ -40,8 +40,8 @@ struct Entry {
 }
 
 impl Entry {
-    fn new(event: Event) -> Self {
-        let mut all = attribute_all(&event);
+    fn new(event: Complaint) -> Self {
+        let mut all = attribute(&event);
         let elsewhere_attribution = all.split_off(1);
         Self { attribution: all.remove(0), elsewhere_attribution, event }
     }
@@ -75,14 +75,14 @@ pub fn run(args: &Args) -> Outcome {
     }
 }
 
-fn read(args: &Args) -> io::Result<Vec<Event>> {
+fn read(args: &Args) -> io::Result<Vec<Complaint>> {
     const BUFFER_BYTES: usize = 256 * 1024;
     let source: Box<dyn BufRead> = if args.file.as_os_str() == "-" {
         Box::new(io::stdin().lock())
     } else {
         Box::new(BufReader::with_capacity(BUFFER_BYTES, File::open(&args.file)?))
     };
-    text::events(source)
+    saved::complaints(source)
 }
 
 fn print(args: &Args, answer: &Answer, out: &mut impl Write) -> io::Result<()> {
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     fn printed(log: &str, json: bool) -> String {
-        let events = text::events(log.as_bytes()).unwrap();
+        let events = saved::complaints(log.as_bytes()).unwrap();
         let events = events.into_iter().map(Entry::new).collect();
         let mut out = Vec::new();
         let args = Args { file: "-".into(), json, raw: false };

@@ -1,4 +1,4 @@
-//! `faultline lab`.
+//! `faultline lab`: runs a scenario, a plan or another command in emulated hosts.
 
 use std::ffi::OsString;
 
@@ -9,24 +9,24 @@ use crate::lab_runs::{self, exit_code, worse};
 use crate::plans::request::Request;
 use crate::plans::{in_lab, program_file};
 
-/// Which kernels, and what to run inside.
+/// The command line of `faultline lab`.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
     options: lab::Options,
-    /// Exit as `git bisect run` wants it: 0 good, 1 bad, 125 for anything that shows neither
+    /// Exit as `git bisect run` expects: 0 good, 1 bad, 125 for any run that shows neither
     #[arg(long)]
     bisect: bool,
-    /// Print JSON in place of what the runner inside prints; of a plan, its summary
+    /// Print JSON in place of the runner's output; for a plan, print its summary
     #[arg(long, conflicts_with = "dry_run")]
     json: bool,
-    /// What to run inside: run SCENARIO…, or run PLAN…, which boots the kernel afresh for each step
+    /// Command for the emulated host: run SCENARIO…, or run PLAN…, which boots the kernel afresh for each step
     #[arg(last = true, required = true, value_name = "ARGS")]
     argv: Vec<OsString>,
 }
 
 impl Args {
-    /// Says whether the exit code is for `git bisect run`; inside or outside, the wish is the same.
+    /// Returns whether the exit code is for `git bisect run`. The option may stand before or after `--`.
     pub fn bisect(&self) -> bool {
         self.bisect || self.argv.iter().any(|word| word == BISECT)
     }
@@ -34,25 +34,25 @@ impl Args {
 
 #[cfg(test)]
 impl Args {
-    /// Returns the command line inside.
+    /// Returns the command for the emulated host.
     pub fn inside(&self) -> &[OsString] {
         &self.argv
     }
 }
 
-/// The option, which is the lab's own wherever it stands: the runner inside says what it found, and the lab judges.
+/// The option that the runner in the emulated host never gets, because the lab chooses the exit code.
 const BISECT: &str = "--bisect";
 
-/// Runs the lab; the exit code is the worst of the runs inside.
+/// Runs the lab. The exit code is that of the worst run.
 ///
 /// # Errors
 ///
-/// What keeps the lab itself from working.
+/// The obstacle that keeps the lab itself from working.
 pub fn run(args: &Args) -> Outcome {
     let argv: Vec<_> = args.argv.iter().filter(|word| *word != BISECT).cloned().collect();
     let mut options = args.options.clone();
     if args.json {
-        options.volume.output = lab::Output::Kept;
+        options.verbosity.runner_output = lab::RunnerOutput::Stored;
     }
     if let Some(request) = Request::in_words(&argv)? {
         return in_lab::run(&if args.json { request.in_json() } else { request }, &options);
@@ -71,19 +71,19 @@ pub fn run(args: &Args) -> Outcome {
     }
     let mut worst = 0;
     for run in &runs {
-        let Some(exit) = &run.exit else { continue };
-        let mut code = exit_code(exit);
+        let Some(end) = &run.end else { continue };
+        let mut code = exit_code(end);
         if code != 0 {
-            eprintln!("{}: {}", run.kernel, quiet(&exit.to_string()));
+            eprintln!("{}: {}", run.kernel, quiet(&end.to_string()));
         }
         if let Some(result) = run.result.as_ref().filter(|result| run.died() || (options.count && !result.recovered)) {
-            // A closed pipe is the reader's choice; the result is on disk.
+            // A reader may close the pipe. The result is on disk.
             let _ = if run.died() {
                 report::table::print(&mut std::io::stdout(), &[scenarios::viewed(result)])
             } else {
                 report::table::print_counts(&mut std::io::stdout(), result)
             };
-            // Either may have changed the verdict since the runner inside ended.
+            // The lab's result or the counts may have changed the verdict that the runner gave.
             code = result.verdict.status.exit_code();
         }
         worst = worse(worst, code);

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use crate::answer::{Failure, Outcome, emit, emit_json};
 use crate::lab_runs::{self, failure};
-use lab::{Emulator, GuestExit, Interrupt, Options, Qemu};
+use hostfacts::interrupt::Interrupt;
+use lab::{Emulator, HostEnd, Options, QemuChoice};
 use record::result::{L1Ip, RunResult};
 use record::status::Status;
 use record::store;
@@ -25,12 +26,12 @@ pub struct Args {
     cpus: Vec<String>,
     /// The QEMU to use, as for `lab`; CPUs with DIC get one of version 10
     #[arg(long, default_value = lab::OWN_QEMU, value_name = "PROGRAM|VERSION")]
-    qemu: Qemu,
+    qemu: QemuChoice,
     /// Print JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    volume: lab::Volume,
+    verbosity: lab::Verbosity,
 }
 
 /// Major version of the QEMU that has the CPUs with DIC.
@@ -97,8 +98,8 @@ impl Cell {
     }
 
     /// Returns the QEMU that it runs on.
-    fn choice(&self, args: &Args) -> Qemu {
-        self.qemu.map_or_else(|| args.qemu.clone(), Qemu::AtLeast)
+    fn choice(&self, args: &Args) -> QemuChoice {
+        self.qemu.map_or_else(|| args.qemu.clone(), QemuChoice::AtLeast)
     }
 
     fn options(&self, args: &Args) -> Options {
@@ -111,7 +112,7 @@ impl Cell {
             append: format!("{pools} {}", MODES[self.mode].1),
             count: true,
             qemu: self.choice(args),
-            volume: args.volume,
+            verbosity: args.verbosity,
             // Ten seconds where nothing else runs; a busy machine is no reason to fail.
             qemu_timeout: 600,
             ..Options::for_kernel(&kernel)
@@ -146,9 +147,9 @@ pub fn run(args: &Args) -> Outcome {
         .map_err(|error| Failure::harness(store::Error::Write(args.results.clone(), error)))?;
     let mut emulators = Emulators::default();
     let mut rows = Vec::new();
-    let interrupt = Interrupt::catch();
+    let interrupt = Interrupt::catch().map_err(Failure::harness)?;
     for cell in Cell::all(&args.cpus) {
-        let (version, row) = match emulators.get(cell.choice(args), args.volume)? {
+        let (version, row) = match emulators.get(cell.choice(args), args.verbosity)? {
             Err(reason) => ("-".into(), Row::without(Status::Skip, reason)),
             Ok(emulator) if !emulator.has_cpu(cell.cpu) => {
                 (emulator.version().to_owned(), Row::without(Status::Skip, "this QEMU does not have the model"))
@@ -192,18 +193,18 @@ fn draw(directory: &Path, rows: &[(Cell, String, Row)]) -> Result<(), Failure> {
 
 /// Those that were looked for already: what cannot be had is not fetched for every cell.
 #[derive(Default)]
-struct Emulators(Vec<(Qemu, Result<Emulator, String>)>);
+struct Emulators(Vec<(QemuChoice, Result<Emulator, String>)>);
 
 impl Emulators {
     /// Returns the QEMU of a choice, or why there is none.
-    fn get(&mut self, choice: Qemu, volume: lab::Volume) -> Result<Result<&Emulator, String>, Failure> {
+    fn get(&mut self, choice: QemuChoice, verbosity: lab::Verbosity) -> Result<Result<&Emulator, String>, Failure> {
         let known = self.0.iter().position(|(known, _)| *known == choice);
         let index = match known {
             Some(index) => index,
             None => {
-                let found = match lab::emulator(&choice, volume) {
+                let found = match lab::emulator(&choice, verbosity) {
                     // Without the machine's own there is no lab at all.
-                    Err(error) if choice == Qemu::default() || matches!(error, lab::Error::Interrupted) => {
+                    Err(error) if choice == QemuChoice::default() || matches!(error, lab::Error::Interrupted) => {
                         return Err(failure(error));
                     }
                     found => found.map_err(|error| error.to_string()),
@@ -222,8 +223,8 @@ fn try_cell(cell: &Cell, args: &Args) -> Result<Row, Failure> {
     let argv: Vec<_> = argv.into_iter().map(OsString::from).collect();
     let runs = lab_runs::run(&cell.options(args), &argv)?;
     let Some(run) = runs.into_iter().next() else { return Ok(Row::without(Status::Error, "nothing was run")) };
-    if let Some(exit @ GuestExit::DidNotBoot(_)) = &run.exit {
-        return Ok(Row::without(Status::Skip, exit.to_string()));
+    if let Some(end @ HostEnd::DidNotBoot(_)) = &run.end {
+        return Ok(Row::without(Status::Skip, end.to_string()));
     }
     match run.result {
         Some(result) if !result.recovered => Ok(Row { result: Some(result.clone()), ..judge(cell, &result) }),

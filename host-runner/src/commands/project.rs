@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::answer::{Outcome, emit, emit_json};
-use scenarios::projection::{Cost, Headroom, lines};
+use scenarios::projection::{Headroom, LineCost, lines};
 use units::size::Size;
 use units::text::{thousands, time};
 
@@ -51,7 +51,7 @@ fn positive(text: &str) -> Result<f64, String> {
 ///
 /// If it cannot be printed.
 pub fn run(args: &Args) -> Outcome {
-    let cost = Cost { ns_per_line: args.ns_per_line, line_bytes: args.line.0 };
+    let cost = LineCost { ns_per_line: args.ns_per_line, line_bytes: args.line.0 };
     let stall_ns = cost.stall_ns(args.racers, args.block.0) as u64;
     let headroom = Headroom::new(args.threshold * 1_000_000_000, stall_ns, Some(cost), &[args.block.0]);
     let (racers, lines, ns_per_line) = (args.racers, lines(args.block.0, args.line.0), args.ns_per_line);

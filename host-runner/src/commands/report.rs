@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::answer::{Failure, Outcome};
 use record::exit::USAGE;
-use record::runs::{self, Stored};
+use record::runs::{self, StoredRun};
 use record::store;
 use report::html::fleet::{Entry, fleet};
 use report::html::{Source, number_namesakes, pictures, report};
@@ -68,7 +68,7 @@ fn write_pictures(directory: &Path, names: &[String]) -> Outcome {
 
 /// Reads the runs and makes something of them.
 fn with_sources<T>(names: &[String], make: impl FnOnce(&[Source<'_>]) -> T) -> Result<T, Failure> {
-    let mut stored: Vec<Stored> = Vec::new();
+    let mut stored: Vec<StoredRun> = Vec::new();
     for name in names {
         stored.extend(runs::load(name).map_err(|error| Failure::new(USAGE, error))?);
     }

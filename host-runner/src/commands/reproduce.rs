@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use klog::quiet::quiet;
-use lab::{Options, Qemu};
+use lab::{Options, QemuChoice};
 use record::reproduction::reproduction;
 
 use crate::answer::{Failure, Outcome, emit_json};
@@ -28,7 +28,7 @@ pub struct Args {
     cpu: Option<String>,
     /// The QEMU to use, as for `lab`
     #[arg(long, default_value = lab::OWN_QEMU, value_name = "PROGRAM|VERSION")]
-    qemu: Qemu,
+    qemu: QemuChoice,
     /// Let every instruction take 2^N ns of virtual time
     #[arg(long, default_value_t = 6, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=7))]
     time_scale: u8,
@@ -42,7 +42,7 @@ pub struct Args {
     #[arg(long, conflicts_with = "dry_run")]
     json: bool,
     #[command(flatten)]
-    volume: lab::Volume,
+    verbosity: lab::Verbosity,
 }
 
 /// Boots both kernels, runs the same plan in each, compares.
@@ -54,12 +54,12 @@ pub fn run(args: &Args) -> Outcome {
     let options = Options {
         kernel: vec![args.before.clone(), args.after.clone()],
         results: args.results.clone(),
-        cpu: cpu(args.cpu.as_deref(), &args.qemu, args.volume)?,
+        cpu: cpu(args.cpu.as_deref(), &args.qemu, args.verbosity)?,
         qemu: args.qemu.clone(),
         time_scale: Some(args.time_scale),
         append: "hugepagesz=1G hugepages=1".into(),
         dry_run: args.dry_run,
-        volume: args.volume,
+        verbosity: args.verbosity,
         ..Options::for_kernel(&args.before)
     };
     let argv = ["run", "relax", "--quiet", "--watchdog-thresh", "1", "--hugepages", "--blocks", &args.blocks]

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use lab::{Options, Qemu};
+use lab::{Options, QemuChoice};
 use record::result::RunResult;
 use record::verdict::relax_lockup;
 use report::table::{self, columns, headline};
@@ -38,7 +38,7 @@ pub struct Args {
     cpu: Option<String>,
     /// The QEMU to use, as for `lab`
     #[arg(long, default_value = lab::OWN_QEMU, value_name = "PROGRAM|VERSION")]
-    qemu: Qemu,
+    qemu: QemuChoice,
     /// Print QEMU's command lines and do nothing else
     #[arg(long)]
     dry_run: bool,
@@ -46,7 +46,7 @@ pub struct Args {
     #[arg(long, conflicts_with = "dry_run")]
     json: bool,
     #[command(flatten)]
-    volume: lab::Volume,
+    verbosity: lab::Verbosity,
 }
 
 /// What runs in each kernel.
@@ -105,13 +105,13 @@ pub fn run(args: &Args) -> Outcome {
     let options = Options {
         kernel,
         results: args.results.clone(),
-        cpu: cpu(args.cpu.as_deref(), &args.qemu, args.volume)?,
+        cpu: cpu(args.cpu.as_deref(), &args.qemu, args.verbosity)?,
         qemu: args.qemu.clone(),
         smp: args.plan.cpus(),
         time_scale: Some(args.plan.time_scale()),
         append: args.plan.append().into(),
         dry_run: args.dry_run,
-        volume: args.volume,
+        verbosity: args.verbosity,
         ..Options::for_kernel(&args.by_line)
     };
     if args.dry_run {
@@ -166,7 +166,7 @@ fn print_races(out: &mut impl Write, results: &[RunResult]) -> io::Result<()> {
     let dash = || "-".to_owned();
     for (run, (case, storm)) in results.iter().flat_map(|run| races(run).map(move |race| (run, race))) {
         let most = storm.traced.iter().filter_map(|race| race.invalidations).max();
-        let lockup = relax_lockup(case).and_then(|(lockup, _)| lockup.event.seconds);
+        let lockup = relax_lockup(case).and_then(|(lockup, _)| lockup.complaint.seconds);
         rows.push([
             run.machine.kernel_release.clone(),
             case.name.clone(),

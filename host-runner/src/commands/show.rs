@@ -7,7 +7,7 @@ use crate::answer::{Failure, Outcome, emit};
 use record::exit::USAGE;
 use record::format::Format;
 use record::runs;
-use record::summary::{SUMMARY, Stored, read};
+use record::summary::{SUMMARY, StoredPlan, read};
 use report::formats;
 use report::subject::Subject;
 use report::table;
@@ -46,7 +46,7 @@ pub fn run(args: &Args) -> Outcome {
 }
 
 /// Returns the plan, if that is what is to be printed.
-fn plan(names: &[String]) -> Result<Option<Stored>, Failure> {
+fn plan(names: &[String]) -> Result<Option<StoredPlan>, Failure> {
     let [name] = names else { return Ok(None) };
     let directory = Path::new(name);
     if !directory.join(SUMMARY).is_file() {

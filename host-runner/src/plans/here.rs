@@ -5,12 +5,12 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
-use lab::{Interrupt, TICK};
+use hostfacts::interrupt::{Interrupt, POLL_INTERVAL};
 use record::exit::HARNESS;
 use record::journal::WitnessedEnd;
 use record::summary::Step;
 
-use crate::answer::Outcome;
+use crate::answer::{Failure, Outcome};
 use crate::plans::request::Request;
 use crate::suite::runner::{Ended, Steps};
 
@@ -22,7 +22,7 @@ use crate::suite::runner::{Ended, Steps};
 pub fn run(request: Request) -> Outcome {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let results = request.common().results.clone();
-    let interrupt = Interrupt::catch();
+    let interrupt = Interrupt::catch().map_err(Failure::harness)?;
     let mut here = Here { request: &request, release: &release, interrupt: &interrupt, begun: 0 };
     request.execute(&results, &release, &mut here)
 }
@@ -84,7 +84,7 @@ impl Here<'_> {
             if let Some(status) = child.try_wait()? {
                 return Ok(status);
             }
-            std::thread::sleep(TICK);
+            std::thread::sleep(POLL_INTERVAL);
             if self.interrupt.is_set() && !told {
                 // One that is gone already needs no signal.
                 let _ = rustix::process::kill_process(

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use lab::Interrupt;
+use hostfacts::interrupt::Interrupt;
 use record::journal::WitnessedEnd;
 use record::summary::Step;
 
@@ -18,7 +18,7 @@ use crate::suite::runner::{Ended, Steps};
 /// What keeps the lab itself from working.
 pub fn run(request: &Request, options: &lab::Options) -> Outcome {
     let mut worst = 0;
-    let interrupt = Interrupt::catch();
+    let interrupt = Interrupt::catch().map_err(Failure::harness)?;
     for kernel in &options.kernel {
         interrupt.check().map_err(lab_runs::failure)?;
         let options = lab::Options { kernel: vec![kernel.clone()], ..options.clone() };
@@ -54,8 +54,8 @@ impl Steps for InLab<'_> {
 
     fn run(&mut self, plan: &Path, step: &Step) -> Ended {
         let options = lab::Options { results: plan.to_owned(), ..self.options.clone() };
-        let outcome = match lab_runs::boot(&options, &self.request.command_line(step, None)) {
-            Ok(outcomes) => outcomes.into_iter().next(),
+        let boot = match lab_runs::boot(&options, &self.request.command_line(step, None)) {
+            Ok(boots) => boots.into_iter().next(),
             Err(error) => {
                 let reason = error.to_string();
                 // The next step would meet the same: the plan ends here.
@@ -63,14 +63,14 @@ impl Steps for InLab<'_> {
                 return Ended::Stopped(None, reason);
             }
         };
-        let Some(run) = outcome.map(lab_runs::complete) else { return Ended::Nothing("the lab left no run".into()) };
-        let (directory, exit) = match run {
+        let Some(run) = boot.map(lab_runs::complete) else { return Ended::Nothing("the lab left no run".into()) };
+        let (directory, end) = match run {
             Err(failure) => return Ended::Nothing(failure.message),
             Ok(lab_runs::LabRun { path: None, .. }) => return Ended::Nothing("the lab left no run".into()),
-            Ok(lab_runs::LabRun { path: Some(directory), exit, .. }) => (directory, exit),
+            Ok(lab_runs::LabRun { path: Some(directory), end, .. }) => (directory, end),
         };
         let name = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let cause = exit.as_ref().map(|exit| lab::cause(&directory, exit));
+        let cause = end.as_ref().map(|end| lab::cause(&directory, end));
         Ended::Run(name, WitnessedEnd { cause, ..WitnessedEnd::default() })
     }
 }

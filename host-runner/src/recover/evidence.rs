@@ -4,11 +4,12 @@ use std::fs;
 use std::io::{BufRead, Cursor};
 use std::path::Path;
 
+use klog::complaint::{Complaint, Kind};
 use klog::kmsg::KmsgRecord;
-use klog::message::{Event, Kind, Parser};
-use klog::text;
-use record::case::{CaseResult, Complaint};
-use record::journal::begins;
+use klog::parser::Parser;
+use klog::saved;
+use record::case::{AttributedComplaint, CaseResult};
+use record::journal::case_mark_end;
 use record::machine::{LAB_VARIABLE, Machine};
 
 use crate::recover::pstore;
@@ -22,7 +23,7 @@ const CONSOLE: &str = "console.log";
 #[derive(Default)]
 pub struct KernelLog {
     /// In the order of their first report.
-    pub complaints: Vec<Complaint>,
+    pub complaints: Vec<AttributedComplaint>,
     /// Records missing from the runner's copy.
     pub lost: u64,
     /// Sources that are not there.
@@ -45,7 +46,7 @@ impl KernelLog {
     ) -> Self {
         let mut log = Self::default();
         // The lab renames a run when it leaves the guest: the line is known by its end.
-        let mark = under_way.map(begins);
+        let mark = under_way.map(case_mark_end);
         let mut events = Vec::new();
         match fs::read(run.join(KMSG)) {
             Ok(bytes) => events = log.kmsg(&bytes, mark.as_deref()),
@@ -58,11 +59,11 @@ impl KernelLog {
         }
         events.retain(|event| !known(event, done));
         events.sort_by_key(|event| event.timestamp_usec.unwrap_or(u64::MAX));
-        log.complaints = events.into_iter().map(Complaint::from).collect();
+        log.complaints = events.into_iter().map(AttributedComplaint::from).collect();
         log
     }
 
-    fn kmsg(&mut self, bytes: &[u8], mark: Option<&str>) -> Vec<Event> {
+    fn kmsg(&mut self, bytes: &[u8], mark: Option<&str>) -> Vec<Complaint> {
         let mut parser = Parser::new();
         let found = mark.filter(|mark| position(bytes, mark.as_bytes()).is_some());
         if found != mark {
@@ -81,13 +82,13 @@ impl KernelLog {
                 (seen, self.began_usec) = (true, Some(record.timestamp_usec));
             }
             if seen {
-                record.records().for_each(|record| parser.push(&record));
+                record.lines().for_each(|line| parser.push(&line));
             }
         }
         parser.finish()
     }
 
-    fn console(&mut self, bytes: &[u8], mark: Option<&str>) -> Vec<Event> {
+    fn console(&mut self, bytes: &[u8], mark: Option<&str>) -> Vec<Complaint> {
         let Some(mark) = mark else { return events(bytes) };
         match position(bytes, mark.as_bytes()) {
             Some(at) => events(&bytes[at..]),
@@ -100,7 +101,7 @@ impl KernelLog {
     }
 
     /// Takes dumps that are no older than the run's last sign of life.
-    fn pstore(&mut self, run: &Path, mark: Option<&str>) -> Vec<Event> {
+    fn pstore(&mut self, run: &Path, mark: Option<&str>) -> Vec<Complaint> {
         let Some(last_sign) = pstore::modified(&run.join(record::journal::FILE)) else { return Vec::new() };
         let places = pstore::PLACES.map(Path::new);
         let dumps = pstore::read(&places, last_sign);
@@ -125,10 +126,10 @@ impl KernelLog {
     }
 }
 
-fn events(bytes: &[u8]) -> Vec<Event> {
+fn events(bytes: &[u8]) -> Vec<Complaint> {
     let source: Box<dyn BufRead> = Box::new(Cursor::new(bytes.to_vec()));
     // Reading from memory does not fail.
-    text::events(source).unwrap_or_default()
+    saved::complaints(source).unwrap_or_default()
 }
 
 fn position(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
@@ -136,12 +137,12 @@ fn position(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
 }
 
 /// Says whether two sources tell of the same complaint.
-fn same(a: &Event, b: &Event) -> bool {
+fn same(a: &Complaint, b: &Complaint) -> bool {
     (a.kind, a.cpu, a.pid, &a.comm) == (b.kind, b.cpu, b.pid, &b.comm)
 }
 
 /// Adds what another source has; of the same complaint the fuller account is kept.
-fn merge(events: &mut Vec<Event>, others: Vec<Event>) {
+fn merge(events: &mut Vec<Complaint>, others: Vec<Complaint>) {
     for other in others {
         match events.iter_mut().find(|event| same(event, &other)) {
             Some(event) if event.repeats >= other.repeats => {}
@@ -152,9 +153,11 @@ fn merge(events: &mut Vec<Event>, others: Vec<Event>) {
 }
 
 /// Says whether a finished case has it already.
-fn known(event: &Event, done: &[CaseResult]) -> bool {
+fn known(event: &Complaint, done: &[CaseResult]) -> bool {
     let mut complaints = done.iter().flat_map(|case| &case.complaints);
-    complaints.any(|complaint| same(&complaint.event, event) && complaint.event.timestamp_usec == event.timestamp_usec)
+    complaints.any(|complaint| {
+        same(&complaint.complaint, event) && complaint.complaint.timestamp_usec == event.timestamp_usec
+    })
 }
 
 /// Says whether a run may be this machine's: one of the lab's was another's, whose boots and dumps are not here.

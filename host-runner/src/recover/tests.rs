@@ -171,7 +171,7 @@ fn only_dead_runs_are_found_and_closed() {
     assert!(matches!(close(alive.path(), &WitnessedEnd::default()), Err(Error::Alive(_))));
     assert!(matches!(close(&path("other"), &WitnessedEnd::default()), Err(Error::NoRun(_))));
     close(&path("dead"), &WitnessedEnd::default()).expect("it can be closed");
-    let (before, left) = runs::dead(&path("dead")).expect("it is closed");
+    let (before, left) = runs::read_dead(&path("dead")).expect("it is closed");
     assert!(before.recovered && left.is_empty());
 }
 
@@ -179,6 +179,6 @@ fn only_dead_runs_are_found_and_closed() {
 fn a_dead_run_can_be_gone_on_with() {
     let dead = Dead::new();
     dead.close();
-    let (before, left) = runs::dead(dead.0.path()).expect("it is closed");
+    let (before, left) = runs::read_dead(dead.0.path()).expect("it is closed");
     assert_eq!((before.cases.len(), left), (3, vec!["thp".to_owned()]));
 }

@@ -12,7 +12,7 @@ use record::result::{RunId, RunResult, UnderTest, VERSION};
 use record::runs;
 use record::status::{Status, Verdict};
 use record::store;
-use record::summary::{NOT_RUN, PLAN, SUMMARY, Step, Stored, Summary, is_plan};
+use record::summary::{NOT_RUN, PLAN, SUMMARY, Step, StoredPlan, Summary, is_plan};
 use report::subject::Subject;
 
 use crate::build::tool;
@@ -43,7 +43,7 @@ pub fn begin(id: &str, started: String, plan: &Plan, command: Vec<String>, under
 }
 
 /// Returns a plan as the subject of reports.
-pub fn subject(stored: &Stored) -> Subject<'_> {
+pub fn subject(stored: &StoredPlan) -> Subject<'_> {
     Subject { runs: stored.runs.iter().map(scenarios::viewed).collect(), plan: Some(&stored.summary) }
 }
 
@@ -52,7 +52,7 @@ pub fn subject(stored: &Stored) -> Subject<'_> {
 /// # Errors
 ///
 /// If one cannot be written.
-pub fn write(stored: &Stored, directory: &Path) -> Result<(), store::Error> {
+pub fn write(stored: &StoredPlan, directory: &Path) -> Result<(), store::Error> {
     stored.summary.write(directory, SUMMARY)?;
     report::formats::write_all(directory, &subject(stored))
 }
@@ -83,7 +83,7 @@ pub fn settle(plan: &Path, step: &mut Step, witness: &WitnessedEnd) -> Result<Ru
 /// # Errors
 ///
 /// If it is still alive, or a file cannot be read or written.
-pub fn close(directory: &Path) -> Result<Stored, recover::Error> {
+pub fn close(directory: &Path) -> Result<StoredPlan, recover::Error> {
     if store::is_alive(directory) {
         return Err(recover::Error::Alive(directory.into()));
     }
@@ -110,7 +110,7 @@ pub fn close(directory: &Path) -> Result<Stored, recover::Error> {
     summary.run.finished = runs.last().map_or_else(|| summary.run.started.clone(), |run| run.run.finished.clone());
     summary.judge();
     store::give_up_reserve(directory);
-    let stored = Stored { summary, runs };
+    let stored = StoredPlan { summary, runs };
     write(&stored, directory)?;
     Ok(stored)
 }

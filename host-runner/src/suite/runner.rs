@@ -7,7 +7,7 @@ use record::result::RunResult;
 use record::runs;
 use record::status::{Status, Verdict};
 use record::store::{self, RunDir};
-use record::summary::{PLAN, Step, Stored, Summary};
+use record::summary::{PLAN, Step, StoredPlan, Summary};
 use report::compare::baseline::{self, Baseline};
 use report::compare::{ALPHA, Options, Platforms};
 
@@ -53,7 +53,7 @@ pub struct Done {
     /// Its directory.
     pub directory: PathBuf,
     /// Everything in it.
-    pub stored: Stored,
+    pub stored: StoredPlan,
     /// It was ended before its last step.
     pub stopped: bool,
 }
@@ -98,7 +98,7 @@ pub fn run(
         hold_against(&mut summary, found);
     }
     store::give_up_reserve(&path);
-    let stored = Stored { summary, runs };
+    let stored = StoredPlan { summary, runs };
     write(&stored, &path)?;
     directory.journal(&Entry::End)?;
     Ok(Done { directory: path, stored, stopped })

@@ -1,6 +1,6 @@
-//! Reproductions of stored runs, and of the same runs with one thing taken away.
+//! Reproductions by stored runs, and by the same runs with one part of the evidence removed.
 
-use klog::attribution::Path;
+use klog::attribution::Stage2Path;
 use units::size::Size;
 
 use crate::memory::MemoryKind;
@@ -16,7 +16,7 @@ fn runs() -> (RunResult, RunResult) {
     (stored("debian-6.1"), stored("debian-6.12"))
 }
 
-/// Returns the case that locks up before.
+/// Returns the case that locks up in the run before.
 fn large(run: &mut RunResult) -> &mut CaseResult {
     let kind = MemoryKind::Hugetlb(Size(1 << 30));
     run.cases
@@ -25,8 +25,8 @@ fn large(run: &mut RunResult) -> &mut CaseResult {
         .expect("the stored runs have 1G")
 }
 
-/// Gives the case of `after` the lockup of `before`, attributed otherwise.
-fn with_lockup(side: Side, path: Path) -> Reproduction {
+/// Gives the case of the run after the lockup of the run before, with another attribution.
+fn with_lockup(side: Side, path: Stage2Path) -> Reproduction {
     let (mut before, mut after) = runs();
     let mut lockup = large(&mut before).complaints[0].clone();
     for attribution in &mut lockup.attributions {
@@ -49,20 +49,20 @@ fn there_before_and_not_after() {
 }
 
 #[test]
-fn any_lockup_on_the_i_side_after_spoils_it_and_one_on_the_d_side_does_not() {
-    for path in [Path::RelaxPerms, Path::Map, Path::Unknown] {
+fn only_a_lockup_on_the_d_side_may_be_there_after() {
+    for path in [Stage2Path::RelaxPerms, Stage2Path::Map, Stage2Path::Unknown] {
         assert!(!with_lockup(Side::ISide, path).reproduced, "{path:?}");
     }
-    assert!(with_lockup(Side::DSide, Path::Map).reproduced);
-    assert!(!with_lockup(Side::LockWait, Path::Map).reproduced);
+    assert!(with_lockup(Side::DSide, Stage2Path::Map).reproduced);
+    assert!(!with_lockup(Side::LockWait, Stage2Path::Map).reproduced);
 }
 
-/// Up to v5.13 the I side is done in `user_mem_abort` itself.
+/// Up to v5.13, `user_mem_abort` itself does the maintenance of the I side.
 #[test]
 fn an_old_kernels_lockup_needs_the_traced_faults() {
     let (mut before, after) = runs();
     let shown = &mut large(&mut before).complaints[0].attributions;
-    shown.iter_mut().for_each(|attribution| attribution.path = Path::Fault);
+    shown.iter_mut().for_each(|attribution| attribution.path = Stage2Path::Fault);
     large(&mut before).complaints.truncate(1);
     assert!(reproduction(&before, &after).reproduced);
     large(&mut before).host.iter_mut().for_each(|host| host.faults.clear());
@@ -72,13 +72,14 @@ fn an_old_kernels_lockup_needs_the_traced_faults() {
 #[test]
 fn nothing_is_reproduced_without_evidence_from_both() {
     type Break = fn(&mut CaseResult);
-    let breaks: [(&str, Break); 5] = [
+    let breaks: [(&str, Break); 6] = [
         ("no trace", |case| case.host = None),
         ("no faults", |case| case.host.iter_mut().for_each(|host| host.faults.clear())),
         ("wrong tokens", |case| {
             case.mismatches = 1;
             case.verdict = Verdict::new(Status::Fail, "1 fetches did not return their token");
         }),
+        ("failed without a complaint", |case| case.verdict = Verdict::new(Status::Fail, "no maintenance")),
         ("detector off", |case| case.verdict = Verdict::new(Status::Skip, "no soft lockup detector")),
         ("log lost", |case| case.verdict = Verdict::new(Status::Error, "kernel log records were lost")),
     ];

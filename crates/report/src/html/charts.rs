@@ -348,11 +348,17 @@ fn timeline_rows(series: usize, source: &Source<'_>, block: &str) -> Vec<Timelin
         bars.sort_by(|a, b| b.length.total_cmp(&a.length));
         bars.truncate(MAX_BARS);
         let thread = format!("vcpu-{vcpu}");
-        let complaints = cases().flat_map(|case| &case.complaints).filter(|c| c.event.comm.as_deref() == Some(&thread));
+        let complaints =
+            cases().flat_map(|case| &case.complaints).filter(|c| c.complaint.comm.as_deref() == Some(&thread));
         let lockups = complaints.map(|c| {
-            let times = if c.event.repeats > 1 { format!(", {} times", c.event.repeats) } else { String::new() };
+            let times =
+                if c.complaint.repeats > 1 { format!(", {} times", c.complaint.repeats) } else { String::new() };
             let side = c.attributions.first().map_or("other", |a| a.side.name()).replace('_', " ");
-            format!("{} {} s{times}, {side}", c.event.kind.name().replace('_', " "), c.event.seconds.unwrap_or(0))
+            format!(
+                "{} {} s{times}, {side}",
+                c.complaint.kind.name().replace('_', " "),
+                c.complaint.seconds.unwrap_or(0)
+            )
         });
         TimelineRow { series, label: format!("{} {thread}", source.short), lockups: lockups.collect(), bars }
     };

@@ -1,4 +1,4 @@
-//! Options of `boot`.
+//! The options of `boot`.
 
 use clap::Args as ClapArgs;
 use units::size::Size;
@@ -12,7 +12,7 @@ pub struct Args {
     /// Number of vCPUs
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=abi::channel::MAX_VCPUS as u64))]
     pub vcpus: u64,
-    /// Size of the region that the guest maps; nothing touches it, so it takes no memory
+    /// Size of the region that the guest maps; the guest does not touch it, so it takes no memory
     #[arg(long, default_value = "1G", value_name = "SIZE")]
     pub region: Size,
     #[command(flatten)]

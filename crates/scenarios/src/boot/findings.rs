@@ -1,10 +1,10 @@
-//! Findings of `boot`.
+//! The part of a stored result that only `boot` has.
 
 use record::findings::Finding;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The case of `boot`.
+/// Findings of `boot` in its case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Findings {
     /// Size in bytes of the region that the guest mapped.

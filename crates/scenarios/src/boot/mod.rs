@@ -1,4 +1,5 @@
-//! `boot`: boots the guest, maps a region, starts all vCPUs and powers off.
+//! The scenario `boot` boots a guest that maps a region, starts all vCPUs and powers off. A pass shows that KVM works
+//! here.
 
 mod args;
 mod findings;
@@ -13,13 +14,13 @@ use crate::options::Common;
 use crate::runner::session::{Build, Error, Finished};
 use crate::scenario::{Nothing, Scenario};
 
-/// The scenario.
+/// The scenario `boot`.
 pub struct Boot;
 
 impl Scenario for Boot {
     const NAME: &'static str = "boot";
     const ABOUT: &'static str =
-        "Boot the guest, map a region, start all vCPUs and power off: does KVM work here at all";
+        "Boot the guest, map a region, start all vCPUs and power off, to check that KVM works here";
     type Args = args::Args;
     type Findings = findings::Findings;
     type Conclusion = Nothing;

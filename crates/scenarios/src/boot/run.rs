@@ -1,13 +1,13 @@
-//! Runs `boot`: the guest maps a region, all vCPUs meet once, the guest powers off.
+//! The run of `boot`: one guest, whose vCPUs meet once.
 
 use std::time::Duration;
 
 use abi::Op;
 use guest::region::REGION_IPA;
 use guest::run::{Backing, GuestSpec, RegionSpec};
-use klog::message::Parser;
+use klog::parser::Parser;
 use record::case::{Boot, CaseResult};
-use record::findings::Findings;
+use record::findings::StoredFindings;
 use record::journal::Entry;
 use record::status::{Status, Verdict};
 use record::verdict;
@@ -16,17 +16,18 @@ use units::text::{thousands, time};
 
 use crate::boot::args::Args;
 use crate::boot::findings;
-use crate::runner::ending::{autopsy, facts, guest_verdict, progress};
-use crate::runner::observer::Signals;
+use crate::runner::ending::{autopsy, bad_end, facts, progress};
+use crate::runner::observer::SignalWatch;
 use crate::runner::session::{Build, Error, Finished, Session};
 
+/// Alignment of a region's size, in bytes: the largest base page.
 const ALIGNMENT: u64 = 64 << 10;
 
 /// Runs the scenario.
 ///
 /// # Errors
 ///
-/// The obstacle that kept it from a verdict.
+/// Returns the reason if the run ends without a verdict.
 pub fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
     if !args.region.0.is_multiple_of(ALIGNMENT) {
         return Err(Error::Usage(format!("--region {} is not a multiple of 64K", args.region)));
@@ -35,7 +36,7 @@ pub fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
     vmm::check(args.vcpus)?;
     let mut session = Session::begin(&args.common, build)?;
     let mut case = CaseResult {
-        findings: Findings::of(&findings::Findings { region_bytes: args.region.0 }),
+        findings: StoredFindings::of(&findings::Findings { region_bytes: args.region.0 }),
         ..CaseResult::not_run("boot", args.vcpus)
     };
     session.journal(&Entry::Case { name: "boot".into(), before: Box::new(case.clone()) })?;
@@ -49,7 +50,7 @@ pub fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
         ..GuestSpec::default()
     };
     let limit = Duration::from_secs(args.common.time_limit);
-    let ran = vmm::run(&spec, &image, limit, &mut Signals(&session));
+    let ran = vmm::run(&spec, &image, limit, &mut SignalWatch(&session));
     bar.finish_and_clear();
     let run = match ran {
         Err(error) if error.is_lack() => {
@@ -60,7 +61,7 @@ pub fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
     };
     case.complaints = session.complaints(&mut Parser::new())?;
     case.boot = Some(Boot { descriptor_writes: run.boot.descriptor_writes, ticks: run.boot.ticks });
-    case.verdict = guest_verdict(&run).unwrap_or_else(|| {
+    case.verdict = bad_end(&run).unwrap_or_else(|| {
         let hz = run.vcpus.first().map_or(1, |vcpu| vcpu.cntfrq_el0);
         let reason = format!(
             "{} vCPUs ran; {} from the first instruction to the first op; {} mapped with {} descriptors",
@@ -71,8 +72,8 @@ pub fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
         );
         Verdict::new(Status::Pass, reason)
     });
-    // That a guest boots says nothing of lockups, so nobody need have watched for them.
-    verdict::with_kernel_log(&mut case, session.evidence.kmsg_lost, None);
+    // A boot is no evidence about lockups, so it needs no detector that watched.
+    verdict::apply_kernel_log(&mut case, session.evidence.kmsg_lost, None);
     if case.verdict.status != Status::Pass {
         case.autopsy = autopsy(&run);
     }

@@ -1,4 +1,4 @@
-//! Options of `chaos`.
+//! The options of `chaos`.
 
 use clap::Args as ClapArgs;
 
@@ -11,7 +11,7 @@ pub struct Args {
     /// Number of guests
     #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub runs: u64,
-    /// Seed of the first guest; the others follow
+    /// Seed of the first guest; each later guest has the next number
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(..1 << 62))]
     pub seed: u64,
     /// Number of vCPUs

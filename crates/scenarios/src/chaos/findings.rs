@@ -1,19 +1,19 @@
-//! Findings of `chaos`.
+//! The part of a stored result that only `chaos` has.
 
 use record::findings::Finding;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Ends of hostile guests.
+/// Findings of `chaos` in its case: the ends of the hostile guests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Findings {
-    /// Guests that powered themselves off.
+    /// Number of guests that powered themselves off.
     pub powered_off: u64,
-    /// Guests that were stopped at something impossible.
+    /// Number of guests that were stopped because they did something impossible.
     pub trapped: u64,
-    /// Guests that were stopped at the time limit.
+    /// Number of guests that were stopped at the time limit.
     pub timed_out: u64,
-    /// Records read.
+    /// Number of records that were read.
     pub records: u64,
 }
 

@@ -1,4 +1,5 @@
-//! `chaos`: runs guests that scribble over everything they can reach.
+//! The scenario `chaos` runs hostile guests, which write random values to everything that they can reach. It tests
+//! faultline, not the kernel.
 
 mod args;
 mod findings;
@@ -14,13 +15,13 @@ use crate::options::Common;
 use crate::runner::session::{Build, Error, Finished};
 use crate::scenario::{Nothing, Scenario};
 
-/// The scenario.
+/// The scenario `chaos`.
 pub struct Chaos;
 
 impl Scenario for Chaos {
     const NAME: &'static str = "chaos";
     const ABOUT: &'static str =
-        "Run guests that scribble over everything they can reach: does this program live with it";
+        "Run guests that write random values to everything they can reach, to check that faultline survives them";
     type Args = args::Args;
     type Findings = findings::Findings;
     type Conclusion = Nothing;

@@ -1,5 +1,5 @@
-//! `chaos`: programs that scribble random values over the channel, the doorbell and the UART, and ask for impossible
-//! things. The guest may do what it likes; the runner has to live with it.
+//! Programs of hostile guests. They write random values to the channel, the doorbell and the UART, and ask for
+//! impossible events. The runner must survive every one of them.
 
 use abi::op::{EACH, SLEEP};
 use abi::{Op, OpCode};
@@ -7,32 +7,32 @@ use abi::{Op, OpCode};
 use guest::run::GuestSpec;
 use units::random::Random;
 
-/// What a hostile guest may aim at, as IPAs.
+/// Targets of a hostile guest, as IPAs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Targets {
-    /// The channel, with every vCPU's counters, programs and records.
+    /// First byte of the channel, which holds the counters, programs and records of every vCPU.
     pub channel: u64,
-    /// How much of it, in bytes.
+    /// Length of the channel in bytes.
     pub channel_bytes: u64,
-    /// The doorbell page.
+    /// First byte of the doorbell page.
     pub doorbell: u64,
-    /// The UART.
+    /// First register of the UART.
     pub uart: u64,
 }
 
-/// Records that each vCPU has room for: few, so that some find none.
+/// Room for the records of each vCPU. It is small, so that some guests run out of it.
 const RECORDS: u64 = 64;
-/// Ops of a program, at most.
+/// Upper limit for the ops of a program.
 const OPS: u64 = 48;
-/// Kinds of ops that only write to the channel; they come first.
-const SCRIBBLES: u64 = 10;
-/// Kinds of ops.
+/// Number of kinds of ops that write to the channel only. In [`op`], they come first.
+const CHANNEL_KINDS: u64 = 10;
+/// Number of kinds of ops.
 const ALL_KINDS: u64 = 16;
-/// Op codes beyond those that exist.
+/// Number of op codes above the largest one that exists.
 const UNKNOWN: u64 = 8;
 
-/// Returns a number as guests get them wrong: nothing, something small, everything, or noise.
-fn value(random: &mut Random) -> u64 {
+/// Returns a number of the sorts that software gets wrong: small, close to the maximum, a power of two, or noise.
+fn hostile_value(random: &mut Random) -> u64 {
     match random.below(4) {
         0 => random.below(4),
         1 => u64::MAX - random.below(4),
@@ -41,7 +41,7 @@ fn value(random: &mut Random) -> u64 {
     }
 }
 
-/// Returns guest number `seed`.
+/// Returns the guest of a seed. The same seed returns the same guest.
 pub fn guest(seed: u64, vcpus: u64, targets: &Targets) -> GuestSpec {
     let mut random = Random::new(seed);
     let programs = (0..vcpus).map(|n| program(&mut random, n, targets)).collect();
@@ -49,8 +49,8 @@ pub fn guest(seed: u64, vcpus: u64, targets: &Targets) -> GuestSpec {
 }
 
 fn program(random: &mut Random, vcpu: u64, targets: &Targets) -> Vec<Op> {
-    // Half of the guests only scribble: what stops a guest at once would hide what the others still do.
-    let kinds = if random.below(2) == 0 { SCRIBBLES } else { ALL_KINDS };
+    // The other kinds of ops often stop a guest at once. Half of the guests have none of them, so that they run on.
+    let kinds = if random.below(2) == 0 { CHANNEL_KINDS } else { ALL_KINDS };
     let mut ops: Vec<_> = (0..random.below(OPS)).map(|_| op(random, kinds, vcpu, targets)).collect();
     ops.push(Op::end());
     ops
@@ -58,21 +58,21 @@ fn program(random: &mut Random, vcpu: u64, targets: &Targets) -> Vec<Op> {
 
 fn op(random: &mut Random, kinds: u64, vcpu: u64, targets: &Targets) -> Op {
     let words = targets.channel_bytes / 8;
-    let one = |at: u64, value: u64| Op::range(OpCode::Store, at, 8, 0, value);
+    let store = |at: u64, value: u64| Op::range(OpCode::Store, at, 8, 0, value);
     match random.below(kinds) {
-        // Header and vCPU entries are at the start: most shots go there.
-        0..6 => one(targets.channel + 8 * random.below(64), value(random)),
-        6..9 => one(targets.channel + 8 * random.below(words), value(random)),
+        // Header and vCPU entries are at the start of the channel, so most stores go there.
+        0..6 => store(targets.channel + 8 * random.below(64), hostile_value(random)),
+        6..9 => store(targets.channel + 8 * random.below(words), hostile_value(random)),
         9 => {
             let first = random.below(words);
             let bytes = 8 * random.below(words - first);
-            Op::range(OpCode::Store, targets.channel + 8 * first, bytes, 8, value(random))
+            Op::range(OpCode::Store, targets.channel + 8 * first, bytes, 8, hostile_value(random))
         }
-        // The vCPU's own number in the upper half makes some of them plausible.
-        10 => one(targets.doorbell + 8 * random.below(2), vcpu << 32 | random.below(OPS)),
-        11 => one(targets.doorbell + 8 * random.below(512), value(random)),
-        12 => one(targets.uart + random.below(8), value(random)),
-        13 => Op::plain(OpCode::Event, [value(random), value(random), 0, 0]),
+        // With the number of the vCPU in the upper half, some of these requests are valid.
+        10 => store(targets.doorbell + 8 * random.below(2), vcpu << 32 | random.below(OPS)),
+        11 => store(targets.doorbell + 8 * random.below(512), hostile_value(random)),
+        12 => store(targets.uart + random.below(8), hostile_value(random)),
+        13 => Op::plain(OpCode::Event, [hostile_value(random), hostile_value(random), 0, 0]),
         14 => Op::rendezvous(random.below(64), random.below(4)).with_flags(SLEEP),
         _ => Op {
             code: random.below(OpCode::ALL.len() as u64 + UNKNOWN) as u16,
@@ -81,7 +81,7 @@ fn op(random: &mut Random, kinds: u64, vcpu: u64, targets: &Targets) -> Op {
             start: targets.channel + 8 * random.below(words),
             bytes: random.below(4096),
             stride: random.below(128),
-            args: [value(random), random.below(64), value(random), value(random)],
+            args: [hostile_value(random), random.below(64), hostile_value(random), hostile_value(random)],
         }
         .with_flags(EACH),
     }
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_shot_is_fired() {
+    fn all_targets_are_written_to() {
         let ops: Vec<Op> = (0..100).flat_map(|seed| guest(seed, 2, &TARGETS).programs.concat()).collect();
         let at = |low: u64, high: u64| {
             ops.iter().any(|op| op.code == OpCode::Store as u16 && (low..high).contains(&op.start))

@@ -1,10 +1,10 @@
-//! Runs `chaos`: one hostile guest after another. The test is that this program reads each to its end.
+//! The run of `chaos`: one hostile guest after another. A pass means that faultline read what each of them left.
 
 use std::time::Duration;
 
 use abi::record::Body;
 use guest::run::{End, GuestRun, GuestSpec};
-use klog::message::Parser;
+use klog::parser::Parser;
 use record::case::CaseResult;
 use record::journal::Entry;
 use record::result::VcpuFacts;
@@ -15,13 +15,13 @@ use vmm::layout;
 use crate::chaos::args::Args;
 use crate::chaos::findings::Findings;
 use crate::chaos::program::{self, Targets};
-use crate::runner::ending::{autopsy, facts, guest_verdict, progress};
-use crate::runner::observer::Signals;
+use crate::runner::ending::{autopsy, bad_end, facts, progress};
+use crate::runner::observer::SignalWatch;
 use crate::runner::session::{Build, Error, Finished, Session};
 
-/// Time for one guest: those that wait for ever are ended then.
+/// Time limit of one guest. Some of them wait forever.
 const LIMIT: Duration = Duration::from_secs(2);
-/// What a channel without regions takes, rounded up as KVM wants it.
+/// Length in bytes of the channel in a guest without regions: a whole page of the largest size.
 const CHANNEL_BYTES: u64 = 64 << 10;
 
 /// Values reported by hostile guests are not trusted and are left out of the result.
@@ -31,7 +31,7 @@ const NO_FACTS: Vec<VcpuFacts> = Vec::new();
 ///
 /// # Errors
 ///
-/// The obstacle that kept it from a verdict; a guest is none.
+/// Returns the reason if the run ends without a verdict. No guest can be that reason.
 pub fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
     let image = build.image(&args.common)?;
     vmm::check(args.vcpus)?;
@@ -48,7 +48,7 @@ pub fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
     let (mut tally, mut parser) = (Findings::default(), Parser::new());
     for seed in (args.seed..).take(args.runs as usize) {
         let spec = GuestSpec { ctr: args.common.guest_ctr, ..program::guest(seed, args.vcpus, &targets) };
-        let run = match vmm::run(&spec, &image, LIMIT, &mut Signals(&session)) {
+        let run = match vmm::run(&spec, &image, LIMIT, &mut SignalWatch(&session)) {
             Err(error) if error.is_lack() => {
                 bar.finish_and_clear();
                 case.verdict = Verdict::new(Status::Skip, error.to_string());
@@ -70,7 +70,7 @@ pub fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
     bar.finish_and_clear();
     case.complaints = session.complaints(&mut parser)?;
     let Findings { powered_off: off, trapped, timed_out, records } = tally;
-    case.findings = record::findings::Findings::of(&tally);
+    case.findings = record::findings::StoredFindings::of(&tally);
     let counts = format!(
         "{off} powered off, {trapped} were stopped at something impossible, {timed_out} at the time limit; {records} records read"
     );
@@ -78,13 +78,13 @@ pub fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
         all if all == args.runs => Verdict::new(Status::Pass, format!("{all} hostile guests: {counts}")),
         all => Verdict::new(Status::Error, format!("interrupted after {all} hostile guests: {counts}")),
     };
-    session.hold_against_log(&mut case);
+    session.check_against_log(&mut case);
     session.finish("chaos", NO_FACTS, vec![case])
 }
 
-/// Reads everything that a guest left behind, as the other scenarios do.
+/// Reads everything that a guest left, with the functions that other scenarios use.
 fn read(run: &GuestRun) {
-    let _ = (guest_verdict(run), autopsy(run));
+    let _ = (bad_end(run), autopsy(run));
     let _ = run.vcpus.iter().map(facts).collect::<Vec<_>>();
     for vcpu in &run.vcpus {
         let ticks = vcpu.records.iter().filter_map(|r| match r.body()? {

@@ -10,7 +10,7 @@ use guest::run::GuestSpec;
 use hostfacts::memory::{HostBlocks, host_blocks};
 use programs::oracle::CacheFeatures;
 use programs::program::Program;
-use record::case::{CaseResult, Complaint, Memory};
+use record::case::{AttributedComplaint, CaseResult, Memory};
 use record::journal::Entry;
 use record::memory::{MemoryKind, stage2_level};
 use record::status::{Status, Verdict};
@@ -160,7 +160,7 @@ fn by_event<'a>(
         id: format!("{}.{}", case.id, findings.event_name()),
         verdict: verdict::event(&findings.combinations),
         mismatches: findings.combinations.iter().map(|result| result.seen.forbidden).sum(),
-        findings: record::findings::Findings::of(&findings),
+        findings: record::findings::StoredFindings::of(&findings),
         ..case.clone()
     };
     events.into_iter().map(of).collect()
@@ -171,7 +171,7 @@ struct Guests<'a> {
     cases: &'a CasesOn<'a>,
     memory: &'a PreparedMemory,
     /// Complaints of the kernel while they ran.
-    complaints: Vec<Complaint>,
+    complaints: Vec<AttributedComplaint>,
 }
 
 impl Guests<'_> {

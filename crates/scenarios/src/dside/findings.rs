@@ -1,23 +1,23 @@
-//! Findings of `dside`.
+//! The part of a stored result that only `dside` has.
 
 use record::findings::Finding;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use units::stats::Distribution;
 
-/// D-cache cleaning by the host.
+/// Findings of `dside` in one case: the host's D-cache cleaning.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Findings {
-    /// Whether FWB spares the host the cleaning; absent where that cannot be told.
+    /// True if the CPU has FWB, so that the host cleans nothing; absent if that is not known.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub fwb: Option<bool>,
-    /// How that is known.
+    /// Evidence for `fwb`.
     pub how: String,
-    /// D-cache lines of the region.
+    /// Number of D-cache lines in the region.
     pub lines: u64,
-    /// Unmapping the region at stage 2 (mprotect), in ns, in untraced rounds.
+    /// Time to unmap the region at stage 2 with mprotect, in ns, in untraced rounds.
     pub unmap: Option<Distribution>,
-    /// Taking its memory away while the VM lives, in ns.
+    /// Time to free the memory of the region while the VM exists, in ns.
     pub discard_ns: Option<u64>,
 }
 

@@ -1,4 +1,5 @@
-//! `dside`: times the first touch and the teardown of large memory, where the host cleans the D-cache.
+//! The scenario `dside` times the first touch and the teardown of large memory. At the first touch, a host without FWB
+//! cleans the D-cache.
 
 mod args;
 mod findings;
@@ -15,13 +16,13 @@ use crate::options::Common;
 use crate::runner::session::{Build, Error, Finished};
 use crate::scenario::{Nothing, Scenario};
 
-/// The scenario.
+/// The scenario `dside`.
 pub struct DSide;
 
 impl Scenario for DSide {
     const NAME: &'static str = "dside";
     const ABOUT: &'static str =
-        "First touch and teardown of large memory, where the host cleans the D-cache: not what the I-cache patch fixes";
+        "Time first touch and teardown of large memory, where the host cleans the D-cache, patched or not";
     type Args = args::Args;
     type Findings = findings::Findings;
     type Conclusion = Nothing;

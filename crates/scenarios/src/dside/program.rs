@@ -1,4 +1,5 @@
-//! `dside`: first touch of memory as data, and taking it away again: where KVM cleans the D-cache, without FWB.
+//! The guest's program for one case of `dside`. The guest touches memory as data, and the host then unmaps or frees it.
+//! Without FWB, KVM cleans the D-cache meanwhile.
 
 use abi::op::EACH;
 use abi::{Op, OpCode};
@@ -6,39 +7,39 @@ use abi::{Op, OpCode};
 use guest::region::{REGION_IPA, event, region};
 use guest::run::{Backing, GuestSpec};
 
-/// One case: one kind of block.
+/// The program of one case, which runs on one kind of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Case {
-    /// Size in bytes of what KVM should map at once.
+pub struct CaseProgram {
+    /// Size in bytes of the block or page that KVM should map.
     pub block_bytes: u64,
-    /// Region size in bytes; a multiple of the block size.
+    /// Size of the region in bytes; a multiple of the block size.
     pub region_bytes: u64,
-    /// What stands behind the region.
+    /// Host memory behind the region.
     pub backing: Backing,
-    /// How often all of it is done; the last time, the host takes the memory itself away.
+    /// Number of rounds. The host unmaps the memory at the end of each round, but frees it at the end of the last one.
     pub rounds: u64,
 }
 
 /// Tag of the first touches.
 pub const TOUCH: u32 = 1;
 
-impl Case {
-    /// Returns the guest that runs this case.
+impl CaseProgram {
+    /// Returns the guest that runs the program.
     pub fn guest(&self) -> GuestSpec {
         let touch = Op::range(OpCode::Store, REGION_IPA, self.region_bytes, self.block_bytes, 1);
         let touch = touch.with_flags(EACH).with_tag(TOUCH);
         let host = |event| Op::plain(OpCode::Event, [event, 0, 0, 0]);
-        let mut program = Vec::new();
+        let mut ops = Vec::new();
         if self.rounds > 1 {
-            program.extend([host(event::ROUND), touch, host(event::UNMAP)]);
-            program.push(Op::plain(OpCode::Repeat, [0, self.rounds - 1, 0, 0]));
+            ops.extend([host(event::ROUND), touch, host(event::UNMAP)]);
+            ops.push(Op::plain(OpCode::Repeat, [0, self.rounds - 1, 0, 0]));
         }
-        program.extend([host(event::ROUND), touch, host(event::DISCARD), Op::end()]);
+        ops.extend([host(event::ROUND), touch, host(event::DISCARD), Op::end()]);
         let elements = self.region_bytes / self.block_bytes;
-        let records = self.rounds * (elements + program.len() as u64) + 1;
+        let records = self.rounds * (elements + ops.len() as u64) + 1;
         GuestSpec {
             regions: vec![region(self.region_bytes, self.backing)],
-            programs: vec![program],
+            programs: vec![ops],
             records,
             ..GuestSpec::default()
         }
@@ -50,12 +51,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_goes_away_last() {
+    fn memory_is_freed_once_and_last() {
         for rounds in [1, 3] {
-            let case = Case { block_bytes: 2 << 20, region_bytes: 8 << 20, backing: Backing::Thp(2 << 20), rounds };
-            let program = &case.guest().programs[0];
-            let events: Vec<_> =
-                program.iter().filter(|op| op.code == OpCode::Event as u16).map(|op| op.args[0]).collect();
+            let (block_bytes, backing) = (2 << 20, Backing::Thp(2 << 20));
+            let program = CaseProgram { block_bytes, region_bytes: 8 << 20, backing, rounds };
+            let ops = &program.guest().programs[0];
+            let events: Vec<_> = ops.iter().filter(|op| op.code == OpCode::Event as u16).map(|op| op.args[0]).collect();
             assert_eq!(events.last(), Some(&event::DISCARD));
             assert_eq!(events.iter().filter(|e| **e == event::DISCARD).count(), 1);
         }

@@ -1,4 +1,4 @@
-//! Runs `dside`: first touch and teardown of each kind of memory.
+//! The run of `dside`: first touch and teardown of each kind of memory, one guest each.
 
 use guest::region::event;
 use record::case::{CaseResult, FaultTimes};
@@ -10,9 +10,9 @@ use units::stats;
 use crate::cost::CostModel;
 use crate::dside::args::Args;
 use crate::dside::findings::Findings;
-use crate::dside::program::{Case, TOUCH};
+use crate::dside::program::{CaseProgram, TOUCH};
 use crate::dside::verdict;
-use crate::runner::cases::{CaseRun, CaseRunner, blocks, write_samples};
+use crate::runner::cases::{CaseRun, CaseRunner, chosen_kinds, write_samples};
 use crate::runner::observer::Setup;
 use crate::runner::session::{Build, Error, Finished, Session};
 
@@ -20,7 +20,7 @@ use crate::runner::session::{Build, Error, Finished, Session};
 ///
 /// # Errors
 ///
-/// The obstacle that kept it from a verdict.
+/// Returns the reason if the run ends without a verdict.
 pub fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
     let mut runner = CaseRunner::new("dside", &args.common, build, 1)?;
     let mut session = Session::begin(&args.common, build)?;
@@ -35,7 +35,7 @@ fn all_cases(
     args: &Args,
     cases: &mut Vec<CaseResult>,
 ) -> Result<(), Error> {
-    let kinds = blocks(&args.blocks, Some(args.region), |_, _| args.region.0)?;
+    let kinds = chosen_kinds(&args.kinds, Some(args.region), |_, _| args.region.0)?;
     runner.each_kind(session, kinds, cases, |runner, session, kind| case(runner, session, args, kind))
 }
 
@@ -50,7 +50,7 @@ fn case(
     let traced = runner.traced(args.rounds);
     let rounds = args.rounds + u64::from(traced.is_some());
     let (block_bytes, region_bytes, backing) = (memory.block_bytes, memory.region_bytes, memory.backing);
-    let program = Case { block_bytes, region_bytes, backing, rounds };
+    let program = CaseProgram { block_bytes, region_bytes, backing, rounds };
     let setup = Setup { label: format!("dside {kind}"), traced, ..Setup::default() };
     let Some(mut ran) = runner.run(session, &memory, &program.guest(), setup, &mut result)? else { return Ok(result) };
     result.times = Some(FaultTimes { touch: ran.timing(TOUCH, args.rounds), ..FaultTimes::default() });
@@ -58,24 +58,25 @@ fn case(
     let facts = runner.vcpus.first();
     let line_bytes = facts.map_or(64, |vcpu| vcpu.dmin_line_bytes);
     let floor_ns = CostModel::new(&session.machine, facts, memory.host.page_bytes).line_floor_ns();
-    let dside = observed(&ran, &result, line_bytes, floor_ns, vmm::limits()?.fwb);
-    let judged = || verdict::case(&result, &dside, &ran.context);
-    result.verdict = ran.trouble.take().unwrap_or_else(judged);
-    result.findings = record::findings::Findings::of(&dside);
+    let dside = findings(&ran, &result, line_bytes, floor_ns, vmm::limits()?.fwb);
+    let judged = || verdict::judge(&result, &dside, &ran.context);
+    result.verdict = ran.bad_end.take().unwrap_or_else(judged);
+    result.findings = record::findings::StoredFindings::of(&dside);
     Ok(result)
 }
 
-fn observed(ran: &CaseRun, result: &CaseResult, line_bytes: u64, floor_ns: f64, read: Option<bool>) -> Findings {
+/// Returns the findings of a case. `fwb` is the bit of ID_AA64MMFR2_EL1, if KVM reports it.
+fn findings(ran: &CaseRun, result: &CaseResult, line_bytes: u64, floor_ns: f64, fwb: Option<bool>) -> Findings {
     let clean = result.host.as_ref().and_then(|host| host.dcache);
     let touch_ns = result.times().touch.map_or(0, |touch| touch.ns.p50);
-    let (fwb, how) = match (read, clean.filter(|clean| clean.calls > 0)) {
+    let (fwb, how) = match (fwb, clean.filter(|clean| clean.calls > 0)) {
         (Some(true), _) => (Some(true), "ID_AA64MMFR2_EL1.FWB is 1".into()),
         (Some(false), Some(Maintenance { calls, max_bytes, .. })) => {
             (Some(false), format!("ID_AA64MMFR2_EL1.FWB is 0; {calls} cleans of up to {}", Size(max_bytes)))
         }
-        _ => verdict::fwb(clean.as_ref(), touch_ns, result.block_bytes(), line_bytes, floor_ns),
+        _ => verdict::infer_fwb(clean.as_ref(), touch_ns, result.block_bytes(), line_bytes, floor_ns),
     };
-    let timed = |event| ran.seen.timed.iter().filter(move |t| t.event == event);
+    let timed = |event| ran.observation.timed.iter().filter(move |t| t.event == event);
     Findings {
         fwb,
         how,

@@ -1,26 +1,27 @@
-//! Verdicts on the D side. Pure.
+//! Verdicts on D-cache cleaning.
 
 use record::verdict::describe_as;
 
 use crate::dside::findings::Findings;
 use crate::verdict::Context;
 use klog::attribution::Side;
-use klog::message::Kind;
+use klog::complaint::Kind;
 use record::case::CaseResult;
 use record::maintenance::Maintenance;
 use record::status::{Status, Verdict};
 use units::size::Size;
 use units::text::time;
 
-/// Said with every verdict: a fixed kernel fails here as well.
+/// Remark in every verdict on cleaning. A kernel with the I-cache patch fails here, too.
 const NOT_FIXED: &str = "the I-cache patch does not change this";
 
-/// What a probe on a function that returns at once may take, with room.
+/// Longest time of a probe on a function that returns at once, in ns, with a margin.
 const PROBE_NS: f64 = 10_000.0;
 
-/// Infers FWB from the longest clean, where KVM does not say: with it, the clean returns at once. `line_floor_ns` is what
-/// cleaning one line takes at least.
-pub fn fwb(
+/// Infers FWB from the longest clean, and returns it with the evidence. With FWB, the clean returns at once.
+///
+/// `line_floor_ns` is the shortest time for cleaning one line.
+pub fn infer_fwb(
     clean: Option<&Maintenance>,
     touch_ns: u64,
     block_bytes: u64,
@@ -47,8 +48,8 @@ pub fn fwb(
 }
 
 /// Judges a case whose guest ended well.
-pub fn case(case: &CaseResult, dside: &Findings, context: &Context) -> Verdict {
-    let lockups = || case.complaints.iter().filter(|c| c.event.kind == Kind::SoftLockup);
+pub fn judge(case: &CaseResult, dside: &Findings, context: &Context) -> Verdict {
+    let lockups = || case.complaints.iter().filter(|c| c.complaint.kind == Kind::SoftLockup);
     let on_d_side = lockups().find_map(|c| Some((c, c.attributions.iter().find(|a| a.side == Side::DSide)?)));
     if let Some((lockup, shown)) = on_d_side {
         return Verdict::new(Status::Fail, format!("{}; {NOT_FIXED}", describe_as(lockup, shown)));
@@ -56,7 +57,7 @@ pub fn case(case: &CaseResult, dside: &Findings, context: &Context) -> Verdict {
     if let Some(other) = lockups().next() {
         return Verdict::new(Status::Fail, record::verdict::describe(other));
     }
-    if let Some(complaint) = record::verdict::fatal(case) {
+    if let Some(complaint) = record::verdict::fatal_complaint(case) {
         return Verdict::new(Status::Fail, record::verdict::describe(complaint));
     }
     if context.kmsg_lost > 0 {
@@ -87,24 +88,24 @@ mod tests {
     const GIB: u64 = 1 << 30;
 
     #[test]
-    fn fwb_by_the_probe() {
+    fn fwb_from_the_probe() {
         let clean = |max_ns| Maintenance { calls: 1, max_bytes: GIB, max_ns, total_ns: max_ns };
-        assert_eq!(fwb(Some(&clean(2_000)), 60_000, GIB, 64, 0.25).0, Some(true));
-        assert_eq!(fwb(Some(&clean(105_000_000)), 106_000_000, GIB, 64, 0.25).0, Some(false));
+        assert_eq!(infer_fwb(Some(&clean(2_000)), 60_000, GIB, 64, 0.25).0, Some(true));
+        assert_eq!(infer_fwb(Some(&clean(105_000_000)), 106_000_000, GIB, 64, 0.25).0, Some(false));
     }
 
-    /// Cleaning a page takes no longer than the probe does where nothing is cleaned.
+    /// A probe that finds nothing to do takes as long as the cleaning of a page.
     #[test]
-    fn a_page_does_not_tell() {
+    fn clean_of_a_page_does_not_show_fwb() {
         let clean = Maintenance { calls: 1, max_bytes: 4096, max_ns: 2_000, total_ns: 2_000 };
-        assert_eq!(fwb(Some(&clean), 60_000, 4096, 64, 0.25).0, None);
+        assert_eq!(infer_fwb(Some(&clean), 60_000, 4096, 64, 0.25).0, None);
     }
 
     #[test]
-    fn fwb_by_time() {
-        assert_eq!(fwb(None, 60_000, GIB, 64, 0.25).0, Some(true));
-        assert_eq!(fwb(None, 105_000_000, GIB, 64, 0.25).0, None);
+    fn fwb_from_time() {
+        assert_eq!(infer_fwb(None, 60_000, GIB, 64, 0.25).0, Some(true));
+        assert_eq!(infer_fwb(None, 105_000_000, GIB, 64, 0.25).0, None);
         let none = Maintenance::default();
-        assert_eq!(fwb(Some(&none), 60_000, GIB, 64, 0.25).0, Some(true));
+        assert_eq!(infer_fwb(Some(&none), 60_000, GIB, 64, 0.25).0, Some(true));
     }
 }

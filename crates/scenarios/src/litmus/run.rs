@@ -108,7 +108,7 @@ fn case(
     let memory = Memory { kind, block_bytes: 0, region_bytes: 0 };
     let mut result = CaseResult {
         memory: Some(memory),
-        findings: record::findings::Findings::of(&findings),
+        findings: record::findings::StoredFindings::of(&findings),
         ..CaseResult::not_run(findings.name(), case.racing_vcpus())
     };
     let threads = test.threads.len() as u64;
@@ -132,13 +132,13 @@ fn case(
         return Ok(result);
     };
     let vcpus: Vec<_> = case_run.run.vcpus.iter().map(facts).collect();
-    findings.collect(&case, &case_run.run, machine_class(&vcpus), case_run.seen.events);
+    findings.collect(&case, &case_run.run, machine_class(&vcpus), case_run.observation.events);
     result.rounds = findings.iterations.first().copied().unwrap_or(0);
     // A mismatch of a race is an exception, and the findings count those.
     result.mismatches = 0;
     let judged = || verdict::case(&result, &findings, &case_run.context);
-    result.verdict = case_run.trouble.take().unwrap_or_else(judged);
-    result.findings = record::findings::Findings::of(&findings);
+    result.verdict = case_run.bad_end.take().unwrap_or_else(judged);
+    result.findings = record::findings::StoredFindings::of(&findings);
     Ok(result)
 }
 

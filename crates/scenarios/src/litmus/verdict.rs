@@ -1,7 +1,7 @@
 //! Verdicts of `litmus`.
 
 use crate::litmus::findings::Findings;
-use crate::verdict::{Context, broken};
+use crate::verdict::{Context, failure};
 use programs::litmus::event::RaceEvent;
 use programs::litmus::test::Published;
 use record::case::CaseResult;
@@ -25,7 +25,7 @@ pub fn case(case: &CaseResult, litmus: &Findings, context: &Context) -> Verdict 
             format!("forbidden outcome {} seen in {seen} of {races} races", litmus.condition),
         );
     }
-    if let Some(verdict) = broken(case, context) {
+    if let Some(verdict) = failure(case, context) {
         return verdict;
     }
     if let Some(what) = incomplete(litmus) {

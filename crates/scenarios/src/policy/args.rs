@@ -1,4 +1,4 @@
-//! Options of `policy`.
+//! The options of `policy`.
 
 use clap::Args as ClapArgs;
 use record::memory::MemoryKind;
@@ -9,10 +9,11 @@ use crate::options::Common;
 #[derive(ClapArgs, Clone, Debug)]
 #[command(args_override_self = true)]
 pub struct Args {
-    /// Kinds of memory: page, thp, memfd, file, or a hugetlb size such as 2M or 1G; without it, all that this host has
-    #[arg(long, value_delimiter = ',', value_name = "BLOCK,…")]
-    pub blocks: Vec<MemoryKind>,
-    /// Timed rounds; one more is traced
+    /// Kinds of memory: page, thp, memfd, file, or a hugetlb size such as 2M or 1G; without it, page, thp and every
+    /// hugetlb size, as far as this host has them
+    #[arg(long = "blocks", value_delimiter = ',', value_name = "KIND,…")]
+    pub kinds: Vec<MemoryKind>,
+    /// Number of timed rounds; one more round is traced
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pub rounds: u64,
     #[command(flatten)]

@@ -1,27 +1,27 @@
-//! Findings of `policy`.
+//! The part of a stored result that only `policy` has.
 
 use record::findings::Finding;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Maintenance of one kernel.
+/// Class of a kernel's I-cache maintenance at stage 2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Class {
-    /// Line by line, whatever the size.
+    /// The kernel invalidates line by line, whatever the size.
     ByLine,
-    /// Line by line up to a cap, beyond it the whole I-cache at once.
+    /// The kernel invalidates line by line up to a cap, and the whole I-cache above it.
     Capped,
-    /// Always the whole I-cache.
+    /// The kernel always invalidates the whole I-cache.
     AlwaysAll,
-    /// No maintenance: a broken kernel.
+    /// The kernel does no maintenance, which is wrong.
     None,
-    /// What was seen fits more than one of these.
+    /// The evidence fits more than one class.
     CannotTell,
 }
 
 impl Class {
-    /// Returns the name used in reports.
+    /// Returns the name for reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::ByLine => "by line",
@@ -33,65 +33,65 @@ impl Class {
     }
 }
 
-/// Between which sizes the cap lies.
+/// Bounds on the cap of a capped kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Cap {
-    /// Most lines that were seen to be invalidated one by one.
+    /// Largest number of lines that was invalidated by line.
     pub by_line_up_to: u64,
-    /// Fewest lines for which the whole cache was.
+    /// Smallest number of lines for which the whole I-cache was invalidated.
     pub all_from: u64,
 }
 
-/// What was concluded.
+/// Conclusion from all block sizes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Conclusion {
-    /// The policy.
+    /// Class of the kernel.
     pub class: Class,
-    /// The cap, for [`Class::Capped`].
+    /// Bounds on the cap, for a capped kernel.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub cap: Option<Cap>,
-    /// What it rests on, strongest first.
+    /// Evidence for the class, largest block first.
     pub evidence: Vec<String>,
-    /// What cannot be told apart here, and why.
+    /// Distinctions that the evidence does not allow, with the reasons.
     pub cannot: Vec<String>,
 }
 
-/// Operations that the emulator's plugin counted for one block size.
+/// Operations that the lab's plugin counted for one block size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Counted {
-    /// Blocks that were made executable while counting.
+    /// Number of blocks that were made executable meanwhile.
     pub blocks: u64,
-    /// `IC IVAU`.
+    /// Number of `IC IVAU`.
     pub ic_ivau: u64,
-    /// `IC IALLUIS`.
+    /// Number of `IC IALLUIS`.
     pub ic_ialluis: u64,
 }
 
-/// One block size as measured. Times are medians in ns.
+/// Findings of `policy` in one case: the measurement of one block size. Times are medians in ns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Findings {
-    /// What KVM maps at once, in bytes.
+    /// Size in bytes of the block or page that KVM maps.
     pub mapped_bytes: u64,
-    /// Permission fault by a fetch.
+    /// Time of a permission fault by a fetch.
     pub permission_ns: u64,
-    /// Fetch without a fault.
+    /// Time of a fetch without a fault.
     pub resident_ns: u64,
-    /// Translation fault by a load.
+    /// Time of a translation fault by a load.
     pub by_load_ns: u64,
-    /// Translation fault by a fetch.
+    /// Time of a translation fault by a fetch.
     pub by_fetch_ns: u64,
-    /// Faults that granted execution while the probe was there.
+    /// Number of traced faults that granted execution.
     pub grants: u64,
-    /// Calls that the probe on the maintenance function saw; absent without a probe.
+    /// Number of calls that the probe on the maintenance function saw; absent without a probe.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub probe_calls: Option<u64>,
-    /// Largest size of such a call, in bytes.
+    /// Size of the largest such call, in bytes.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub probe_max_bytes: Option<u64>,
-    /// Longest such call, in ns.
+    /// Time of the longest such call, in ns.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub probe_max_ns: Option<u64>,
-    /// Counted operations, where the lab gave them.
+    /// Operations that the lab's plugin counted; absent without it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub counted: Option<Counted>,
 }

@@ -1,4 +1,4 @@
-//! `policy`: finds out which I-cache maintenance a kernel does.
+//! The scenario `policy` finds out which I-cache maintenance a kernel does at stage 2.
 
 mod args;
 pub mod findings;
@@ -16,7 +16,7 @@ use crate::options::Common;
 use crate::runner::session::{Build, Error, Finished};
 use crate::scenario::Scenario;
 
-/// The scenario.
+/// The scenario `policy`.
 pub struct Policy;
 
 impl Scenario for Policy {
@@ -39,7 +39,7 @@ impl Scenario for Policy {
         table::view(run)
     }
 
-    fn conclude(run: &mut RunResult) {
-        verdict::conclude_again(run);
+    fn conclude_with_counts(run: &mut RunResult) {
+        verdict::conclude_with_counts(run);
     }
 }

@@ -1,5 +1,8 @@
-//! `policy`: one vCPU takes three faults on each block that differ in the I-cache maintenance alone: mapped by a load,
-//! relaxed by a fetch, and mapped by a fetch. The host writes the code.
+//! The guest's program for one case of `policy`.
+//!
+//! One vCPU takes three faults on each block. A load maps it, a fetch relaxes the permission, and after the host has
+//! unmapped the block, a fetch maps it. The faults differ only in the I-cache maintenance that the host does. The host
+//! writes the code, so that the guest needs no maintenance of its own.
 
 use abi::op::{Barrier, CHECK, EACH};
 use abi::{Op, OpCode};
@@ -7,16 +10,16 @@ use abi::{Op, OpCode};
 use guest::region::{GENERATION, REGION_IPA, event, region};
 use guest::run::{Backing, GuestSpec};
 
-/// One case: one kind of block.
+/// The program of one case, which runs on one kind of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Case {
-    /// Size in bytes of what KVM should map at once.
+pub struct CaseProgram {
+    /// Size in bytes of the block or page that KVM should map.
     pub block_bytes: u64,
-    /// Region size in bytes; a multiple of the block size.
+    /// Size of the region in bytes; a multiple of the block size.
     pub region_bytes: u64,
-    /// What stands behind the region.
+    /// Host memory behind the region.
     pub backing: Backing,
-    /// How often all of it is done.
+    /// Number of rounds.
     pub rounds: u64,
 }
 
@@ -32,8 +35,8 @@ pub mod tag {
     pub const BY_FETCH: u32 = 4;
 }
 
-impl Case {
-    /// Returns one large block, or enough smaller ones for a median.
+impl CaseProgram {
+    /// Returns the default size of the region: one large block, or enough smaller blocks for a median.
     pub fn default_region_bytes(block_bytes: u64) -> u64 {
         let blocks = if block_bytes >= 32 << 20 {
             1
@@ -45,19 +48,19 @@ impl Case {
         block_bytes * blocks
     }
 
-    /// Returns where the host has to put code.
+    /// Returns the IPAs to which the host writes code: the start of each block.
     pub fn host_code(&self) -> Vec<u64> {
         (REGION_IPA..REGION_IPA + self.region_bytes).step_by(self.block_bytes as usize).collect()
     }
 
-    /// Returns the guest that runs this case.
+    /// Returns the guest that runs the program.
     pub fn guest(&self) -> GuestSpec {
         let over = |code, arg, flags, tag| {
             Op::range(code, REGION_IPA, self.region_bytes, self.block_bytes, arg).with_flags(flags | EACH).with_tag(tag)
         };
         let fetch = |tag| over(OpCode::Fetch, GENERATION, CHECK, tag);
         let host = |event| Op::plain(OpCode::Event, [event, 0, 0, 0]);
-        let program = vec![
+        let ops = vec![
             host(event::ROUND),
             over(OpCode::Load, 0, 0, tag::BY_LOAD),
             Op::barrier(Barrier::Isb),
@@ -70,10 +73,10 @@ impl Case {
             Op::end(),
         ];
         let elements = self.region_bytes / self.block_bytes;
-        let records = self.rounds * (4 * elements + program.len() as u64 + 3 * abi::op::MISMATCH_CAP) + 1;
+        let records = self.rounds * (4 * elements + ops.len() as u64 + 3 * abi::op::MISMATCH_CAP) + 1;
         GuestSpec {
             regions: vec![region(self.region_bytes, self.backing)],
-            programs: vec![program],
+            programs: vec![ops],
             records,
             ..GuestSpec::default()
         }
@@ -84,12 +87,12 @@ impl Case {
 mod tests {
     use super::*;
 
-    /// A store would need the guest's own maintenance, and the fetch would then not be the first access.
+    /// After a store, the guest would have to do maintenance itself, and a fetch would not be the first access.
     #[test]
-    fn the_guest_never_writes() {
-        let case = Case { block_bytes: 4096, region_bytes: 64 << 10, backing: Backing::Pages, rounds: 1 };
-        assert_eq!(case.host_code().len(), 16);
+    fn guest_never_writes() {
+        let program = CaseProgram { block_bytes: 4096, region_bytes: 64 << 10, backing: Backing::Pages, rounds: 1 };
+        assert_eq!(program.host_code().len(), 16);
         let writes = [OpCode::WriteCode, OpCode::Store].map(|code| code as u16);
-        assert!(case.guest().programs.concat().iter().all(|op| !writes.contains(&op.code)));
+        assert!(program.guest().programs.concat().iter().all(|op| !writes.contains(&op.code)));
     }
 }

@@ -1,4 +1,4 @@
-//! Runs `policy`: three faults on each kind of memory, and what they show of the kernel.
+//! The run of `policy`: three faults on each kind of memory, one guest each, and the conclusion from all of them.
 
 use hostfacts::memory::HostBlocks;
 use record::case::{CaseResult, FaultTimes};
@@ -10,9 +10,9 @@ use crate::cost::CostModel;
 use crate::memory::block_bytes;
 use crate::policy::args::Args;
 use crate::policy::findings::Findings;
-use crate::policy::program::{Case, tag};
+use crate::policy::program::{CaseProgram, tag};
 use crate::policy::verdict;
-use crate::runner::cases::{CaseRunner, blocks, write_samples};
+use crate::runner::cases::{CaseRunner, chosen_kinds, write_samples};
 use crate::runner::observer::Setup;
 use crate::runner::session::{Build, Conclusion, Error, Finished, Session};
 
@@ -20,18 +20,18 @@ use crate::runner::session::{Build, Conclusion, Error, Finished, Session};
 ///
 /// # Errors
 ///
-/// The obstacle that kept it from a verdict.
+/// Returns the reason if the run ends without a verdict.
 pub fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
     let mut runner = CaseRunner::new("policy", &args.common, build, 1)?;
     let mut session = Session::begin(&args.common, build)?;
     let mut cases = Vec::new();
     let outcome = all_cases(&mut runner, &mut session, args, &mut cases);
     let cost = CostModel::new(&session.machine, runner.vcpus.first(), session.machine.page_bytes);
-    let conclusion = verdict::of_cases(&cases, &cost);
+    let conclusion = verdict::conclude(&cases, &cost);
     session.conclusion = Conclusion {
         verdict: Some(verdict::judge(&conclusion)),
         facts: verdict::facts(&conclusion),
-        findings: record::findings::Findings::of(&conclusion),
+        findings: record::findings::StoredFindings::of(&conclusion),
     };
     session.end(outcome, runner.name, runner.vcpus, cases)
 }
@@ -42,12 +42,12 @@ fn all_cases(
     args: &Args,
     cases: &mut Vec<CaseResult>,
 ) -> Result<(), Error> {
-    let kinds = blocks(&args.blocks, None, region_bytes)?;
+    let kinds = chosen_kinds(&args.kinds, None, region_bytes)?;
     runner.each_kind(session, kinds, cases, |runner, session, kind| case(runner, session, args, kind))
 }
 
 fn region_bytes(kind: MemoryKind, host: &HostBlocks) -> u64 {
-    block_bytes(kind, host).map_or(0, Case::default_region_bytes)
+    block_bytes(kind, host).map_or(0, CaseProgram::default_region_bytes)
 }
 
 fn case(
@@ -61,7 +61,7 @@ fn case(
         return Ok(result);
     };
     let traced = runner.traced(args.rounds);
-    let program = Case {
+    let program = CaseProgram {
         block_bytes: memory.block_bytes,
         region_bytes: memory.region_bytes,
         backing: memory.backing,
@@ -80,8 +80,8 @@ fn case(
     result.times = Some(times);
     let icache = result.host.as_ref().and_then(|host| host.icache);
     let fetches = |host: &HostSide| host.faults.iter().filter(|f| f.access == Access::Fetch).map(|f| f.count).sum();
-    if ran.trouble.is_none() {
-        result.findings = record::findings::Findings::of(&Findings {
+    if ran.bad_end.is_none() {
+        result.findings = record::findings::StoredFindings::of(&Findings {
             mapped_bytes: memory.block_bytes,
             permission_ns: p50(times.exec),
             resident_ns: p50(times.resident),
@@ -100,6 +100,6 @@ fn case(
         tag::BY_FETCH => "map-by-fetch",
         _ => "resident",
     })?;
-    result.verdict = ran.trouble.take().unwrap_or_else(|| crate::verdict::case(&result, &ran.context));
+    result.verdict = ran.bad_end.take().unwrap_or_else(|| crate::verdict::judge(&result, &ran.context));
     Ok(result)
 }

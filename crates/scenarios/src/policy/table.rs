@@ -1,11 +1,11 @@
-//! The lines about the policy.
+//! The view of a stored run: the table of faults, and lines about the kernel's policy.
 
 use record::result::RunResult;
 use record::view::View;
 
 use crate::policy::findings::Conclusion;
 
-/// Returns the view of a run: the table of faults, and the policy with its evidence.
+/// Returns the view of a run.
 pub fn view(run: &RunResult) -> View {
     let mut findings = Vec::new();
     if let Some(conclusion) = run.conclusion.get::<Conclusion>() {

@@ -148,7 +148,7 @@ impl Request<'_> {
             store::replace(&path, text.as_bytes()).map_err(|error| store::Error::Write(path, error))?;
             source.findings.failure = Some(text);
         }
-        case.findings = record::findings::Findings::of(&Findings { seed, ..source.findings });
+        case.findings = record::findings::StoredFindings::of(&Findings { seed, ..source.findings });
         Ok(())
     }
 }

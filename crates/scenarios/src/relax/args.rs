@@ -1,4 +1,4 @@
-//! Options of `relax`.
+//! The options of `relax`.
 
 use std::path::PathBuf;
 
@@ -13,24 +13,25 @@ use crate::relax::program::Sharing;
 #[derive(ClapArgs, Clone, Debug)]
 #[command(args_override_self = true)]
 pub struct Args {
-    /// Kinds of memory: page, thp, memfd, file, or a hugetlb size such as 2M or 1G; without it, all that this host has
-    #[arg(long, value_delimiter = ',', value_name = "BLOCK,…")]
-    pub blocks: Vec<MemoryKind>,
+    /// Kinds of memory: page, thp, memfd, file, or a hugetlb size such as 2M or 1G; without it, page, thp and every
+    /// hugetlb size, as far as this host has them
+    #[arg(long = "blocks", value_delimiter = ',', value_name = "KIND,…")]
+    pub kinds: Vec<MemoryKind>,
     /// Number of vCPUs
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=abi::channel::MAX_VCPUS as u64))]
     pub vcpus: u64,
-    /// Whether vCPUs have blocks of their own or execute the same ones
+    /// Assignment of blocks to vCPUs
     #[arg(long, default_value = "distinct", value_enum)]
     pub sharing: Sharing,
-    /// Timed rounds; one more is traced
+    /// Number of timed rounds; one more round is traced
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pub rounds: u64,
     /// Size of the region for each kind of memory; a multiple of its blocks
     #[arg(long, value_name = "SIZE")]
     pub region: Option<Size>,
-    /// Go on with a run that the machine or the runner did not survive, after the case that ended it; give the same
-    /// other options as then
-    #[arg(long, value_name = "RUN", conflicts_with = "blocks")]
+    /// Directory of a run that the machine or faultline did not survive; continue it after the case that ended it. Give
+    /// the other options of that run again
+    #[arg(long, value_name = "RUN", conflicts_with = "kinds")]
     pub resume: Option<PathBuf>,
     #[command(flatten)]
     #[allow(missing_docs, reason = "clap would take the comment for the help text of the group")]

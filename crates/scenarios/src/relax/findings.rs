@@ -1,4 +1,4 @@
-//! Findings of `relax`.
+//! The part of a stored result that only `relax` has.
 
 use record::findings::Finding;
 use schemars::JsonSchema;
@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::relax::program::Sharing;
 
-/// A case of `relax`.
+/// Findings of `relax` in one case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Findings {
-    /// Who executed what.
+    /// Assignment of blocks to vCPUs.
     pub sharing: Sharing,
 }
 

@@ -1,4 +1,5 @@
-//! `relax`: touches each block as data, then executes it: the permission fault of the report, timed.
+//! The scenario `relax` touches each block as data and then executes it. It times the permission fault of the second
+//! step.
 
 mod args;
 mod findings;
@@ -17,12 +18,12 @@ use crate::options::Common;
 use crate::runner::session::{Build, Error, Finished};
 use crate::scenario::{Nothing, Scenario};
 
-/// The scenario.
+/// The scenario `relax`.
 pub struct Relax;
 
 impl Scenario for Relax {
     const NAME: &'static str = "relax";
-    const ABOUT: &'static str = "Touch each block as data, then execute it: the permission fault of the report, timed";
+    const ABOUT: &'static str = "Touch each block as data, then execute it, and time the permission fault";
     type Args = args::Args;
     type Findings = findings::Findings;
     type Conclusion = Nothing;

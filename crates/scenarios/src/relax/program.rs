@@ -1,5 +1,7 @@
-//! `relax`: the guest first touches each block as data, so that KVM maps it without X, then executes it, so that KVM
-//! relaxes the permission and does its I-cache maintenance inside that one fault.
+//! The guest's program for one case of `relax`.
+//!
+//! The guest first touches each block as data, and KVM maps the block without X. Then the guest executes the block. KVM
+//! relaxes the permission, and does the I-cache maintenance for the block within this one fault.
 
 use abi::op::{Barrier, CHECK, EACH, FORCE, SLEEP};
 use abi::{Op, OpCode};
@@ -9,30 +11,30 @@ use serde::{Deserialize, Serialize};
 use guest::region::{GENERATION, REGION_IPA, event, region};
 use guest::run::{Backing, GuestSpec};
 
-/// Who executes which block.
+/// Assignment of blocks to vCPUs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Sharing {
     /// Each vCPU has blocks of its own.
     Distinct,
-    /// vCPU 0 touches all blocks as data, then all vCPUs execute all of them at once.
+    /// vCPU 0 touches all blocks as data, then all vCPUs execute all blocks at the same time.
     Shared,
 }
 
-/// One case: one kind of block.
+/// The program of one case, which runs on one kind of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Case {
-    /// Size in bytes of what KVM should map at once.
+pub struct CaseProgram {
+    /// Size in bytes of the block or page that KVM should map.
     pub block_bytes: u64,
-    /// Region size in bytes; a multiple of the block size.
+    /// Size of the region in bytes; a multiple of the block size.
     pub region_bytes: u64,
-    /// What stands behind the region.
+    /// Host memory behind the region.
     pub backing: Backing,
-    /// vCPUs that run the program.
+    /// Number of vCPUs.
     pub vcpus: u64,
-    /// Who executes what.
+    /// Assignment of blocks to vCPUs.
     pub sharing: Sharing,
-    /// How often all of it is done.
+    /// Number of rounds.
     pub rounds: u64,
 }
 
@@ -42,12 +44,13 @@ pub mod tag {
     pub const TOUCH: u32 = 1;
     /// First execution.
     pub const EXEC: u32 = 2;
-    /// Execution once everything is mapped: what the fetch costs without a fault.
+    /// Later execution, which takes no fault.
     pub const RESIDENT: u32 = 3;
 }
 
-impl Case {
-    /// Returns the fewest blocks that give each vCPU one, or as many as tell a distribution for small blocks.
+impl CaseProgram {
+    /// Returns the default size of the region: one block for each vCPU, or more if blocks are small, for a
+    /// distribution.
     pub fn default_region_bytes(block_bytes: u64, vcpus: u64, sharing: Sharing) -> u64 {
         let each = if block_bytes >= 32 << 20 {
             1
@@ -60,7 +63,7 @@ impl Case {
         block_bytes * each * owners
     }
 
-    /// Returns the blocks that vCPU `n` touches and executes, as start, bytes and stride.
+    /// Returns the blocks that vCPU `n` touches and executes, as start, length and stride.
     fn blocks_of(&self, n: u64) -> (u64, u64, u64) {
         match self.sharing {
             Sharing::Shared => (REGION_IPA, self.region_bytes, self.block_bytes),
@@ -72,7 +75,8 @@ impl Case {
         }
     }
 
-    fn program(&self, n: u64) -> Vec<Op> {
+    /// Returns the ops of vCPU `n`.
+    fn ops(&self, n: u64) -> Vec<Op> {
         let (start, bytes, stride) = self.blocks_of(n);
         let over = |code, arg| Op::range(code, start, bytes, stride, arg);
         let meet = |number| Op::rendezvous(number, self.vcpus).with_flags(SLEEP);
@@ -83,8 +87,9 @@ impl Case {
         }
         ops.push(meet(1));
         if touches {
-            // Maintenance for the guest's own store, of the slot's line alone, whatever CTR_EL0 says: programs before
-            // and after a kernel change must not differ.
+            // The guest maintains the lines of the slots that it wrote, and no other line. `FORCE` makes it ignore
+            // CTR_EL0, because a kernel change may change the CTR_EL0 that guests read, and the program must stay the
+            // same.
             ops.push(over(OpCode::WriteCode, GENERATION).with_flags(EACH).with_tag(tag::TOUCH));
             ops.push(over(OpCode::CleanD, 0).with_flags(FORCE));
             ops.push(Op::barrier(Barrier::DsbIsh));
@@ -101,12 +106,12 @@ impl Case {
         ops
     }
 
-    /// Returns the guest that runs this case.
+    /// Returns the guest that runs the program.
     pub fn guest(&self) -> GuestSpec {
-        let programs: Vec<_> = (0..self.vcpus).map(|n| self.program(n)).collect();
+        let programs: Vec<_> = (0..self.vcpus).map(|n| self.ops(n)).collect();
         let ops = programs.iter().map(Vec::len).max().unwrap_or(0) as u64;
         let elements = self.region_bytes / self.block_bytes;
-        // Per round: three records for each element, a summary for each op, and mismatches up to the cap twice.
+        // A round leaves three records for each element, a summary for each op, and up to two full sets of mismatches.
         let records = self.rounds * (3 * elements + ops + 2 * abi::op::MISMATCH_CAP) + 1;
         GuestSpec { regions: vec![region(self.region_bytes, self.backing)], programs, records, ..GuestSpec::default() }
     }
@@ -116,16 +121,16 @@ impl Case {
 mod tests {
     use super::*;
 
-    fn case(vcpus: u64, sharing: Sharing) -> Case {
+    fn program(vcpus: u64, sharing: Sharing) -> CaseProgram {
         let (block_bytes, backing) = (2 << 20, Backing::Hugetlb(2 << 20));
-        Case { block_bytes, region_bytes: 16 << 20, backing, vcpus, sharing, rounds: 2 }
+        CaseProgram { block_bytes, region_bytes: 16 << 20, backing, vcpus, sharing, rounds: 2 }
     }
 
-    /// Addresses that ops with this tag visit.
-    fn visits(case: &Case, tag: u32) -> Vec<u64> {
+    /// Returns the addresses that ops with this tag visit.
+    fn visits(program: &CaseProgram, tag: u32) -> Vec<u64> {
         let mut all = Vec::new();
-        for program in case.guest().programs {
-            for op in program.iter().filter(|op| op.tag == tag) {
+        for ops in program.guest().programs {
+            for op in ops.iter().filter(|op| op.tag == tag) {
                 all.extend((op.start..op.start + op.bytes).step_by(op.stride as usize));
             }
         }
@@ -135,25 +140,25 @@ mod tests {
     #[test]
     fn distinct_covers_each_block_once() {
         for vcpus in [1, 3, 8] {
-            let case = case(vcpus, Sharing::Distinct);
+            let program = program(vcpus, Sharing::Distinct);
             for tag in [tag::TOUCH, tag::EXEC, tag::RESIDENT] {
-                let mut seen = visits(&case, tag);
-                seen.sort_unstable();
-                assert_eq!(seen, (0..8).map(|n| REGION_IPA + n * (2 << 20)).collect::<Vec<_>>());
+                let mut visited = visits(&program, tag);
+                visited.sort_unstable();
+                assert_eq!(visited, (0..8).map(|n| REGION_IPA + n * (2 << 20)).collect::<Vec<_>>());
             }
         }
     }
 
     #[test]
-    fn shared_touches_once_and_executes_by_all() {
-        let case = case(3, Sharing::Shared);
-        assert_eq!(visits(&case, tag::TOUCH).len(), 8);
-        assert_eq!(visits(&case, tag::EXEC).len(), 24);
+    fn shared_blocks_are_touched_once_and_executed_by_all() {
+        let program = program(3, Sharing::Shared);
+        assert_eq!(visits(&program, tag::TOUCH).len(), 8);
+        assert_eq!(visits(&program, tag::EXEC).len(), 24);
     }
 
     #[test]
-    fn every_vcpu_meets_the_same_rendezvous() {
-        let programs = case(3, Sharing::Shared).guest().programs;
+    fn all_vcpus_have_the_same_rendezvous() {
+        let programs = program(3, Sharing::Shared).guest().programs;
         let meets = |ops: &[Op]| -> Vec<_> {
             ops.iter().filter(|op| op.code == OpCode::Rendezvous as u16).map(|op| op.args).collect()
         };

@@ -1,10 +1,10 @@
-//! Runs `relax`: each kind of memory in a guest of its own, first timed, then once more traced.
+//! The run of `relax`: one guest for each kind of memory, with timed rounds and then one traced round.
 
 use std::path::Path;
 
 use hostfacts::memory::HostBlocks;
 use record::case::{CaseResult, FaultTimes};
-use record::findings::Findings;
+use record::findings::StoredFindings;
 use record::journal::Entry;
 use record::memory::MemoryKind;
 use record::runs;
@@ -12,8 +12,8 @@ use record::runs;
 use crate::memory::block_bytes;
 use crate::relax::args::Args;
 use crate::relax::findings;
-use crate::relax::program::{Case, Sharing, tag};
-use crate::runner::cases::{CaseRunner, blocks, racers_id, write_samples};
+use crate::relax::program::{CaseProgram, Sharing, tag};
+use crate::runner::cases::{CaseRunner, chosen_kinds, racers_id, write_samples};
 use crate::runner::observer::Setup;
 use crate::runner::session::{Build, Error, Finished, Session};
 use crate::verdict;
@@ -22,7 +22,7 @@ use crate::verdict;
 ///
 /// # Errors
 ///
-/// The obstacle that kept it from a verdict.
+/// Returns the reason if the run ends without a verdict.
 pub fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
     let mut runner = CaseRunner::new("relax", &args.common, build, args.vcpus)?;
     let mut session = Session::begin(&args.common, build)?;
@@ -37,22 +37,22 @@ fn all_cases(
     args: &Args,
     cases: &mut Vec<CaseResult>,
 ) -> Result<(), Error> {
-    let blocks = match &args.resume {
+    let kinds = match &args.resume {
         Some(dead) => resume(runner, session, dead, cases)?,
-        None => blocks(&args.blocks, args.region, |kind, host| region_bytes(args, kind, host))?,
+        None => chosen_kinds(&args.kinds, args.region, |kind, host| region_bytes(args, kind, host))?,
     };
-    session.journal(&Entry::Cases { names: blocks.iter().map(MemoryKind::to_string).collect() })?;
-    runner.each_kind(session, blocks, cases, |runner, session, kind| case(runner, session, args, kind))
+    session.journal(&Entry::Cases { names: kinds.iter().map(MemoryKind::to_string).collect() })?;
+    runner.each_kind(session, kinds, cases, |runner, session, kind| case(runner, session, args, kind))
 }
 
-/// Takes over what a dead run had found, the case that killed it included, and returns what it had not come to.
+/// Copies the cases of a dead run, including the one in which it died, and returns the kinds of memory that are left.
 fn resume(
     runner: &mut CaseRunner<'_>,
     session: &mut Session,
     dead: &Path,
     cases: &mut Vec<CaseResult>,
 ) -> Result<Vec<MemoryKind>, Error> {
-    let (before, left) = runs::dead(dead).map_err(|error| Error::Usage(error.to_string()))?;
+    let (before, left) = runs::read_dead(dead).map_err(|error| Error::Usage(error.to_string()))?;
     let left = left.iter().map(|name| name.parse()).collect::<Result<Vec<MemoryKind>, _>>();
     let left = left.map_err(|error| Error::Usage(format!("{}: {error}", dead.display())))?;
     session.resumed_from = Some(before.run.id);
@@ -66,7 +66,7 @@ fn resume(
 
 fn region_bytes(args: &Args, kind: MemoryKind, host: &HostBlocks) -> u64 {
     let Ok(bytes) = block_bytes(kind, host) else { return 0 };
-    args.region.map_or_else(|| Case::default_region_bytes(bytes, args.vcpus, args.sharing), |r| r.0)
+    args.region.map_or_else(|| CaseProgram::default_region_bytes(bytes, args.vcpus, args.sharing), |r| r.0)
 }
 
 fn case(
@@ -75,18 +75,18 @@ fn case(
     args: &Args,
     kind: MemoryKind,
 ) -> Result<CaseResult, Error> {
-    let how = if args.sharing == Sharing::Distinct { "distinct" } else { "shared" };
+    let sharing = if args.sharing == Sharing::Distinct { "distinct" } else { "shared" };
     let mut result = CaseResult {
-        id: racers_id(kind, args.vcpus, how),
+        id: racers_id(kind, args.vcpus, sharing),
         rounds: args.rounds,
-        findings: Findings::of(&findings::Findings { sharing: args.sharing }),
+        findings: StoredFindings::of(&findings::Findings { sharing: args.sharing }),
         ..CaseResult::on(kind, args.vcpus)
     };
     let Some(memory) = runner.prepare_for(session, kind, |host| region_bytes(args, kind, host), &mut result)? else {
         return Ok(result);
     };
     let traced = runner.traced(args.rounds);
-    let program = Case {
+    let program = CaseProgram {
         block_bytes: memory.block_bytes,
         region_bytes: memory.region_bytes,
         backing: memory.backing,
@@ -101,7 +101,7 @@ fn case(
         touch: timed(tag::TOUCH),
         exec: timed(tag::EXEC),
         resident: timed(tag::RESIDENT),
-        // Printing a complaint takes longer than tracing, and falls on one of the rounds.
+        // The kernel prints a complaint in one of the rounds, and that takes longer than tracing.
         tracing_cost: ran.tracing_cost(tag::EXEC, args.rounds).filter(|_| result.complaints.is_empty()),
     });
     write_samples(session, kind, &ran.run, |tag| match tag {
@@ -109,6 +109,6 @@ fn case(
         tag::EXEC => "exec",
         _ => "resident",
     })?;
-    result.verdict = ran.trouble.unwrap_or_else(|| verdict::case(&result, &ran.context));
+    result.verdict = ran.bad_end.unwrap_or_else(|| verdict::judge(&result, &ran.context));
     Ok(result)
 }

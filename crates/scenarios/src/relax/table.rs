@@ -1,4 +1,4 @@
-//! The table of faults, with the cost of tracing.
+//! The view of a stored run: the table of faults, the cost of tracing, and the points of the charts.
 
 use record::case::CaseResult;
 use record::result::RunResult;
@@ -28,7 +28,8 @@ fn tracing_cost(case: &CaseResult) -> Option<String> {
     unknown.then(|| "tracing cost: not known, as printing the kernel's complaints took time, too".into())
 }
 
-/// Returns the longest exec fault against the number of vCPUs, for the largest block that several executed at once.
+/// Returns the longest exec fault against the number of vCPUs, for the largest block that several vCPUs executed at
+/// once.
 fn stalls(run: &RunResult, shared: impl Fn(&CaseResult) -> bool) -> Vec<Stall> {
     let cases = || run.cases.iter().filter(|case| case.block_bytes() > 0 && shared(case));
     let largest = cases().map(CaseResult::block_bytes).max();

@@ -1,4 +1,5 @@
-//! Runs the cases of scenarios over kinds of memory: which kinds, their guests, and what every case's result holds.
+//! The cases of scenarios that go over kinds of memory: chooses the kinds, prepares the memory, runs the guest, and
+//! fills in the parts of the result that every case has.
 
 use std::io::Write;
 use std::ops::Range;
@@ -22,46 +23,46 @@ use units::stats::{self, Timing};
 
 use crate::memory::{self, Missing};
 use crate::options::Common;
-use crate::runner::ending::{autopsy, facts, guest_verdict};
+use crate::runner::ending::{autopsy, bad_end, facts};
 use crate::runner::observer::{Observation, Observer, Setup};
 use crate::runner::session::{Build, Error, Session};
 use crate::verdict::Context;
 
-/// Cases of one run.
+/// The cases of one run.
 pub struct CaseRunner<'a> {
     /// Name of the scenario.
     pub name: &'static str,
-    /// Options of every scenario.
+    /// Options that all scenarios share.
     pub common: &'a Common,
     image: Vec<u8>,
-    /// Cases before the one under way.
+    /// Number of cases that are done.
     pub index: usize,
-    /// What the guest read of its CPUs, from the guest with the most of them.
+    /// Identification registers of each vCPU, from the guest with the most vCPUs so far.
     pub vcpus: Vec<VcpuFacts>,
 }
 
-/// A kind of memory made ready.
+/// A kind of memory that is ready for a guest.
 pub struct PreparedMemory {
-    /// The host, once pools are filled.
+    /// Memory of the host, after the hugetlb pools were enlarged.
     pub host: HostBlocks,
-    /// What KVM should map at once, in bytes.
+    /// Size in bytes of the block or page that KVM should map.
     pub block_bytes: u64,
-    /// Region size in bytes.
+    /// Size of the region in bytes.
     pub region_bytes: u64,
-    /// What stands behind it.
+    /// Host memory behind the region.
     pub backing: Backing,
 }
 
-/// A guest that ran.
+/// A guest that ran, with the evidence about it.
 pub struct CaseRun {
-    /// What it left behind.
+    /// Records and end of the guest.
     pub run: GuestRun,
-    /// What was collected around it.
-    pub seen: Observation,
-    /// What its verdict needs besides.
+    /// Evidence that the host collected meanwhile.
+    pub observation: Observation,
+    /// Facts of the whole run that the verdict needs.
     pub context: Context,
-    /// The verdict of a guest that did not end well.
-    pub trouble: Option<Verdict>,
+    /// Verdict, if the guest did not end well.
+    pub bad_end: Option<Verdict>,
 }
 
 impl CaseRun {
@@ -70,7 +71,7 @@ impl CaseRun {
         self.run.vcpus.first().map_or(1, |vcpu| vcpu.cntfrq_el0)
     }
 
-    /// Returns times of the elements with this tag in the first `rounds` rounds, which were not traced.
+    /// Returns the times of the elements with this tag in the first `rounds` rounds, which were not traced.
     pub fn timing(&self, tag: u32, rounds: u64) -> Option<Timing> {
         self.timing_of(tag, 0..rounds)
     }
@@ -80,24 +81,25 @@ impl CaseRun {
         stats::timing(records.filter_map(Record::element).map(|element| element.ticks).collect(), self.hz())
     }
 
-    /// Returns what tracing added to the elements with this tag, where the rounds after the first `rounds` were traced.
+    /// Returns the time that tracing added to the elements with this tag. The rounds after the first `rounds` were
+    /// traced.
     pub fn tracing_cost(&self, tag: u32, rounds: u64) -> Option<TracingCost> {
         let traced_ns = self.timing_of(tag, rounds..u64::MAX)?.ns.p50;
         Some(TracingCost { untraced_ns: self.timing(tag, rounds)?.ns.p50, traced_ns })
     }
 }
 
-/// Returns the records of all vCPUs of a guest.
+/// Returns the records of all vCPUs.
 pub fn records(run: &GuestRun) -> impl Iterator<Item = &Record> {
     run.vcpus.iter().flat_map(|vcpu| &vcpu.records)
 }
 
 impl<'a> CaseRunner<'a> {
-    /// Returns a runner once KVM is known to give that many vCPUs.
+    /// Returns a runner for guests with at most `vcpus` vCPUs.
     ///
     /// # Errors
     ///
-    /// What is missing.
+    /// Returns an error if there is no guest image, KVM cannot be used, or KVM has fewer vCPUs.
     pub fn new(name: &'static str, common: &'a Common, build: &Build, vcpus: u64) -> Result<Self, Error> {
         let image = build.image(common)?;
         vmm::check(vcpus)?;
@@ -109,47 +111,48 @@ impl<'a> CaseRunner<'a> {
         &self.image
     }
 
-    /// Keeps what a guest read of its CPUs, if it has the most so far.
+    /// Keeps the identification registers that a guest read, if it has more vCPUs than all guests before.
     pub fn learn(&mut self, run: &GuestRun) {
         if self.vcpus.len() < run.vcpus.len() {
             self.vcpus = run.vcpus.iter().map(facts).collect();
         }
     }
 
-    /// Returns the round to trace when `rounds` are timed before it.
+    /// Returns the number of the round to trace, which follows `rounds` timed ones; none with `--no-trace`.
     pub fn traced(&self, rounds: u64) -> Option<u64> {
         (!self.common.no_trace).then_some(rounds)
     }
 
-    /// Makes a kind of memory ready, or says what is missing.
+    /// Prepares a kind of memory, or returns the reason if the host has too little of it. With `--hugepages`, it first
+    /// enlarges the hugetlb pool.
     ///
     /// # Errors
     ///
-    /// If a setting cannot be changed.
+    /// Returns an error if a setting cannot be changed.
     pub fn prepare(
         &self,
         session: &mut Session,
-        block: MemoryKind,
+        kind: MemoryKind,
         region_bytes: impl Fn(&HostBlocks) -> u64,
     ) -> Result<Result<PreparedMemory, Missing>, Error> {
         let mut host = host_blocks();
-        if let (true, Ok(Backing::Hugetlb(bytes))) = (self.common.hugepages, memory::backing(block, &host)) {
+        if let (true, Ok(Backing::Hugetlb(bytes))) = (self.common.hugepages, memory::backing(kind, &host)) {
             session.fill_pool(bytes, region_bytes(&host).div_ceil(bytes))?;
             host = host_blocks();
         }
         let region_bytes = region_bytes(&host);
         let ready = || -> Result<(u64, Backing), Missing> {
-            memory::check(block, region_bytes, &host)?;
-            Ok((mapped_bytes(memory::block_bytes(block, &host)?, host.page_bytes), memory::backing(block, &host)?))
+            memory::check(kind, region_bytes, &host)?;
+            Ok((mapped_bytes(memory::block_bytes(kind, &host)?, host.page_bytes), memory::backing(kind, &host)?))
         };
         Ok(ready().map(|(block_bytes, backing)| PreparedMemory { host, block_bytes, region_bytes, backing }))
     }
 
-    /// Makes a kind of memory ready for a case; otherwise the case becomes a skip that names the missing part.
+    /// Prepares a kind of memory for a case. If the host has too little of it, the case becomes a skip with the reason.
     ///
     /// # Errors
     ///
-    /// If a setting cannot be changed.
+    /// Returns an error if a setting cannot be changed.
     pub fn prepare_for(
         &self,
         session: &mut Session,
@@ -162,11 +165,11 @@ impl<'a> CaseRunner<'a> {
         Ok(prepared.map_err(skip).ok())
     }
 
-    /// Runs a case on each kind of memory, until a signal asks for the end.
+    /// Runs a case on each kind of memory, until a signal ends the run.
     ///
     /// # Errors
     ///
-    /// Of the case, or if the journal cannot be written.
+    /// Returns the error of the case, or an error if the journal cannot be written.
     pub fn each_kind(
         &mut self,
         session: &mut Session,
@@ -185,11 +188,12 @@ impl<'a> CaseRunner<'a> {
         Ok(())
     }
 
-    /// Runs one guest and fills in what every case's result holds. `None` if it could not be had, as `result` says.
+    /// Runs one guest and fills in the parts of the result that every case has. Returns `None` if this host cannot
+    /// provide the guest, for example for lack of memory; `result` is then a skip with the reason.
     ///
     /// # Errors
     ///
-    /// What kept the guest from starting, or the evidence from being read.
+    /// Returns an error if the guest cannot be started, or the evidence cannot be read.
     pub fn run(
         &mut self,
         session: &mut Session,
@@ -208,36 +212,38 @@ impl<'a> CaseRunner<'a> {
         let spec = GuestSpec { ctr: self.common.guest_ctr, ..spec.clone() };
         let run = match vmm::run(&spec, &self.image, limit, &mut observer) {
             Ok(run) => run,
-            // The pool may have been taken since it was looked at, and memory may be short for other reasons.
+            // Another process may have taken the pages since `prepare`, and memory may be short for other reasons.
             Err(error) if error.is_lack() => {
                 result.verdict = Verdict::new(Status::Skip, error.to_string());
                 return Ok(None);
             }
             Err(error) => return Err(error.into()),
         };
-        let (session, mut seen) = observer.finish()?;
-        result.complaints = std::mem::take(&mut seen.complaints);
-        result.host = seen.host_side(memory.region_bytes);
-        let context = self.context(session, memory, &run, &seen);
+        let (session, mut observation) = observer.finish()?;
+        result.complaints = std::mem::take(&mut observation.complaints);
+        result.host = observation.host_side(memory.region_bytes);
+        let context = self.context(session, memory, &run, &observation);
         self.fill(session, memory, &run, result)?;
-        let trouble = match run.end {
-            End::Interrupted if seen.time_over => trouble(&run).map(|what| Verdict::new(Status::Error, what)),
-            _ => guest_verdict(&run),
+        let bad_end = match run.end {
+            End::Interrupted if observation.time_over => {
+                trouble(&run).map(|reason| Verdict::new(Status::Error, reason))
+            }
+            _ => bad_end(&run),
         };
-        if trouble.is_some() {
+        if bad_end.is_some() {
             result.autopsy = autopsy(&run);
         }
-        Ok(Some(CaseRun { run, seen, context, trouble }))
+        Ok(Some(CaseRun { run, observation, context, bad_end }))
     }
 
-    /// Holds a case against the kernel log, and notes in the journal that it is over.
+    /// Checks a case against the kernel log, and writes to the journal that the case is done.
     ///
     /// # Errors
     ///
-    /// If it cannot be written.
+    /// Returns an error if the journal cannot be written.
     pub fn done(&mut self, session: &mut Session, case: &mut CaseResult) -> Result<(), Error> {
         self.index += 1;
-        session.hold_against_log(case);
+        session.check_against_log(case);
         session.journal(&Entry::CaseDone {
             name: case.name.clone(),
             status: case.verdict.status,
@@ -246,21 +252,27 @@ impl<'a> CaseRunner<'a> {
         })
     }
 
-    fn context(&self, session: &mut Session, memory: &PreparedMemory, run: &GuestRun, seen: &Observation) -> Context {
-        for reason in seen.absent.iter().chain(&run.notes) {
+    fn context(
+        &self,
+        session: &mut Session,
+        memory: &PreparedMemory,
+        run: &GuestRun,
+        observation: &Observation,
+    ) -> Context {
+        for reason in observation.absent.iter().chain(&run.notes) {
             if !session.evidence.absent.contains(reason) {
                 session.evidence.absent.push(reason.clone());
             }
         }
-        session.evidence.trace_lost += seen.lost();
+        session.evidence.trace_lost += observation.lost();
         let detector = hostfacts::detector::read(Path::new("/"));
         Context {
             page_bytes: memory.host.page_bytes,
             dic: run.vcpus.first().is_some_and(|vcpu| vcpu.machine_ctr().dic()),
             unwatched: session.unwatched(&detector, &run.cpus),
             kmsg_lost: session.evidence.kmsg_lost,
-            untraced: seen.untraced(),
-            trace_lost: seen.lost(),
+            untraced: observation.untraced(),
+            trace_lost: observation.lost(),
         }
     }
 
@@ -276,45 +288,45 @@ impl<'a> CaseRunner<'a> {
             result.predicted = Some(predicted(boot.machine_ctr(), memory.block_bytes, memory.host.page_bytes));
         }
         result.boot = Some(Boot { descriptor_writes: run.boot.descriptor_writes, ticks: run.boot.ticks });
-        // Summaries of fetches alone count mismatches: no other op is asked to check.
+        // Only fetches have the flag `CHECK`, so only their summaries count mismatches.
         result.mismatches = records(run).filter_map(Record::summary).map(|summary| summary.mismatches).sum();
         if !run.console.is_empty() {
             let mut console = session.dir.file("guest-console.log")?;
-            // Kept for people; what matters of it is in the verdict.
+            // The file is for readers only, so a failure to write it is no failure of the run.
             let _ = console.write_all(run.console.as_bytes());
         }
         Ok(())
     }
 }
 
-/// Returns the kinds of memory to run on: those asked for, or all that fit.
+/// Returns the kinds of memory on the command line, or else the kinds that this host has enough of.
 ///
 /// # Errors
 ///
-/// If `region` is not a multiple of a block that was asked for.
-pub fn blocks(
-    asked: &[MemoryKind],
+/// Returns an error if `region` is not a multiple of a block on the command line.
+pub fn chosen_kinds(
+    named: &[MemoryKind],
     region: Option<Size>,
     region_bytes: impl Fn(MemoryKind, &HostBlocks) -> u64,
 ) -> Result<Vec<MemoryKind>, Error> {
     let host = host_blocks();
-    if asked.is_empty() {
-        return Ok(memory::all(&host, |block| {
-            let bytes = region_bytes(block, &host);
-            bytes > 0 && memory::check(block, bytes, &host).is_ok()
+    if named.is_empty() {
+        return Ok(memory::available(&host, |kind| {
+            let bytes = region_bytes(kind, &host);
+            bytes > 0 && memory::check(kind, bytes, &host).is_ok()
         }));
     }
-    for block in asked {
-        if let (Some(region), Ok(bytes)) = (region, memory::block_bytes(*block, &host))
+    for kind in named {
+        if let (Some(region), Ok(bytes)) = (region, memory::block_bytes(*kind, &host))
             && !region.0.is_multiple_of(bytes)
         {
-            return Err(Error::Usage(format!("--region {region} is not a multiple of {block} blocks")));
+            return Err(Error::Usage(format!("--region {region} is not a multiple of {kind} blocks")));
         }
     }
-    Ok(asked.to_vec())
+    Ok(named.to_vec())
 }
 
-/// Predicts the I-cache operations of one exec fault, as `__invalidate_icache_guest_page` does them.
+/// Predicts the I-cache operations of one exec fault from the code of `__invalidate_icache_guest_page`.
 fn predicted(ctr: abi::Ctr, block_bytes: u64, page_bytes: u64) -> Predicted {
     if ctr.dic() {
         return Predicted::default();
@@ -328,11 +340,11 @@ fn predicted(ctr: abi::Ctr, block_bytes: u64, page_bytes: u64) -> Predicted {
     Predicted { by_line: lines, capped: if lines > cap { 1 } else { lines } }
 }
 
-/// Appends lines to a file of samples, which begins with `head`.
+/// Appends lines to a file of samples in the run directory. A new file begins with the line `head`.
 ///
 /// # Errors
 ///
-/// If it cannot be written.
+/// Returns an error if the file cannot be written.
 pub fn append(session: &Session, name: &str, head: &str, lines: impl Iterator<Item = String>) -> Result<(), Error> {
     let path = session.dir.path().join(name);
     let write = || -> std::io::Result<()> {
@@ -349,14 +361,14 @@ pub fn append(session: &Session, name: &str, head: &str, lines: impl Iterator<It
     write().map_err(|error| Error::Store(store::Error::Write(path.clone(), error)))
 }
 
-/// Appends every timed element to `samples.csv`, with the name that `op` gives its tag.
+/// Appends every timed element to `samples.csv`. `op` returns the name for a tag.
 ///
 /// # Errors
 ///
-/// If it cannot be written.
+/// Returns an error if the file cannot be written.
 pub fn write_samples(
     session: &Session,
-    block: MemoryKind,
+    kind: MemoryKind,
     run: &GuestRun,
     op: impl Fn(u32) -> &'static str,
 ) -> Result<(), Error> {
@@ -364,14 +376,14 @@ pub fn write_samples(
         let elements = vcpu.records.iter().filter_map(|r| Some((r, r.element()?)));
         let op = &op;
         elements.map(move |(r, Element { ipa, ticks, began_ticks, .. })| {
-            format!("{block},{n},{},{},{ipa:#x},{ticks},{},{began_ticks}", r.pass, op(r.tag), r.raw_outcome())
+            format!("{kind},{n},{},{},{ipa:#x},{ticks},{},{began_ticks}", r.pass, op(r.tag), r.raw_outcome())
         })
     });
     append(session, "samples.csv", "block,vcpu,round,op,ipa,ticks,outcome,began", lines)
 }
 
-/// Returns the name of a case for formats: the kind of memory and, where several vCPUs ran, their number and what they
-/// shared.
-pub fn racers_id(kind: MemoryKind, vcpus: u64, how: &str) -> String {
-    if vcpus > 1 { format!("{kind}.{vcpus}vcpus-{how}") } else { kind.to_string() }
+/// Returns the id of a case, which formats use: the kind of memory and, with several vCPUs, their number and `sharing`,
+/// a word for the memory that they share.
+pub fn racers_id(kind: MemoryKind, vcpus: u64, sharing: &str) -> String {
+    if vcpus > 1 { format!("{kind}.{vcpus}vcpus-{sharing}") } else { kind.to_string() }
 }

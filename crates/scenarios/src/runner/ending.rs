@@ -1,4 +1,4 @@
-//! The end of a guest, in the result's words.
+//! Conversions from the end of a guest to the types of a stored result.
 
 use std::io::IsTerminal;
 
@@ -8,7 +8,7 @@ use indicatif::ProgressBar;
 use record::result::{L1Ip, ReadCtr, VcpuFacts};
 use record::status::{Status, Verdict};
 
-/// Returns a spinner on a terminal, and a line elsewhere.
+/// Shows `text` as a spinner on a terminal, or prints it as a line elsewhere.
 pub fn progress(text: &str) -> ProgressBar {
     if std::io::stderr().is_terminal() {
         return ProgressBar::new_spinner().with_message(text.to_owned());
@@ -17,8 +17,8 @@ pub fn progress(text: &str) -> ProgressBar {
     ProgressBar::hidden()
 }
 
-/// Returns the verdict of a guest that did not end well.
-pub fn guest_verdict(run: &GuestRun) -> Option<Verdict> {
+/// Returns the verdict of a guest that did not end well; none for a guest that did.
+pub fn bad_end(run: &GuestRun) -> Option<Verdict> {
     match (&run.end, trouble(run)) {
         (End::TimedOut, what) => {
             let at: Vec<_> = run.vcpus.iter().map(|vcpu| vcpu.current_op.to_string()).collect();
@@ -27,20 +27,21 @@ pub fn guest_verdict(run: &GuestRun) -> Option<Verdict> {
         }
         (End::Interrupted, _) => Some(Verdict::new(Status::Error, "interrupted")),
         (_, Some(what)) => Some(Verdict::new(Status::Error, what)),
-        (_, None) => deceived(run).map(|what| Verdict::new(Status::Fail, what)),
+        (_, None) => wrong_ctr(run).map(|reason| Verdict::new(Status::Fail, reason)),
     }
 }
 
-/// Returns what a vCPU reads that KVM agreed to show as something else.
-fn deceived(run: &GuestRun) -> Option<String> {
-    // The machine's own value proves nothing: before 6.11 KVM took that too, and told of an IDC that guests did not read.
+/// Describes a vCPU that read another CTR_EL0 than the one that KVM accepted for it.
+fn wrong_ctr(run: &GuestRun) -> Option<String> {
+    // A vCPU that was set to the machine's own value is not checked. Before Linux 6.11, KVM accepted that value, too,
+    // and reported an IDC that guests did not read.
     let changed = |vcpu: &VcpuReport| vcpu.shown_ctr.filter(|shown| shown.set != shown.machine).map(|shown| shown.set);
     let mut shown = run.vcpus.iter().enumerate().filter_map(|(n, vcpu)| Some((n, vcpu.ctr_el0, changed(vcpu)?)));
     let (n, read, set) = shown.find(|(_, read, set)| read != set)?;
     Some(format!("vcpu-{n} reads CTR_EL0 {read:#x}, although KVM took {set:#x} for it"))
 }
 
-/// Describes each vCPU of a guest that did not end well: state, registers, last records.
+/// Describes each vCPU of a guest that did not end well, by its state, its registers and its last records.
 pub fn autopsy(run: &GuestRun) -> Vec<String> {
     const LAST: usize = 4;
     let mut lines = Vec::new();
@@ -56,7 +57,7 @@ pub fn autopsy(run: &GuestRun) -> Vec<String> {
     lines
 }
 
-/// Returns what the guest read of a vCPU's identification registers.
+/// Returns the identification registers that the guest read on a vCPU.
 pub fn facts(vcpu: &VcpuReport) -> VcpuFacts {
     let ctr = vcpu.machine_ctr();
     let shown = vcpu.shown_ctr.map(|_| {

@@ -1,4 +1,4 @@
-//! Asks KVM and a small guest what this machine is, for `faultline doctor`. Changes nothing.
+//! Facts about this machine from KVM and from a small guest, for `faultline doctor`. Reading them changes nothing.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -8,18 +8,18 @@ use abi::Op;
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::inspection::{CpuKind, Kvm};
-use crate::runner::ending::{facts, guest_verdict};
+use crate::runner::ending::{bad_end, facts};
 use guest::run::GuestSpec;
 use record::machine::Machine;
 use record::result::VcpuFacts;
 
-/// Long enough for an emulated machine; a guest that only starts and ends takes milliseconds.
+/// Time limit of a guest that only starts and ends. It takes milliseconds on hardware, and more on an emulated machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Watches nothing.
-struct Nobody;
+/// A watcher that ignores everything.
+struct NoWatch;
 
-impl vmm::Watch for Nobody {
+impl vmm::Watch for NoWatch {
     fn event(&mut self, _: usize, _: &Op, _: &vmm::Host<'_>) {}
     fn tick(&mut self) {}
     fn interrupted(&self) -> bool {
@@ -27,7 +27,7 @@ impl vmm::Watch for Nobody {
     }
 }
 
-/// Says what KVM is here.
+/// Returns the state of KVM on this machine.
 pub fn kvm() -> Kvm {
     match vmm::limits() {
         Ok(limits) => Kvm::Present(limits),
@@ -36,39 +36,40 @@ pub fn kvm() -> Kvm {
     }
 }
 
-/// Runs a guest on one CPU of each kind, and returns what it read there.
+/// Runs a guest on one CPU of each MIDR_EL1, and returns the registers that it read.
 pub fn cpu_kinds(machine: &Machine, image: &[u8]) -> Vec<CpuKind> {
     let mut kinds: BTreeMap<Option<u64>, Vec<usize>> = BTreeMap::new();
     for cpu in &machine.cpus_online {
         kinds.entry(machine.midr.get(cpu).copied()).or_default().push(*cpu);
     }
-    let ask = |(midr, cpus): (Option<u64>, Vec<usize>)| {
+    let kind = |(midr, cpus): (Option<u64>, Vec<usize>)| {
         let guest = match cpus.iter().find(|cpu| machine.cpus_allowed.contains(cpu)) {
-            Some(cpu) => ask_on(*cpu, image),
+            Some(cpu) => boot_on(*cpu, image),
             None => Err("this process may not run on any of them (affinity or cpuset)".into()),
         };
         CpuKind { midr: midr.map(|midr| format!("{midr:#x}")), cpus, guest }
     };
-    kinds.into_iter().map(ask).collect()
+    kinds.into_iter().map(kind).collect()
 }
 
-/// Runs the guest from a thread that may use this CPU alone: vCPUs go where the thread that makes them may.
-fn ask_on(cpu: usize, image: &[u8]) -> Result<VcpuFacts, String> {
+/// Boots the guest from a thread that may use this CPU only. vCPU threads inherit the affinity of the thread that
+/// creates them.
+fn boot_on(cpu: usize, image: &[u8]) -> Result<VcpuFacts, String> {
     thread::scope(|scope| {
-        let asking = scope.spawn(|| {
+        let pinned = scope.spawn(|| {
             let mut only = CpuSet::new();
             only.set(cpu);
             sched_setaffinity(None, &only).map_err(|error| format!("cannot run on CPU {cpu}: {error}"))?;
             boot(image)
         });
-        asking.join().expect("the runner aborts instead of unwinding")
+        pinned.join().expect("the runner aborts instead of unwinding")
     })
 }
 
 fn boot(image: &[u8]) -> Result<VcpuFacts, String> {
     let spec = GuestSpec { regions: Vec::new(), programs: vec![vec![Op::end()]], records: 8, ..GuestSpec::default() };
-    let run = vmm::run(&spec, image, LIMIT, &mut Nobody).map_err(|error| error.to_string())?;
-    if let Some(verdict) = guest_verdict(&run) {
+    let run = vmm::run(&spec, image, LIMIT, &mut NoWatch).map_err(|error| error.to_string())?;
+    if let Some(verdict) = bad_end(&run) {
         return Err(verdict.reason);
     }
     run.vcpus.first().map(facts).ok_or_else(|| "the guest left nothing".into())

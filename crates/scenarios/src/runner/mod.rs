@@ -1,4 +1,4 @@
-//! Runs guests on KVM and collects the evidence around them.
+//! The runner: runs guests on KVM, collects the evidence around them, and stores the result.
 
 pub(crate) mod cases;
 pub(crate) mod ending;

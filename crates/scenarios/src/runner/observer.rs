@@ -1,4 +1,4 @@
-//! Watches one guest: kernel log, trace, and the time that host events took.
+//! The observer of one guest: collects kernel log and trace, carries out host events, and measures their time.
 
 use std::collections::HashMap;
 use std::fs;
@@ -10,17 +10,17 @@ use guest::region::{GENERATION, REGION_IPA, event};
 use hostfacts::phase::phase;
 use hostfacts::trace::{GuestFault, Trace, TraceLog};
 use indicatif::ProgressBar;
-use klog::message::Parser;
-use record::case::Complaint;
+use klog::parser::Parser;
+use record::case::AttributedComplaint;
 use record::maintenance::{FaultCount, HostSide, Maintenance};
 
 use crate::runner::ending::progress;
 use crate::runner::session::{Error, Session};
 
-/// Watches nothing but signals.
-pub struct Signals<'a>(pub &'a Session);
+/// A watcher that ends the guest on a signal and ignores everything else.
+pub struct SignalWatch<'a>(pub &'a Session);
 
-impl vmm::Watch for Signals<'_> {
+impl vmm::Watch for SignalWatch<'_> {
     fn event(&mut self, _: usize, _: &Op, _: &vmm::Host<'_>) {}
     fn tick(&mut self) {}
     fn interrupted(&self) -> bool {
@@ -28,36 +28,36 @@ impl vmm::Watch for Signals<'_> {
     }
 }
 
-/// Where the counting plugin books everything else.
+/// Phase of the lab's counting plugin for everything outside of traced rounds.
 const NO_PHASE: u8 = 0;
 
-/// What the host does besides watching.
+/// Options of an observer.
 #[derive(Default)]
 pub struct Setup {
-    /// What the progress line says.
+    /// Text of the progress line.
     pub label: String,
-    /// The round to trace, if any.
+    /// Number of the round to trace, if one is traced.
     pub traced: Option<u64>,
-    /// Phase in which the emulated lab's counting plugin books the traced round.
+    /// Phase under which the lab's plugin counts the operations of the traced round.
     pub phase: Option<u8>,
     /// IPAs at which the host writes code before the first round.
     pub code: Vec<u64>,
-    /// End the run at the first round that begins later than this.
+    /// Time limit. The first round that begins after it ends the guest.
     pub until: Option<Duration>,
 }
 
-/// A host event that was timed.
+/// A host event with the time that it took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timed {
-    /// Which event, of [`event`].
+pub struct TimedEvent {
+    /// Number of the event, from [`event`].
     pub event: u64,
-    /// How long the system call took, in ns.
+    /// Time of the system call, in ns.
     pub ns: u64,
-    /// Whether it was in the traced round.
+    /// True if it was in the traced round.
     pub traced: bool,
 }
 
-/// Watches one guest.
+/// Observer of one guest.
 pub struct Observer<'a> {
     session: &'a mut Session,
     setup: Setup,
@@ -69,30 +69,30 @@ pub struct Observer<'a> {
     bar: ProgressBar,
 }
 
-/// What was collected.
+/// Evidence about one guest.
 #[derive(Default)]
 pub struct Observation {
-    /// The kernel's complaints.
-    pub complaints: Vec<Complaint>,
-    /// The trace of the traced round.
+    /// Complaints of the kernel.
+    pub complaints: Vec<AttributedComplaint>,
+    /// Trace of the traced round.
     pub log: TraceLog,
-    /// vCPU of each thread, from the traced round.
+    /// Number of the vCPU that each thread runs, by thread id; from the traced round.
     pub threads: HashMap<u32, u64>,
-    /// Whether there is a trace at all.
+    /// True if the guest was traced.
     pub traced: bool,
-    /// Whether the I-side maintenance function could be probed.
+    /// True if the trace had a probe on the I-cache maintenance function.
     pub icache_probed: bool,
-    /// Whether the D-side maintenance function could be probed.
+    /// True if the trace had a probe on the D-cache maintenance function.
     pub dcache_probed: bool,
-    /// Rounds begun.
+    /// Number of rounds that began.
     pub rounds: u64,
-    /// Timed host events.
-    pub timed: Vec<Timed>,
-    /// Host events of [`coherence`](programs) that were carried out.
+    /// Host events that were timed.
+    pub timed: Vec<TimedEvent>,
+    /// Number of host events of [`guest::event`] that were carried out.
     pub events: u64,
-    /// Whether [`Setup::until`] ended the run.
+    /// True if [`Setup::until`] ended the guest.
     pub time_over: bool,
-    /// What was missing.
+    /// Missing parts of the evidence, with the reasons.
     pub absent: Vec<String>,
 }
 
@@ -100,8 +100,8 @@ impl vmm::Watch for Observer<'_> {
     fn event(&mut self, vcpu: usize, op: &Op, host: &vmm::Host<'_>) {
         match op.args[0] {
             event::ROUND => self.begin_round(host),
-            event::UNMAP => self.timed(event::UNMAP, || host.unmap_stage2(0)),
-            event::DISCARD => self.timed(event::DISCARD, || host.discard(0)),
+            event::UNMAP => self.time_event(event::UNMAP, || host.unmap_stage2(0)),
+            event::DISCARD => self.time_event(event::DISCARD, || host.discard(0)),
             other => self.host_event(other, vcpu, host),
         }
     }
@@ -120,7 +120,7 @@ impl vmm::Watch for Observer<'_> {
 }
 
 impl<'a> Observer<'a> {
-    /// Returns an observer of a guest about to start.
+    /// Returns an observer for a guest that is about to start, and shows the progress line.
     pub fn new(session: &'a mut Session, setup: Setup) -> Self {
         let bar = progress(&setup.label);
         let (parser, seen) = (Parser::new(), Observation::default());
@@ -143,7 +143,7 @@ impl<'a> Observer<'a> {
                 phase(number);
             }
         } else if self.setup.traced.is_some_and(|traced| traced < round) && self.trace.is_some() {
-            // Rounds after the traced one are timed again.
+            // Rounds after the traced one are timed again, so the trace ends here.
             self.close_trace();
             phase(NO_PHASE);
         }
@@ -174,27 +174,27 @@ impl<'a> Observer<'a> {
         }
     }
 
-    fn timed(&mut self, event: u64, act: impl FnOnce() -> std::io::Result<()>) {
+    fn time_event(&mut self, event: u64, act: impl FnOnce() -> std::io::Result<()>) {
         let began = Instant::now();
-        let outcome = act();
+        let done = act();
         let ns = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        match outcome {
-            Ok(()) => self.seen.timed.push(Timed { event, ns, traced: self.trace.is_some() }),
+        match done {
+            Ok(()) => self.seen.timed.push(TimedEvent { event, ns, traced: self.trace.is_some() }),
             Err(error) => self.seen.absent.push(format!("host event {event}: {error}")),
         }
     }
 
     fn host_event(&mut self, number: u64, vcpu: usize, host: &vmm::Host<'_>) {
         let Some(event) = Event::from_raw(number) else { return };
-        // A move has every vCPU go on, so that each still has a CPU for itself.
+        // All vCPUs move together, so that no two of them share a CPU afterwards.
         let vcpus = if event == Event::MoveVcpu { 0..host.vcpus() } else { vcpu..vcpu + 1 };
-        let outcome = vcpus.into_iter().try_for_each(|vcpu| host.perform(&vmm::Act::on_nothing(event, vcpu)));
-        match outcome {
+        let done = vcpus.into_iter().try_for_each(|vcpu| host.perform(&vmm::Act::on_nothing(event, vcpu)));
+        match done {
             Ok(()) => self.seen.events += 1,
-            Err(why) => {
-                let what = format!("host event {}: {why}", event.name());
-                if !self.seen.absent.contains(&what) {
-                    self.seen.absent.push(what);
+            Err(refused) => {
+                let reason = format!("host event {}: {refused}", event.name());
+                if !self.seen.absent.contains(&reason) {
+                    self.seen.absent.push(reason);
                 }
             }
         }
@@ -216,11 +216,11 @@ impl<'a> Observer<'a> {
         }
     }
 
-    /// Ends watching and returns what was collected.
+    /// Ends the observation and returns the evidence.
     ///
     /// # Errors
     ///
-    /// What made watching impossible.
+    /// Returns an error if the kernel log could not be read or copied.
     pub fn finish(mut self) -> Result<(&'a mut Session, Observation), Error> {
         phase(NO_PHASE);
         vmm::Watch::tick(&mut self);
@@ -230,48 +230,48 @@ impl<'a> Observer<'a> {
             return Err(error);
         }
         let mut seen = self.seen;
-        let events = self.parser.finish().into_iter();
-        seen.complaints = events.map(Complaint::from).collect();
+        let complaints = self.parser.finish().into_iter();
+        seen.complaints = complaints.map(AttributedComplaint::from).collect();
         Ok((self.session, seen))
     }
 }
 
 impl Observation {
-    /// Returns how many events the trace lost, those that could not be read included.
+    /// Returns the number of trace records that were lost or could not be read.
     pub fn lost(&self) -> u64 {
         self.log.lost + self.log.malformed
     }
 
-    /// Returns why there is no trace, if there is none.
+    /// Returns the reason for the lack of a trace; none if there is a trace.
     pub fn untraced(&self) -> Option<String> {
         (!self.traced).then(|| self.absent.first().cloned().unwrap_or_else(|| "--no-trace".into()))
     }
 
-    /// Returns what the kernel did in the region, from the trace.
+    /// Returns the faults and the maintenance that the kernel did in the region, from the trace.
     pub fn host_side(&self, region_bytes: u64) -> Option<HostSide> {
         let probed = Probed { icache: self.icache_probed, dcache: self.dcache_probed };
         self.traced.then(|| host_side(&self.log, probed, region_bytes))
     }
 }
 
-/// Which maintenance functions could be probed.
+/// Presence of a probe on each maintenance function of the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Probed {
-    /// The I side's.
+    /// I-cache invalidation.
     pub icache: bool,
-    /// The D side's.
+    /// D-cache cleaning.
     pub dcache: bool,
 }
 
 impl Probed {
-    /// Returns what a trace has.
+    /// Returns the probes of a trace.
     pub fn of(trace: &Trace) -> Self {
         let probed = |part: &str| !trace.absent().iter().any(|absent| absent.part == part);
         Self { icache: probed("icache"), dcache: probed("dcache") }
     }
 }
 
-/// Returns what the kernel did in the region, from a trace.
+/// Returns the faults and the maintenance that the kernel did in the region, from a trace.
 pub fn host_side(log: &TraceLog, probed: Probed, region_bytes: u64) -> HostSide {
     let region = REGION_IPA..REGION_IPA + region_bytes;
     let mut faults: Vec<FaultCount> = Vec::new();
@@ -288,7 +288,7 @@ pub fn host_side(log: &TraceLog, probed: Probed, region_bytes: u64) -> HostSide 
     HostSide { faults, icache, dcache }
 }
 
-/// Returns this process's threads that run vCPUs: `vcpu-3` is vCPU 3.
+/// Returns the number of the vCPU that each thread of this process runs, by thread id. The thread `vcpu-3` runs vCPU 3.
 pub fn vcpu_threads() -> HashMap<u32, u64> {
     let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let of = |task: fs::DirEntry| {

@@ -8,7 +8,7 @@ use guest::region::REGION_IPA;
 use guest::run::{GuestRun, GuestSpec, RegionSpec, VcpuReport, trouble};
 use hostfacts::trace::{Trace, TraceLog};
 use indicatif::ProgressBar;
-use klog::message::Parser;
+use klog::parser::Parser;
 use programs::compile::{Compiled, Options, Waiting, compile, elements};
 use programs::judge::{self, judge};
 use programs::legal::{self, Illegal, Limits};
@@ -16,7 +16,7 @@ use programs::oracle::{CacheFeatures, Expectations, expect};
 use programs::outcomes::Outcomes;
 use programs::program::{Action, Program, ProgramOp};
 use programs::slots::Slots;
-use record::case::Complaint;
+use record::case::AttributedComplaint;
 use record::maintenance::HostSide;
 use vmm::{Act, Host, Refused};
 
@@ -156,7 +156,7 @@ struct ProgramRunner<'a, S> {
 #[derive(Default)]
 pub struct GuestEvidence {
     /// Complaints of the kernel.
-    pub complaints: Vec<Complaint>,
+    pub complaints: Vec<AttributedComplaint>,
     /// Parts of the evidence that are missing, with the reasons.
     absent: Vec<String>,
     /// Number of lost trace records.
@@ -363,7 +363,7 @@ impl<'a, S: ProgramSource> ProgramRunner<'a, S> {
             self.source.done(running.program, ProgramRun::without_outcome(NoOutcome::Died(why)));
         }
         let events = self.parser.finish().into_iter();
-        self.evidence.complaints = events.map(Complaint::from).collect();
+        self.evidence.complaints = events.map(AttributedComplaint::from).collect();
         Ok(self.evidence)
     }
 }

@@ -1,23 +1,22 @@
-//! Everything that a run of any scenario has around it: signals, settings, kernel log, run directory.
+//! The surroundings of a run, which are the same for all scenarios: signals, settings, kernel log, run directory.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use hostfacts::guard::{self, Guard, GuardError, Recovery, Setting};
+use hostfacts::interrupt::{Interrupt, NotCaught};
 use hostfacts::kmsg::{Kmsg, KmsgError, boot_log};
 use hostfacts::memory::host_blocks;
 use hostfacts::{procfs, symbols, trace};
 use klog::kmsg::KmsgRecord;
-use klog::message::Parser;
+use klog::parser::Parser;
 use klog::quiet::quiet;
-use record::case::{CaseResult, Complaint};
+use record::case::{AttributedComplaint, CaseResult};
 use record::detector::{Detector, NotWatched};
-use record::exit::{HARNESS, INTERRUPTED, USAGE};
-use record::findings::Findings;
+use record::exit::{HARNESS, USAGE};
+use record::findings::StoredFindings;
 use record::journal::{self, Entry};
 use record::machine::Machine;
 use record::result::{EvidenceState, RunId, RunResult, Tool, VERSION, VcpuFacts};
@@ -27,7 +26,7 @@ use record::verdict;
 
 use crate::options::Common;
 
-/// Why a run ended without a verdict.
+/// Reason for a run to end without a verdict.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The guest could not be set up.
@@ -36,25 +35,22 @@ pub enum Error {
     /// The run could not be stored.
     #[error("{0}")]
     Store(#[from] store::Error),
-    /// A setting could not be changed or put back.
+    /// A setting could not be changed or restored.
     #[error("{0}")]
     Guard(#[from] GuardError),
-    /// The kernel log could not be read on.
+    /// The kernel log could not be read any further.
     #[error("{0}")]
     Kmsg(#[from] KmsgError),
-    /// The image could not be read.
+    /// The guest image could not be read.
     #[error("cannot read the payload {0}: {1}")]
     Payload(String, io::Error),
-    /// The runner was built without one.
+    /// This build contains no guest image.
     #[error("this build has no payload inside: build with `make build`, or name one with --payload FILE")]
     NoPayload,
-    /// Signals could not be caught, so settings could not be put back.
-    #[error("cannot catch signals: {0}")]
-    Signals(io::Error),
-    /// SIGINT or SIGTERM.
-    #[error("interrupted: settings are back as they were, what was recorded is in {0}")]
-    Interrupted(String),
-    /// Wrong usage that only this machine could tell.
+    /// Signal handlers could not be installed, so settings could not be restored after a signal.
+    #[error("{0}")]
+    Signals(#[from] NotCaught),
+    /// An option has a value that is wrong on this machine.
     #[error("{0}")]
     Usage(String),
 }
@@ -63,21 +59,20 @@ impl Error {
     /// Returns the exit code.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Interrupted(_) => INTERRUPTED,
             Self::Usage(_) | Self::Vmm(vmm::Error::TooManyVcpus(..) | vmm::Error::TooHigh(..)) => USAGE,
             _ => HARNESS,
         }
     }
 }
 
-/// The build of faultline that runs.
+/// Facts about this build of faultline.
 #[derive(Clone, Copy, Debug)]
 pub struct Build {
-    /// Its version.
+    /// Version.
     pub version: &'static str,
-    /// The commit that it was built from.
+    /// Commit that it was built from.
     pub commit: &'static str,
-    /// The payload's image inside it; empty in a build without one.
+    /// Guest image; empty in a build without one.
     pub payload: &'static [u8],
 }
 
@@ -86,11 +81,11 @@ impl Build {
         Tool { version: self.version.into(), commit: self.commit.into(), peak_resident_kib: None }
     }
 
-    /// Returns the image to run.
+    /// Returns the guest image to run.
     ///
     /// # Errors
     ///
-    /// If there is none.
+    /// Returns an error if the build has no image and `--payload` names none, or if the file cannot be read.
     pub fn image(&self, common: &Common) -> Result<Vec<u8>, Error> {
         match &common.payload {
             Some(path) => std::fs::read(path).map_err(|error| Error::Payload(path.display().to_string(), error)),
@@ -103,44 +98,44 @@ impl Build {
 /// A run whose result is on disk.
 #[derive(Clone, Debug)]
 pub struct Finished {
-    /// Its directory.
+    /// The run directory.
     pub directory: PathBuf,
     /// The result.
     pub result: RunResult,
-    /// Whether a signal ended it.
+    /// True if a signal ended the run.
     pub interrupted: bool,
 }
 
-/// The scenario's own part in the result of a run.
+/// The part of a run's result that the scenario draws from all cases together.
 #[derive(Clone, Debug, Default)]
-pub struct Conclusion {
-    /// Verdict besides those of the cases.
+pub(crate) struct Conclusion {
+    /// Verdict, in addition to the verdicts of the cases.
     pub verdict: Option<Verdict>,
-    /// Facts about the kernel, for comparisons.
+    /// Facts about the kernel, for `faultline compare`.
     pub facts: BTreeMap<String, String>,
-    /// Everything else.
-    pub findings: Findings,
+    /// The scenario's findings.
+    pub findings: StoredFindings,
 }
 
-/// A run under way.
-pub struct Session {
-    /// Where it is stored.
+/// A run that is going on.
+pub(crate) struct Session {
+    /// Run directory.
     pub dir: RunDir,
-    /// What is missing and what a reader should know.
+    /// Missing parts of the evidence, and notes for the reader.
     pub evidence: EvidenceState,
     /// The machine.
     pub machine: Machine,
-    /// Conclusion of the scenario from all cases.
+    /// Conclusion from all cases.
     pub conclusion: Conclusion,
     guard: Option<Guard>,
     kmsg: Option<Kmsg<File>>,
     raw: File,
-    interrupted: Arc<AtomicBool>,
+    interrupt: Interrupt,
     started: String,
     command: Vec<String>,
     common: Common,
     tool: Tool,
-    /// The run that this one goes on with, if any.
+    /// Id of the dead run that this run continues, if there is one.
     pub resumed_from: Option<String>,
 }
 
@@ -148,7 +143,7 @@ fn now() -> String {
     jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-/// Name of the run directory: the lab gives one, so that equal runs have equal output.
+/// Returns the name of the run directory. The lab sets a fixed name, so that repeated runs print the same text.
 fn run_name(release: &str) -> String {
     match std::env::var("FAULTLINE_RUN_NAME") {
         Ok(name) if !name.is_empty() && !name.contains('/') && !name.starts_with('.') => name,
@@ -159,7 +154,7 @@ fn run_name(release: &str) -> String {
     }
 }
 
-/// Saves the addresses of this kernel's maintenance functions, for the counts that the lab's plugin takes by address.
+/// Saves the addresses of this kernel's maintenance functions. The lab's plugin counts by address.
 fn save_symbols(dir: &RunDir) -> Result<(), Error> {
     let path = dir.path().join(symbols::FILE);
     let written = store::replace(&path, symbols::read().as_bytes());
@@ -167,16 +162,14 @@ fn save_symbols(dir: &RunDir) -> Result<(), Error> {
 }
 
 impl Session {
-    /// Begins a run: puts back what a dead one left, catches signals, opens the kernel log, makes the directory.
+    /// Begins a run. It catches signals, restores settings that a dead run left changed, creates the run directory,
+    /// opens the kernel log, and applies the settings of the command line.
     ///
     /// # Errors
     ///
-    /// What cannot be had and cannot be done without.
+    /// Returns the first failure of a step that the run needs. A kernel log that cannot be read is only noted.
     pub fn begin(common: &Common, build: &Build) -> Result<Self, Error> {
-        let interrupted = Arc::new(AtomicBool::new(false));
-        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
-            signal_hook::flag::register(signal, Arc::clone(&interrupted)).map_err(Error::Signals)?;
-        }
+        let interrupt = Interrupt::catch()?;
         let machine = hostfacts::machine::read(boot_log().as_deref());
         let mut evidence = EvidenceState::default();
         trace::clean_up();
@@ -188,7 +181,7 @@ impl Session {
                 eprintln!("faultline: {error}");
                 evidence.notes.push(error.to_string());
             }
-            // Nothing to do, a run that is alive, or no permission to know.
+            // There was nothing to restore, another run is alive, or this user may not know.
             _ => {}
         }
         let started = now();
@@ -222,22 +215,22 @@ impl Session {
             guard: None,
             kmsg,
             raw,
-            interrupted,
+            interrupt,
             started,
             command,
             common: common.clone(),
             resumed_from: None,
         };
-        match session.make_ready() {
+        match session.apply_settings() {
             Ok(()) => Ok(session),
             Err(error) => {
-                session.gave_up(&error);
+                session.record_failure(&error);
                 Err(error)
             }
         }
     }
 
-    fn make_ready(&mut self) -> Result<(), Error> {
+    fn apply_settings(&mut self) -> Result<(), Error> {
         if let Some(seconds) = self.common.watchdog_thresh {
             self.set(&Setting::WatchdogThresh, &seconds.to_string())?;
         }
@@ -245,11 +238,11 @@ impl Session {
         self.journal(&Entry::Ready { detector: hostfacts::detector::read(Path::new("/")) })
     }
 
-    /// Writes a journal entry that must survive what comes next, even where the machine does not.
+    /// Writes a journal entry to disk before the risky step that follows, so that it survives if the machine does not.
     ///
     /// # Errors
     ///
-    /// If it cannot be written.
+    /// Returns an error if the entry cannot be written.
     pub fn journal(&mut self, entry: &Entry) -> Result<(), Error> {
         if let Entry::Case { name, .. } = entry {
             self.tell(&format!("case {name} begins"));
@@ -258,34 +251,35 @@ impl Session {
         Ok(self.dir.journal(entry)?)
     }
 
-    /// Lets the guard put back how many hung tasks the kernel will still report: the count goes down by itself. Without
-    /// root, or beside another run, it stays as it becomes.
+    /// Makes the guard restore `kernel.hung_task_warnings`, which the kernel decrements with every report. Without
+    /// root, or beside another run, the value is not restored.
     fn keep_hung_task_warnings(&mut self) {
         if let Some(left @ 0..) = hostfacts::detector::read(Path::new("/")).hung_task_warnings {
             let _ = self.set(&Setting::HungTaskWarnings, &left.to_string());
         }
     }
 
-    /// Leaves the reason of a run without a result in its journal, if there is still room for it.
-    pub fn gave_up(&mut self, error: &Error) {
+    /// Writes the reason for the missing result to the journal, if the disk still has room for it.
+    fn record_failure(&mut self, error: &Error) {
         store::give_up_reserve(self.dir.path());
         let _ = self.journal(&Entry::Failed { reason: error.to_string() });
     }
 
-    /// Says in the kernel log which case begins, so that a serial console or pstore tells it when nothing else does.
-    /// At warning level, or a quiet console would not show it. Without permission the log simply lacks the line.
+    /// Writes the name of the case to the kernel log, so that a serial console or pstore shows it if nothing else
+    /// survives. A quiet console shows warnings and above only, so the line is a warning. Without permission, the log
+    /// lacks the line.
     fn mark(&self, case: &str) {
         let run = self.dir.path().file_name().unwrap_or_default().to_string_lossy();
         if let Ok(mut log) = File::options().write(true).open("/dev/kmsg") {
-            let _ = log.write_all(format!("<4>{}\n", journal::mark(&run, case)).as_bytes());
+            let _ = log.write_all(format!("<4>{}\n", journal::case_mark(&run, case)).as_bytes());
         }
     }
 
-    /// Changes a setting until the end of the run and returns what it reads then.
+    /// Changes a setting until the end of the run, and returns its new value as the kernel reports it.
     ///
     /// # Errors
     ///
-    /// Of the guard.
+    /// Returns the guard's error.
     pub fn set(&mut self, setting: &Setting, value: &str) -> Result<String, Error> {
         if self.guard.is_none() {
             self.guard = Some(Guard::open(&guard::default_state_dir())?.0);
@@ -298,19 +292,20 @@ impl Session {
         Ok(reads)
     }
 
-    /// Says on standard error what goes on, for those who asked for it (`--verbose`).
-    fn tell(&self, what: &str) {
+    /// Prints a line on standard error with `--verbose`.
+    fn tell(&self, line: &str) {
         if self.common.verbose {
-            eprintln!("{}", quiet(what));
+            eprintln!("{}", quiet(line));
         }
     }
 
-    /// Fills the hugetlb pool for `bytes`-sized pages up to `free` free ones.
+    /// Enlarges the hugetlb pool of `bytes`-sized pages until it has `free` free pages.
     ///
     /// # Errors
     ///
-    /// Of the guard. That the kernel found fewer is no error here: the case's own check says so.
-    pub fn fill_pool(&mut self, bytes: u64, free: u64) -> Result<(), Error> {
+    /// Returns the guard's error. A kernel that finds fewer pages is no error here; the case checks the pool and is
+    /// skipped.
+    pub(crate) fn fill_pool(&mut self, bytes: u64, free: u64) -> Result<(), Error> {
         let pool = host_blocks().hugetlb.into_iter().find(|(size, _)| *size == bytes);
         let Some((_, have)) = pool.filter(|(_, have)| *have < free) else { return Ok(()) };
         let total = format!("/sys/kernel/mm/hugepages/hugepages-{}kB/nr_hugepages", bytes >> 10);
@@ -319,26 +314,26 @@ impl Session {
         Ok(())
     }
 
-    /// Returns whether a signal asked for the end.
+    /// Returns whether a signal ended the run.
     pub fn interrupted(&self) -> bool {
-        self.interrupted.load(Ordering::Relaxed)
+        self.interrupt.is_set()
     }
 
-    /// Feeds new kernel log records to `parser` and to `kmsg.raw`.
+    /// Passes new kernel log records to `parser` and appends them to `kmsg.raw`.
     ///
     /// # Errors
     ///
-    /// If the log cannot be read or copied any more.
-    pub fn read_kmsg(&mut self, parser: &mut Parser) -> Result<(), Error> {
+    /// Returns an error if the log cannot be read or copied any further.
+    pub(crate) fn read_kmsg(&mut self, parser: &mut Parser) -> Result<(), Error> {
         let Some(kmsg) = &mut self.kmsg else { return Ok(()) };
         let records = kmsg.drain(&mut self.raw)?;
         if records.iter().any(KmsgRecord::is_grave) {
-            // The machine may be down before the kernel writes it back by itself.
+            // The machine may go down before the kernel writes the file back.
             let _ = self.raw.sync_data();
         }
         self.evidence.kmsg_lost = kmsg.lost();
         for record in records {
-            for line in record.records() {
+            for line in record.lines() {
                 self.tell(&format!("kernel: {}", line.text));
                 parser.push(&line);
             }
@@ -346,17 +341,17 @@ impl Session {
         Ok(())
     }
 
-    /// Feeds the last records to `parser` and returns all complaints that it found.
+    /// Passes the last records to `parser` and returns all complaints that it found.
     ///
     /// # Errors
     ///
-    /// As [`Session::read_kmsg`].
-    pub fn complaints(&mut self, parser: &mut Parser) -> Result<Vec<Complaint>, Error> {
+    /// Returns an error if the log cannot be read or copied any further.
+    pub fn complaints(&mut self, parser: &mut Parser) -> Result<Vec<AttributedComplaint>, Error> {
         self.read_kmsg(parser)?;
-        Ok(parser.finish().into_iter().map(Complaint::from).collect())
+        Ok(parser.finish().into_iter().map(AttributedComplaint::from).collect())
     }
 
-    /// Returns why soft lockups on these CPUs would go unseen, if they would.
+    /// Returns the reason for soft lockups on these CPUs to go unseen; none if they would be seen.
     pub fn unwatched(&self, detector: &Detector, cpus: &[usize]) -> Option<String> {
         match detector.watches(cpus) {
             Ok(()) if self.kmsg.is_none() => Some("the kernel log cannot be read (run as root)".into()),
@@ -367,10 +362,11 @@ impl Session {
         }
     }
 
-    /// Takes back the verdict of a case that went well by itself where the kernel log says otherwise, or could not.
-    pub fn hold_against_log(&self, case: &mut CaseResult) {
+    /// Lowers the verdict of a case that passed or was skipped if the kernel log contradicts it. A pass is lowered,
+    /// too, if the log could not have shown a lockup.
+    pub(crate) fn check_against_log(&self, case: &mut CaseResult) {
         let unwatched = self.unwatched(&hostfacts::detector::read(Path::new("/")), &vmm::cpus(case.vcpus as usize));
-        verdict::with_kernel_log(case, self.evidence.kmsg_lost, unwatched.as_deref());
+        verdict::apply_kernel_log(case, self.evidence.kmsg_lost, unwatched.as_deref());
     }
 
     fn run_id(&self) -> RunId {
@@ -378,11 +374,11 @@ impl Session {
         RunId { id, started: self.started.clone(), finished: now() }
     }
 
-    /// Finishes a run whose cases went as `outcome` says; a run without a verdict leaves its reason in the journal.
+    /// Finishes the run if `outcome` is `Ok`. Otherwise it writes the error to the journal and returns it.
     ///
     /// # Errors
     ///
-    /// That of `outcome`, or of [`Session::finish`].
+    /// Returns the error of `outcome` or of [`Session::finish`].
     pub fn end(
         mut self,
         outcome: Result<(), Error>,
@@ -393,20 +389,20 @@ impl Session {
         match outcome {
             Ok(()) => self.finish(scenario, vcpus, cases),
             Err(error) => {
-                self.gave_up(&error);
+                self.record_failure(&error);
                 Err(error)
             }
         }
     }
 
-    /// Writes the result and puts settings back.
+    /// Restores the settings and writes the result.
     ///
     /// # Errors
     ///
-    /// If one of these fails, the other having been tried.
+    /// Returns the first error. If settings cannot be restored, the result is written all the same.
     pub fn finish(mut self, scenario: &str, vcpus: Vec<VcpuFacts>, cases: Vec<CaseResult>) -> Result<Finished, Error> {
         let interrupted = self.interrupted();
-        let verdict = match verdict::with_own(verdict::run(&cases), self.conclusion.verdict.take()) {
+        let verdict = match verdict::overall(verdict::of_cases(&cases), self.conclusion.verdict.take()) {
             verdict if interrupted && verdict.status <= Status::Skip => {
                 let over = cases.iter().filter(|case| case.verdict.status <= Status::Skip).count();
                 Verdict::new(Status::Error, format!("interrupted after {over} cases that neither failed nor broke off"))

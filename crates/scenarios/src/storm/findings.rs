@@ -1,4 +1,4 @@
-//! Findings of `storm`.
+//! The part of a stored result that only `storm` has.
 
 use record::findings::Finding;
 use schemars::JsonSchema;
@@ -8,78 +8,79 @@ use units::stats::Timing;
 use crate::projection::Headroom;
 use crate::storm::program::{Mode, Order};
 
-/// vCPUs racing into blocks.
+/// Findings of `storm` in one case: vCPUs that race into blocks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Findings {
-    /// Who raced into which block.
+    /// Assignment of blocks to racers.
     pub mode: Mode,
-    /// What came first.
+    /// First access to a block.
     pub order: Order,
-    /// Races in each round.
+    /// Number of races in each round.
     pub races: u64,
-    /// Rounds that were timed.
+    /// Number of timed rounds.
     pub timed_rounds: u64,
-    /// Longest stall of any racer in a timed round, in ns.
+    /// Longest stall of a racer in a timed round, in ns.
     pub worst_ns: u64,
-    /// From the first racer's begin to the last one's end, over the timed races.
+    /// Time from the start of the first racer to the end of the last one, over the timed races.
     pub wall: Option<Timing>,
-    /// Each racer.
+    /// Times of each racer.
     pub racers: Vec<Racer>,
-    /// Each race of the traced round: what the host really did.
+    /// Trace of each block in the traced round.
     pub traced: Vec<TracedRace>,
-    /// Worst stall ÷ that of one racer in the same run.
+    /// Worst stall, divided by the worst stall of one racer in the same run.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub growth: Option<f64>,
-    /// The stall that the model gives for this many racers; absent without a case of one racer, or where the kernel
-    /// does not invalidate by line.
+    /// Projected stall for this number of racers; absent without a case of one racer, or if the kernel does not
+    /// invalidate by line.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub model: Option<StormModel>,
 }
 
-/// One racer, over all timed races.
+/// Times of one racer, over all timed races.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Racer {
-    /// Which vCPU.
+    /// Number of the vCPU.
     pub vcpu: u64,
-    /// Its races.
+    /// Number of its races.
     pub races: u64,
-    /// Those that took longer than any fetch without a fault: four times the longest of these.
+    /// Number of its races with a fault: the fetch took more than four times as long as the longest fetch without a
+    /// fault.
     pub faulted: u64,
-    /// How long it stalled.
+    /// Times of its fetches.
     pub stall: Option<Timing>,
 }
 
-/// One race of the traced round.
+/// Trace of one block in one race of the traced round.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TracedRace {
     /// First IPA of the block.
     pub block_ipa: u64,
-    /// vCPUs that raced into it.
+    /// Number of vCPUs that raced into it.
     pub racers: u64,
-    /// Those that faulted on it by a fetch.
+    /// Numbers of the vCPUs that took a fault on it by a fetch.
     pub faulted: Vec<u64>,
-    /// Their faults; more than racers where some had to fault again.
+    /// Number of their faults; more than the racers if some had to fault again.
     pub faults: u64,
-    /// I-cache invalidations of the block that the host did; absent without a probe.
+    /// Number of I-cache invalidations of the block by the host; absent without a probe.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub invalidations: Option<u64>,
-    /// The longest of them, in ns.
+    /// Time of the longest of them, in ns.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub longest_ns: Option<u64>,
 }
 
-/// `stall = racers × lines × cost of a line`, with the cost from one racer.
+/// The model `stall = racers × lines × cost of a line`, with the cost from the case of one racer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StormModel {
-    /// What one line took with one racer, in ns.
+    /// Time of one line with one racer, in ns.
     pub ns_per_line: f64,
-    /// The stall that this gives, in ns.
+    /// Projected stall, in ns.
     pub predicted_ns: u64,
-    /// The measured worst stall ÷ the predicted one.
+    /// Worst measured stall, divided by the projected one.
     pub ratio: f64,
 }
 
-/// Conclusion from all races.
+/// Conclusion from all cases.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Conclusion {
     /// Distance of the longest stall from a soft lockup.

@@ -1,4 +1,5 @@
-//! `storm`: lets vCPUs race into the same block: the storm of the report, against the number of racers.
+//! The scenario `storm` lets several vCPUs execute the same block at the same time, and measures the stall against the
+//! number of vCPUs.
 
 mod args;
 pub mod findings;
@@ -16,13 +17,13 @@ use crate::options::Common;
 use crate::runner::session::{Build, Error, Finished};
 use crate::scenario::Scenario;
 
-/// The scenario.
-pub struct Storm;
+/// The scenario `storm`.
+pub(crate) struct Storm;
 
 impl Scenario for Storm {
     const NAME: &'static str = "storm";
     const ABOUT: &'static str =
-        "Let vCPUs race into the same block: the storm of the report, against the number of racers";
+        "Let several vCPUs execute the same block at once, and measure the stall against their number";
     type Args = args::Args;
     type Findings = findings::Findings;
     type Conclusion = findings::Conclusion;

@@ -1,4 +1,4 @@
-//! Runs `storm`: for each kind of memory and number of racers a guest of its own.
+//! The run of `storm`: one guest for each kind of memory and number of racers.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -7,6 +7,7 @@ use abi::Record;
 use abi::record::Summary;
 use guest::run::GuestRun;
 use hostfacts::memory::{HostBlocks, host_blocks};
+use hostfacts::trace::GuestFault;
 use record::case::{CaseResult, FaultTimes};
 use record::maintenance::{Access, FaultKind};
 use record::memory::{MemoryKind, mapped_bytes};
@@ -16,23 +17,23 @@ use units::stats::{self, Timing};
 
 use crate::cost::CostModel;
 use crate::memory::block_bytes;
-use crate::projection::{Cost, Headroom};
-use crate::runner::cases::{CaseRun, CaseRunner, PreparedMemory, append, blocks, racers_id, records};
+use crate::projection::{Headroom, LineCost};
+use crate::runner::cases::{CaseRun, CaseRunner, PreparedMemory, append, chosen_kinds, racers_id, records};
 use crate::runner::observer::{Observation, Setup};
 use crate::runner::session::{Build, Error, Finished, Session};
 use crate::storm::args::Args;
 use crate::storm::findings::{Conclusion, Findings, Racer, TracedRace};
-use crate::storm::program::{Case, Order, tag};
+use crate::storm::program::{CaseProgram, Order, tag};
 use crate::storm::verdict;
 
-/// The most rounds of a storm that goes on for a time.
+/// Limit on the rounds of a case with `--seconds`.
 const ROUNDS_MAX: u64 = 100_000;
 
 /// Runs the scenario.
 ///
 /// # Errors
 ///
-/// The obstacle that kept it from a verdict.
+/// Returns the reason if the run ends without a verdict.
 pub fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
     let most = args.racers.iter().copied().max().unwrap_or(1);
     let mut runner = CaseRunner::new("storm", &args.common, build, most)?;
@@ -40,9 +41,16 @@ pub fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
     let mut cases: Vec<CaseResult> = Vec::new();
     let outcome = all_cases(&mut runner, &mut session, args, &mut cases);
     session.conclusion.findings = headroom(&cases, &runner.vcpus)
-        .map(|headroom| record::findings::Findings::of(&Conclusion { headroom }))
+        .map(|headroom| record::findings::StoredFindings::of(&Conclusion { headroom }))
         .unwrap_or_default();
     session.end(outcome, runner.name, runner.vcpus, cases)
+}
+
+/// A number of racers on a kind of memory, which one case is about.
+#[derive(Clone, Copy)]
+struct Race {
+    kind: MemoryKind,
+    racers: u64,
 }
 
 fn all_cases(
@@ -51,11 +59,11 @@ fn all_cases(
     args: &Args,
     cases: &mut Vec<CaseResult>,
 ) -> Result<(), Error> {
-    for block in chosen(args)? {
+    for kind in kinds(args)? {
         let first = cases.len();
-        // One racer first, whatever was typed: the others are compared with it.
+        // The set sorts the numbers: the case of one racer has to come first, because the others are compared with it.
         for racers in args.racers.iter().copied().collect::<BTreeSet<_>>() {
-            let mut case = case(runner, session, args, block, racers, &cases[first..])?;
+            let mut case = case(runner, session, args, Race { kind, racers }, &cases[first..])?;
             runner.done(session, &mut case)?;
             cases.push(case);
             if session.interrupted() {
@@ -66,108 +74,101 @@ fn all_cases(
     Ok(())
 }
 
-/// Returns the kinds of memory asked for, or the one with the largest block.
-fn chosen(args: &Args) -> Result<Vec<MemoryKind>, Error> {
-    let most = args.racers.iter().copied().max().unwrap_or(1);
-    let all = blocks(&args.blocks, args.region, |block, host| region_bytes(args, block, most, host))?;
-    if !args.blocks.is_empty() {
+/// Returns the kinds of memory on the command line, or else the one with the largest block.
+fn kinds(args: &Args) -> Result<Vec<MemoryKind>, Error> {
+    let racers = args.racers.iter().copied().max().unwrap_or(1);
+    let all = chosen_kinds(&args.kinds, args.region, |kind, host| region_bytes(args, Race { kind, racers }, host))?;
+    if !args.kinds.is_empty() {
         return Ok(all);
     }
     let host = host_blocks();
-    let largest =
-        all.into_iter().max_by_key(|b| block_bytes(*b, &host).map_or(0, |bytes| mapped_bytes(bytes, host.page_bytes)));
-    Ok(largest.into_iter().collect())
+    let block = |kind: &MemoryKind| block_bytes(*kind, &host).map_or(0, |bytes| mapped_bytes(bytes, host.page_bytes));
+    Ok(all.into_iter().max_by_key(block).into_iter().collect())
 }
 
-fn region_bytes(args: &Args, block: MemoryKind, racers: u64, host: &HostBlocks) -> u64 {
-    let Ok(bytes) = block_bytes(block, host) else { return 0 };
-    args.region.map_or_else(|| Case::default_region_bytes(bytes, racers, args.mode), |r| r.0)
+fn region_bytes(args: &Args, race: Race, host: &HostBlocks) -> u64 {
+    let Ok(bytes) = block_bytes(race.kind, host) else { return 0 };
+    args.region.map_or_else(|| CaseProgram::default_region_bytes(bytes, race.racers, args.mode), |r| r.0)
 }
 
+/// Runs one case. `before` holds the cases on the same kind of memory with fewer racers.
 fn case(
     runner: &mut CaseRunner<'_>,
     session: &mut Session,
     args: &Args,
-    block: MemoryKind,
-    racers: u64,
+    race: Race,
     before: &[CaseResult],
 ) -> Result<CaseResult, Error> {
+    let Race { kind, racers } = race;
     let control = if args.order == Order::ExecFirst { ".exec-first" } else { "" };
-    let id = racers_id(block, racers, args.mode.name()) + control;
-    let mut result = CaseResult { id, rounds: args.rounds, ..CaseResult::on(block, racers) };
-    let mut skip = |reason: String| result.verdict = Verdict::new(Status::Skip, reason);
+    let id = racers_id(kind, racers, args.mode.name()) + control;
+    let mut result = CaseResult { id, rounds: args.rounds, ..CaseResult::on(kind, racers) };
+    let skip = |result: CaseResult, reason| Ok(CaseResult { verdict: Verdict::new(Status::Skip, reason), ..result });
     let cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
     if racers > cpus {
-        skip(format!("{racers} racers need as many CPUs, this machine gives {cpus}: they would take turns"));
-        return Ok(result);
+        let reason = format!("{racers} racers need as many CPUs, this machine gives {cpus}: they would take turns");
+        return skip(result, reason);
     }
-    let memory = match runner.prepare(session, block, |host| region_bytes(args, block, racers, host))? {
-        Ok(memory) => memory,
-        Err(missing) => {
-            skip(missing.to_string());
-            return Ok(result);
-        }
+    let Some(memory) = runner.prepare_for(session, kind, |host| region_bytes(args, race, host), &mut result)? else {
+        return Ok(result);
     };
     let traced = runner.traced(args.rounds);
-    let program = program(args, &memory, racers, traced.is_some());
+    let rounds = args.rounds + u64::from(traced.is_some());
+    let program = program(args, &memory, racers, rounds);
     if program.races() == 0 {
-        let at_once = args.mode.blocks_at_once(racers);
-        skip(format!(
-            "a region of {} blocks is too small for races into {at_once}",
-            memory.region_bytes / memory.block_bytes
-        ));
-        return Ok(result);
+        let (blocks, at_once) = (memory.region_bytes / memory.block_bytes, args.mode.blocks_at_once(racers));
+        return skip(result, format!("a region of {blocks} blocks is too small for races into {at_once}"));
     }
     let setup = Setup {
-        label: format!("storm {block}, {racers} racers"),
+        label: format!("storm {kind}, {racers} racers"),
         traced,
         code: program.host_code(),
         until: args.seconds.map(Duration::from_secs),
         ..Setup::default()
     };
     let Some(mut ran) = runner.run(session, &memory, &program.guest(), setup, &mut result)? else { return Ok(result) };
-    if args.seconds.is_some() && !ran.seen.time_over && ran.trouble.is_none() {
-        session.evidence.notes.push(format!("storm {block}, {racers} racers: room for {} rounds only", program.rounds));
+    if args.seconds.is_some() && !ran.observation.time_over && ran.bad_end.is_none() {
+        session.evidence.notes.push(format!("storm {kind}, {racers} racers: room for {} rounds only", program.rounds));
     }
-    write_races(session, block, &program, &ran.run)?;
-    let raced = Raced { ran: &ran, program: &program, traced };
+    write_races(session, kind, &program, &ran.run)?;
+    let races = RaceRecords { ran: &ran, program: &program, traced };
     result.times = Some(FaultTimes {
         touch: ran.timing(tag::TOUCH, args.rounds),
-        exec: raced.timing(tag::RACE),
-        resident: raced.timing(tag::RESIDENT),
+        exec: races.timing(tag::RACE),
+        resident: races.timing(tag::RESIDENT),
         tracing_cost: None,
     });
-    let mut storm = raced.storm();
+    let mut storm = races.findings();
     result.rounds = storm.timed_rounds;
-    let geometry = CostModel::new(&session.machine, runner.vcpus.first(), memory.host.page_bytes);
-    let alone = |case: &&CaseResult| case.vcpus == 1;
-    let one = before.iter().find(alone).and_then(|case| case.findings.get());
+    let one = before.iter().find(|case| case.vcpus == 1).and_then(|case| case.findings.get());
     if let Some(one) = one.or_else(|| (racers == 1).then(|| storm.clone())) {
-        verdict::compare(&mut storm, racers, memory.block_bytes, &one, &geometry);
+        let cost = CostModel::new(&session.machine, runner.vcpus.first(), memory.host.page_bytes);
+        verdict::compare_with_one(&mut storm, racers, memory.block_bytes, &one, &cost);
     }
-    let judged = || verdict::case(&result, &storm, racers, &ran.context);
-    result.verdict = ran.trouble.take().unwrap_or_else(judged);
-    result.findings = record::findings::Findings::of(&storm);
+    let judged = || verdict::judge(&result, &storm, racers, &ran.context);
+    result.verdict = ran.bad_end.take().unwrap_or_else(judged);
+    result.findings = record::findings::StoredFindings::of(&storm);
     Ok(result)
 }
 
-fn program(args: &Args, memory: &PreparedMemory, racers: u64, traced: bool) -> Case {
-    let case = Case {
+/// Returns the program of a case. With `--seconds`, it has as many rounds as fit in place of `rounds`.
+fn program(args: &Args, memory: &PreparedMemory, racers: u64, rounds: u64) -> CaseProgram {
+    let program = CaseProgram {
         block_bytes: memory.block_bytes,
         region_bytes: memory.region_bytes,
         backing: memory.backing,
         racers,
         mode: args.mode,
         order: args.order,
-        rounds: args.rounds + u64::from(traced),
+        rounds,
     };
     match args.seconds {
-        Some(_) if case.races() > 0 => Case { rounds: case.rounds_within(ROUNDS_MAX), ..case },
-        _ => case,
+        Some(_) if program.races() > 0 => CaseProgram { rounds: program.rounds_within(ROUNDS_MAX), ..program },
+        _ => program,
     }
 }
 
-/// Returns the headroom after the longest stall of all cases.
+/// Returns the headroom for the longest stall of all cases.
 fn headroom(cases: &[CaseResult], vcpus: &[VcpuFacts]) -> Option<Headroom> {
     let threshold = hostfacts::detector::read(std::path::Path::new("/")).soft_threshold_s()?;
     let storms: Vec<Findings> = cases.iter().filter_map(|case| case.findings.get()).collect();
@@ -177,23 +178,24 @@ fn headroom(cases: &[CaseResult], vcpus: &[VcpuFacts]) -> Option<Headroom> {
     let mut sizes: Vec<u64> = cases.iter().map(CaseResult::block_bytes).filter(|bytes| *bytes > 0).collect();
     sizes.sort_unstable();
     sizes.dedup();
-    let cost = ns_per_line.map(|ns_per_line| Cost { ns_per_line, line_bytes });
+    let cost = ns_per_line.map(|ns_per_line| LineCost { ns_per_line, line_bytes });
     Some(Headroom::new(u64::from(threshold) * 1_000_000_000, longest, cost, &sizes))
 }
 
-/// Records of one case, told apart by race and round.
-struct Raced<'a> {
+/// The races of one case, as its records show them.
+struct RaceRecords<'a> {
     ran: &'a CaseRun,
-    program: &'a Case,
+    program: &'a CaseProgram,
     traced: Option<u64>,
 }
 
-impl Raced<'_> {
+impl RaceRecords<'_> {
+    /// Returns whether a record is from a timed round.
     fn timed(&self, record: &Record) -> bool {
         Some(u64::from(record.pass)) != self.traced
     }
 
-    /// Returns summaries of timed fetches of this kind; each is of one element.
+    /// Returns the records of the timed fetches of this kind, with their summaries. Each summary is about one element.
     fn fetches<'a>(
         &'a self,
         records: impl Iterator<Item = &'a Record>,
@@ -208,25 +210,25 @@ impl Raced<'_> {
         stats::timing(all.map(|(_, fetch)| fetch.max_ticks).collect(), self.ran.hz())
     }
 
-    fn storm(&self) -> Findings {
+    fn findings(&self) -> Findings {
         let worst = self.timing(tag::RACE).map_or(0, |timing| timing.ns.max);
-        let traced = u64::from(self.ran.seen.traced);
-        let unfinished = u64::from(self.ran.seen.time_over);
+        let observation = &self.ran.observation;
+        let (traced, unfinished) = (u64::from(observation.traced), u64::from(observation.time_over));
         Findings {
             mode: self.program.mode,
             order: self.program.order,
             races: self.program.races(),
-            timed_rounds: self.ran.seen.rounds.saturating_sub(traced + unfinished),
+            timed_rounds: observation.rounds.saturating_sub(traced + unfinished),
             worst_ns: worst,
             wall: self.wall(),
             racers: self.racers(),
-            traced: if self.ran.seen.traced { traced_races(self.program, &self.ran.seen) } else { Vec::new() },
+            traced: if observation.traced { traced_races(self.program, observation) } else { Vec::new() },
             growth: None,
             model: None,
         }
     }
 
-    /// From the first begin to the last end of each race.
+    /// Returns the times from the first start to the last end of each race.
     fn wall(&self) -> Option<Timing> {
         let mut spans = std::collections::BTreeMap::new();
         for (r, fetch) in self.fetches(records(&self.ran.run), tag::RACE) {
@@ -253,8 +255,8 @@ impl Raced<'_> {
     }
 }
 
-/// Joins the trace with the races: each block's faults by thread, and the invalidations inside them.
-fn traced_races(program: &Case, seen: &Observation) -> Vec<TracedRace> {
+/// Assigns the faults and invalidations of the trace to the blocks of the traced round.
+fn traced_races(program: &CaseProgram, observation: &Observation) -> Vec<TracedRace> {
     let wanted = if program.order == Order::DataFirst { FaultKind::Permission } else { FaultKind::Translation };
     let at_once = program.mode.blocks_at_once(program.racers);
     let mut races: Vec<TracedRace> = Vec::new();
@@ -267,22 +269,23 @@ fn traced_races(program: &Case, seen: &Observation) -> Vec<TracedRace> {
                 racers: vcpus.filter(|ipa| *ipa == block_ipa).count() as u64,
                 faulted: Vec::new(),
                 faults: 0,
-                invalidations: seen.icache_probed.then_some(0),
+                invalidations: observation.icache_probed.then_some(0),
                 longest_ns: None,
             });
         }
     }
     let holds =
         |race: &&mut TracedRace, ipa: u64| (race.block_ipa..race.block_ipa + program.block_bytes).contains(&ipa);
-    let faults: Vec<_> = seen.log.faults.iter().filter(|f| f.access == Access::Fetch && f.kind == wanted).collect();
+    let fetch = |f: &&GuestFault| f.access == Access::Fetch && f.kind == wanted;
+    let faults: Vec<_> = observation.log.faults.iter().filter(fetch).collect();
     for fault in &faults {
         let Some(race) = races.iter_mut().find(|race| holds(race, fault.ipa)) else { continue };
         race.faults += 1;
-        let vcpu = seen.threads.get(&fault.pid).copied();
+        let vcpu = observation.threads.get(&fault.pid).copied();
         race.faulted.extend(vcpu.filter(|n| !race.faulted.contains(n)));
     }
-    for call in &seen.log.icache {
-        // The fault that a call serves is its thread's last one before.
+    for call in &observation.log.icache {
+        // A call belongs to the last fault of its thread before it.
         let fault = faults.iter().filter(|f| f.pid == call.pid && f.ts_ns <= call.ts_ns).max_by_key(|f| f.ts_ns);
         let race = fault.and_then(|f| races.iter_mut().find(|race| holds(race, f.ipa)));
         if let Some(race) = race {
@@ -295,14 +298,14 @@ fn traced_races(program: &Case, seen: &Observation) -> Vec<TracedRace> {
 }
 
 /// Appends every raced fetch to `storm.csv`.
-fn write_races(session: &Session, block: MemoryKind, program: &Case, run: &GuestRun) -> Result<(), Error> {
+fn write_races(session: &Session, memory: MemoryKind, program: &CaseProgram, run: &GuestRun) -> Result<(), Error> {
     let lines = run.vcpus.iter().enumerate().flat_map(|(n, vcpu)| {
         vcpu.records.iter().filter_map(|r| Some((r, r.summary()?))).filter_map(move |(r, fetch)| {
             let (kind, race) = tag::split(r.tag);
             let ipa = program.block_ipa(u64::from(race), n as u64);
             let racers = program.racers;
             let (ticks, began) = (fetch.max_ticks, fetch.began_ticks);
-            (kind == tag::RACE).then(|| format!("{block},{racers},{n},{},{race},{ipa:#x},{ticks},{began}", r.pass))
+            (kind == tag::RACE).then(|| format!("{memory},{racers},{n},{},{race},{ipa:#x},{ticks},{began}", r.pass))
         })
     });
     append(session, "storm.csv", "block,racers,vcpu,round,race,ipa,ticks,began", lines)

@@ -1,4 +1,4 @@
-//! The table of faults, with a line about each race and the headroom.
+//! The view of a stored run: the table of faults, a line about each case, the headroom, and the points of the charts.
 
 use record::case::CaseResult;
 use record::result::RunResult;
@@ -10,19 +10,19 @@ use crate::storm::program::{Mode, Order};
 
 /// Returns the view of a run.
 pub fn view(run: &RunResult) -> View {
-    let races: Vec<(&CaseResult, Findings)> =
+    let storms: Vec<(&CaseResult, Findings)> =
         run.cases.iter().filter_map(|case| Some((case, case.findings.get::<Findings>()?))).collect();
-    let mut findings: Vec<String> = races.iter().map(|(case, storm)| format!("    {}", race(case, storm))).collect();
+    let mut findings: Vec<String> = storms.iter().map(|(case, storm)| format!("    {}", line(case, storm))).collect();
     let conclusion = run.conclusion.get::<Conclusion>();
     findings.extend(conclusion.map(|own| format!("{}: {}", run.machine.kernel_release, own.headroom.text())));
     let distinct = |case: &CaseResult| case.findings.get::<Findings>().is_some_and(|own| own.mode == Mode::Distinct);
-    View { findings, costs: crate::table::costs(run, distinct), stalls: stalls(&races), ..crate::table::faults(run) }
+    View { findings, costs: crate::table::costs(run, distinct), stalls: stalls(&storms), ..crate::table::faults(run) }
 }
 
-/// Returns the longest stall against the number of racers, for the largest block that all of them raced for.
-fn stalls(races: &[(&CaseResult, Findings)]) -> Vec<Stall> {
+/// Returns the longest stall against the number of racers, for the largest block that all racers shared.
+fn stalls(storms: &[(&CaseResult, Findings)]) -> Vec<Stall> {
     let shared = || {
-        races.iter().filter(|(case, storm)| {
+        storms.iter().filter(|(case, storm)| {
             case.block_bytes() > 0 && storm.mode == Mode::Shared && storm.order == Order::DataFirst
         })
     };
@@ -34,8 +34,8 @@ fn stalls(races: &[(&CaseResult, Findings)]) -> Vec<Stall> {
     of.filter_map(|(case, storm)| Some(Stall { racers: case.vcpus, ns: ns(case, storm)? })).collect()
 }
 
-/// Describes a race in one line.
-fn race(case: &CaseResult, storm: &Findings) -> String {
+/// Describes a case in one line.
+fn line(case: &CaseResult, storm: &Findings) -> String {
     let faulted: u64 = storm.racers.iter().map(|racer| racer.faulted).sum();
     let races: u64 = storm.racers.iter().map(|racer| racer.races).sum();
     let mut parts = vec![

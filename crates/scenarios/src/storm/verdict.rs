@@ -1,89 +1,89 @@
-//! Verdicts on races. Pure.
+//! Verdicts on cases of `storm`.
 
 use crate::cost::CostModel;
-use crate::projection::Cost;
+use crate::projection::LineCost;
 use crate::storm::findings::{Findings, StormModel, TracedRace};
 use crate::storm::program::Order;
-use crate::verdict::{Context, broken, unseen};
+use crate::verdict::{Context, failure, not_observable};
 use record::case::CaseResult;
 use record::status::{Status, Verdict};
 use units::text::time;
 
-/// Of the growth that complete serialisation gives, what counts as growth.
-pub const GROWS: f64 = 0.6;
+/// Smallest growth with the racers that counts, as a part of the growth under complete serialisation.
+pub const GROWTH_SHARE: f64 = 0.6;
 
 /// Compares a case with the case of one racer, and fills in growth and model.
-pub fn compare(storm: &mut Findings, racers: u64, block_bytes: u64, one: &Findings, geometry: &CostModel) {
+pub(super) fn compare_with_one(storm: &mut Findings, racers: u64, block_bytes: u64, one: &Findings, cost: &CostModel) {
     storm.growth = Some(storm.worst_ns as f64 / one.worst_ns.max(1) as f64);
-    // The cost is the median's: a timer interrupt in one of many races is no cost of lines.
+    // The median leaves out a race in which a timer interrupt added to the time.
     let one_ns = one.racers.first().and_then(|racer| racer.stall).map_or(one.worst_ns, |stall| stall.ns.p50);
-    if geometry.by_line(one_ns, block_bytes) != Some(true) {
+    if cost.is_by_line(one_ns, block_bytes) != Some(true) {
         return;
     }
-    let cost = Cost::measured(one_ns, block_bytes, geometry.line_bytes);
-    let predicted = cost.stall_ns(racers, block_bytes);
+    let line = LineCost::measured(one_ns, block_bytes, cost.line_bytes);
+    let predicted = line.stall_ns(racers, block_bytes);
     storm.model = Some(StormModel {
-        ns_per_line: cost.ns_per_line,
+        ns_per_line: line.ns_per_line,
         predicted_ns: predicted as u64,
         ratio: storm.worst_ns as f64 / predicted,
     });
 }
 
-/// Returns the most invalidations that the host did of one block, and the racers of that block.
+/// Returns the largest number of invalidations of one block, with the trace of that block; `None` without a probe.
 fn most_invalidations(storm: &Findings) -> Option<(u64, &TracedRace)> {
     storm.traced.iter().filter_map(|race| Some((race.invalidations?, race))).max_by_key(|(n, _)| *n)
 }
 
-/// Says whether the host invalidated one block once for each racer; `None` without a probe.
+/// Returns whether the host invalidated one block about once for each racer; `None` without a probe.
 fn multiplied(storm: &Findings) -> Option<bool> {
     let (most, race) = most_invalidations(storm)?;
-    Some(most as f64 >= GROWS * race.racers as f64)
+    Some(most as f64 >= GROWTH_SHARE * race.racers as f64)
 }
 
-/// Judges a race whose guest ended well.
-pub fn case(case: &CaseResult, storm: &Findings, racers: u64, context: &Context) -> Verdict {
+/// Judges a case whose guest ended well.
+pub(super) fn judge(case: &CaseResult, storm: &Findings, racers: u64, context: &Context) -> Verdict {
     if let Some(verdict) = no_maintenance(storm) {
         return verdict;
     }
-    let grown = grown(storm, racers);
-    if let Some(mut verdict) = broken(case, context) {
-        if let Some(more) = grown.or_else(|| control_held(storm, racers)) {
+    let growth = describe_growth(storm, racers);
+    if let Some(mut verdict) = failure(case, context) {
+        if let Some(more) = growth.or_else(|| describe_control(storm, racers)) {
             verdict.reason = format!("{}; {more}", verdict.reason);
         }
         return verdict;
     }
-    if let Some(grown) = grown {
-        return Verdict::new(Status::Fail, grown);
+    if let Some(growth) = growth {
+        return Verdict::new(Status::Fail, growth);
     }
-    unseen(context).unwrap_or_else(|| raced(storm, context))
+    not_observable(context).unwrap_or_else(|| judge_races(storm, context))
 }
 
-/// Says whether blocks were made executable without one call of the maintenance, as a probe on it shows.
-pub fn unmaintained(storm: &Findings) -> bool {
+/// Returns whether the probe shows that blocks became executable without one call of the maintenance.
+pub fn lacks_maintenance(storm: &Findings) -> bool {
     most_invalidations(storm).is_some_and(|(most, _)| most == 0) && storm.traced.iter().any(|race| race.faults > 0)
 }
 
-/// Fails a kernel that made blocks executable without one call of the maintenance.
+/// Returns the verdict on a kernel that does no maintenance.
 fn no_maintenance(storm: &Findings) -> Option<Verdict> {
-    unmaintained(storm).then(|| {
+    lacks_maintenance(storm).then(|| {
         let faults: u64 = storm.traced.iter().map(|race| race.faults).sum();
         let how = "made blocks executable without one call of the maintenance";
         Verdict::new(Status::Fail, format!("no maintenance: {faults} faults {how}"))
     })
 }
 
-/// Says how a stall grew with the racers, if it did because each of them invalidated.
-fn grown(storm: &Findings, racers: u64) -> Option<String> {
+/// Describes the growth of the stall with the racers; `None` if their invalidations did not make it grow.
+fn describe_growth(storm: &Findings, racers: u64) -> Option<String> {
     let (most, _) = most_invalidations(storm).unzip();
     let counted = most.map(|n| format!("; one block was invalidated {n} times")).unwrap_or_default();
     if storm.order == Order::ExecFirst {
-        // The control: whatever the time, more than one invalidation is wrong.
+        // In the control, one racer invalidates for all of them. More invalidations are wrong, whatever their time.
         let multiplies = most_racers(storm) > 1 && multiplied(storm) == Some(true);
         return multiplies.then(|| format!("the control multiplies{counted}"));
     }
     let model = storm.model.as_ref()?;
     let growth = storm.growth?;
-    let grew = racers > 1 && growth >= GROWS * racers as f64 && multiplied(storm) != Some(false);
+    let grew = racers > 1 && growth >= GROWTH_SHARE * racers as f64 && multiplied(storm) != Some(false);
     grew.then(|| {
         format!(
             "{racers} racers stall {growth:.2} times as long as one: {} at {:.1} ns a line, {:.2} of the model{counted}",
@@ -94,21 +94,23 @@ fn grown(storm: &Findings, racers: u64) -> Option<String> {
     })
 }
 
-/// Returns the most vCPUs that raced into one block.
+/// Returns the largest number of vCPUs that raced into one block.
 fn most_racers(storm: &Findings) -> u64 {
     storm.traced.iter().map(|race| race.racers).max().unwrap_or(0)
 }
 
-/// Says that the control did not multiply, whatever else happened. Where emulated CPUs share one clock, the losers that
-/// fault again and again take their time from the winner, which is no multiplication.
-fn control_held(storm: &Findings, racers: u64) -> Option<String> {
+/// Describes the control, in which the invalidations did not multiply, for a verdict that fails for another reason.
+///
+/// Emulated CPUs share one clock. Racers that fault again and again take time from the one that invalidates. Its stall
+/// gets longer, but the number of invalidations does not grow.
+fn describe_control(storm: &Findings, racers: u64) -> Option<String> {
     let (most, _) = most_invalidations(storm)?;
     let control = storm.order == Order::ExecFirst && racers > 1;
     control.then(|| format!("as the control should, {racers} racers took at most {most} invalidations of a block"))
 }
 
-/// Passes a race that was one: someone faulted in every block.
-fn raced(storm: &Findings, context: &Context) -> Verdict {
+/// Passes a case if a vCPU took a fault in every traced block, and if the stall was compared with that of one racer.
+fn judge_races(storm: &Findings, context: &Context) -> Verdict {
     let missed = storm.traced.iter().filter(|race| race.faulted.is_empty()).count();
     if missed > 0 || storm.traced.is_empty() {
         if context.trace_lost > 0 {
@@ -148,7 +150,7 @@ mod tests {
     use record::memory::MemoryKind;
     use units::size::Size;
 
-    const GEOMETRY: CostModel = CostModel {
+    const COST: CostModel = CostModel {
         page_bytes: 4096,
         line_bytes: 64,
         aliasing: false,
@@ -187,9 +189,9 @@ mod tests {
 
     fn judged(order: Order, one_ns: u64, worst_ns: u64, invalidations: Option<u64>) -> Verdict {
         let mut four = Findings { order, ..storm(worst_ns, 4, invalidations) };
-        compare(&mut four, 4, BLOCK, &storm(one_ns, 1, invalidations), &GEOMETRY);
-        let result = CaseResult::on(MemoryKind::Hugetlb(Size(BLOCK)), 4);
-        case(&result, &four, 4, &context())
+        compare_with_one(&mut four, 4, BLOCK, &storm(one_ns, 1, invalidations), &COST);
+        let case = CaseResult::on(MemoryKind::Hugetlb(Size(BLOCK)), 4);
+        judge(&case, &four, 4, &context())
     }
 
     #[test]
@@ -205,13 +207,13 @@ mod tests {
     }
 
     #[test]
-    fn racers_alone_prove_nothing() {
+    fn several_racers_need_a_case_of_one_and_the_control_does_not() {
         let mut four = storm(4_337_000_000, 4, Some(4));
-        let result = CaseResult::on(MemoryKind::Hugetlb(Size(BLOCK)), 4);
-        assert_eq!(case(&result, &four, 4, &context()).status, Status::Skip);
+        let case = CaseResult::on(MemoryKind::Hugetlb(Size(BLOCK)), 4);
+        assert_eq!(judge(&case, &four, 4, &context()).status, Status::Skip);
         four.order = Order::ExecFirst;
         four.traced[0].invalidations = Some(1);
-        assert_eq!(case(&result, &four, 4, &context()).status, Status::Pass, "the control needs no other");
+        assert_eq!(judge(&case, &four, 4, &context()).status, Status::Pass);
     }
 
     #[test]
@@ -219,28 +221,28 @@ mod tests {
         assert_eq!(judged(Order::DataFirst, 57_600, 220_000, Some(2)).status, Status::Pass);
     }
 
-    /// Before v6.2 the others wait behind one that invalidates.
+    /// Before v6.2, the other racers wait behind the one that invalidates.
     #[test]
     fn waiting_is_not_multiplying() {
         assert_eq!(judged(Order::DataFirst, 1_131_000_000, 4_337_000_000, Some(1)).status, Status::Pass);
     }
 
     #[test]
-    fn the_control_is_judged_by_its_invalidations() {
+    fn control_is_judged_by_its_invalidations() {
         assert_eq!(judged(Order::ExecFirst, 1_131_000_000, 4_337_000_000, Some(1)).status, Status::Pass);
         assert_eq!(judged(Order::ExecFirst, 1_131_000_000, 1_131_000_000, Some(4)).status, Status::Fail);
     }
 
-    /// Blocks of their own are invalidated once each, and wait for each other all the same.
+    /// Each racer has its own block, which is invalidated once, but the invalidations still wait for each other.
     #[test]
     fn distinct_blocks_serialise() {
         let mut four = Findings { mode: Mode::Distinct, ..storm(4_337_000_000, 1, Some(1)) };
-        compare(&mut four, 4, BLOCK, &storm(1_131_000_000, 1, Some(1)), &GEOMETRY);
-        assert!(grown(&four, 4).is_some_and(|text| text.contains("3.83 times")));
+        compare_with_one(&mut four, 4, BLOCK, &storm(1_131_000_000, 1, Some(1)), &COST);
+        assert!(describe_growth(&four, 4).is_some_and(|text| text.contains("3.83 times")));
     }
 
     #[test]
-    fn no_call_is_no_maintenance() {
+    fn kernel_without_calls_has_no_maintenance() {
         let verdict = judged(Order::DataFirst, 57_600, 57_600, Some(0));
         assert_eq!(verdict.status, Status::Fail);
         assert!(verdict.reason.starts_with("no maintenance"), "{verdict:?}");

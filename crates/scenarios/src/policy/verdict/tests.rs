@@ -1,6 +1,6 @@
 use crate::policy::verdict::*;
 
-/// The lab: 16 ns an instruction, the counter at 62.5 MHz.
+/// The lab, with 16 ns for each instruction and a counter at 62.5 MHz.
 const LAB: CostModel = CostModel {
     page_bytes: 4096,
     line_bytes: 64,
@@ -12,10 +12,10 @@ const LAB: CostModel = CostModel {
 const HARDWARE: CostModel = CostModel { resolution_ns: 40, instruction_ns: None, ..LAB };
 const PAGE_64K: CostModel = CostModel { page_bytes: 64 << 10, ..LAB };
 
-/// What a fault takes besides maintenance.
+/// Time of a fault without maintenance, in ns.
 const FAULT: u64 = 57_000;
 
-/// A block that takes `maintenance_ns`.
+/// Returns the measurement of a block size whose maintenance takes `maintenance_ns`.
 fn point(mapped_bytes: u64, maintenance_ns: u64) -> Findings {
     Findings {
         mapped_bytes,
@@ -32,7 +32,7 @@ fn probed(point: Findings, calls: u64) -> Findings {
     Findings { probe_calls: Some(calls), ..point }
 }
 
-/// Measures page, 2 MiB and 1 GiB under a rule from lines to ns.
+/// Returns measurements of a page, 2 MiB and 1 GiB. `rule` gives the time of the maintenance for a number of lines.
 fn blocks(rule: impl Fn(u64) -> u64) -> Vec<Findings> {
     [4 << 10, 2 << 20, 1 << 30].map(|bytes| point(bytes, rule(bytes / 64))).to_vec()
 }
@@ -45,31 +45,31 @@ fn capped(lines: u64) -> u64 {
     if lines > 512 { 160 } else { by_line(lines) }
 }
 
-fn class(points: &[Findings], geometry: &CostModel) -> Class {
-    infer(points, geometry).class
+fn class(points: &[Findings], cost: &CostModel) -> Class {
+    classify_sizes(points, cost).class
 }
 
 #[test]
-fn by_time_alone() {
+fn time_alone_gives_the_class() {
     assert_eq!(class(&blocks(by_line), &LAB), Class::ByLine);
     assert_eq!(class(&blocks(capped), &LAB), Class::Capped);
     assert_eq!(class(&blocks(|_| 0), &LAB), Class::None);
 }
 
 #[test]
-fn a_cap_is_bracketed_and_shared() {
-    let conclusion = infer(&blocks(capped), &LAB);
+fn cap_is_bracketed_and_fits_two_rules() {
+    let conclusion = classify_sizes(&blocks(capped), &LAB);
     assert_eq!(conclusion.cap, Some(Cap { by_line_up_to: 64, all_from: 32_768 }));
     assert!(conclusion.cannot.iter().any(|line| line.contains("one class")), "{conclusion:?}");
     let with_32_byte_lines = CostModel { line_bytes: 32, ..LAB };
-    let cap = infer(&blocks(capped), &with_32_byte_lines).cap.expect("capped");
+    let cap = classify_sizes(&blocks(capped), &with_32_byte_lines).cap.expect("capped");
     assert_eq!((cap.by_line_up_to, cap.all_from), (128, 65_536));
 }
 
 #[test]
 fn no_maintenance_fails_and_names_the_probe() {
     let points: Vec<_> = blocks(|_| 0).into_iter().map(|p| probed(p, 0)).collect();
-    let conclusion = infer(&points, &LAB);
+    let conclusion = classify_sizes(&points, &LAB);
     assert_eq!(conclusion.class, Class::None);
     let verdict = judge(&conclusion);
     assert_eq!(verdict.status, Status::Fail);
@@ -77,13 +77,13 @@ fn no_maintenance_fails_and_names_the_probe() {
 }
 
 #[test]
-fn a_probe_that_saw_no_fault_shows_nothing() {
+fn probe_without_a_fault_shows_nothing() {
     let points: Vec<_> = blocks(capped).into_iter().map(|p| Findings { grants: 0, ..probed(p, 0) }).collect();
     assert_eq!(class(&points, &LAB), Class::Capped);
 }
 
 #[test]
-fn a_function_that_is_called_is_not_none() {
+fn called_maintenance_is_not_none() {
     let points: Vec<_> = blocks(|_| 0).into_iter().map(|p| probed(p, 2)).collect();
     assert_eq!(class(&points, &LAB), Class::CannotTell);
 }
@@ -91,7 +91,7 @@ fn a_function_that_is_called_is_not_none() {
 #[test]
 fn aliasing_needs_counts() {
     let vipt = CostModel { aliasing: true, line_bytes: 256, ..LAB };
-    let conclusion = infer(&blocks(|_| 0), &vipt);
+    let conclusion = classify_sizes(&blocks(|_| 0), &vipt);
     assert_eq!(conclusion.class, Class::CannotTell);
     assert!(judge(&conclusion).reason.contains("always all or none, cannot be told"));
     let counted = Some(Counted { blocks: 2, ic_ivau: 0, ic_ialluis: 2 });
@@ -114,13 +114,13 @@ fn counts_decide_alone() {
     assert_eq!(class(&counted(|lines| (lines / 2, 0)), &LAB), Class::CannotTell);
 }
 
-/// Altra Max: 579 ms for 512 MiB by line, 8 µs for a page of 64 KiB, 71 µs for all.
+/// Altra Max takes 579 ms for 512 MiB by line, 8 µs for a page of 64 KiB, and 71 µs for the whole cache.
 #[test]
 fn figures_of_the_report() {
     let altra = CostModel { page_bytes: 64 << 10, ..HARDWARE };
     let page = || point(64 << 10, 8_000);
     assert_eq!(class(&[page(), point(512 << 20, 579_000_000)], &altra), Class::ByLine);
-    let conclusion = infer(&[page(), point(512 << 20, 71_000)], &altra);
+    let conclusion = classify_sizes(&[page(), point(512 << 20, 71_000)], &altra);
     assert_eq!(conclusion.class, Class::Capped);
     assert_eq!(conclusion.cap, Some(Cap { by_line_up_to: 1024, all_from: 8_388_608 }));
     let none = [point(64 << 10, 0), point(512 << 20, 0)].map(|p| Findings { by_fetch_ns: p.by_load_ns + 20, ..p });
@@ -129,40 +129,40 @@ fn figures_of_the_report() {
     assert_eq!(class(&always, &altra), Class::AlwaysAll);
 }
 
-/// 64 lines may take as little as the counter's noise: no conclusion from time alone.
+/// 64 lines can take as little time as the noise of the counter.
 #[test]
-fn small_pages_on_hardware() {
+fn time_of_a_small_page_on_hardware_shows_nothing() {
     let faint =
         |rule: fn(u64) -> u64| blocks(rule).into_iter().map(|p| Findings { by_fetch_ns: p.by_load_ns + 40, ..p });
-    let conclusion = infer(&faint(|_| 0).collect::<Vec<_>>(), &HARDWARE);
+    let conclusion = classify_sizes(&faint(|_| 0).collect::<Vec<_>>(), &HARDWARE);
     assert_eq!(conclusion.class, Class::CannotTell);
     assert!(conclusion.cannot.iter().any(|line| line.contains("the counter resolves 40 ns")), "{conclusion:?}");
 }
 
-/// 2 MiB in 71 µs may be 32,768 fast lines or one slow IC IALLUIS; 1 GiB in the same time decides.
+/// 71 µs for 2 MiB can be 32,768 fast lines or one slow IC IALLUIS. The time of 1 GiB decides.
 #[test]
-fn a_second_block_decides() {
+fn second_block_size_decides() {
     let altra_4k = |large: &[u64]| {
         let mut points = vec![point(4096, 4_400)];
         points.extend(large.iter().map(|bytes| point(*bytes, 71_000)));
-        infer(&points, &HARDWARE)
+        classify_sizes(&points, &HARDWARE)
     };
     assert_eq!(altra_4k(&[2 << 20]).class, Class::CannotTell);
     assert_eq!(altra_4k(&[2 << 20, 1 << 30]).class, Class::Capped);
 }
 
-/// Where the mapping survived, nothing was measured, and cheap is not "none".
+/// A fetch is as cheap without a fault as with a fault that does no maintenance.
 #[test]
-fn a_fetch_without_a_fault_says_nothing() {
+fn fetch_without_a_fault_shows_nothing() {
     let points: Vec<_> = blocks(|_| 0).into_iter().map(|p| Findings { permission_ns: p.resident_ns, ..p }).collect();
     assert_eq!(class(&points, &LAB), Class::CannotTell);
 }
 
 #[test]
-fn what_was_not_measured_is_said() {
+fn missing_measurements_are_named() {
     assert_eq!(class(&[], &LAB), Class::CannotTell);
     assert_eq!(class(&blocks(by_line), &CostModel { dic: true, ..LAB }), Class::CannotTell);
-    let page_only = infer(&[point(4096, 4096)], &LAB);
+    let page_only = classify_sizes(&[point(4096, 4096)], &LAB);
     assert!(page_only.cannot.iter().any(|line| line.contains("no block beyond the cap")), "{page_only:?}");
     assert_eq!(class(&[point(64 << 10, by_line(1024)), point(512 << 20, 160)], &PAGE_64K), Class::Capped);
 }

@@ -1,0 +1,121 @@
+//! Reads a Debian kernel package: the Image, and the modules that swap needs.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::error::Error;
+use crate::kernel::modules::{self, Compression, PackedModule, SwapModules, ZRAM};
+
+/// Folders of the module tree with zram and the modules that it can depend on: zsmalloc, and the compressors.
+const FOLDERS: [&str; 4] = ["drivers/block/zram", "mm", "lib", "crypto"];
+
+/// Writes `/boot/vmlinuz-<release>` of a package to `image`, and returns zram and the modules that it depends on.
+///
+/// # Errors
+///
+/// [`Error::MissingProgram`], [`Error::Start`] or [`Error::Unpack`].
+pub fn unpack(deb: &Path, release: &str, image: &mut dyn Write) -> Result<SwapModules, Error> {
+    let failed = |reason: String| Error::Unpack { what: deb.display().to_string(), reason };
+    let mut archive = Command::new("dpkg-deb")
+        .arg("--fsys-tarfile")
+        .arg(deb)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => Error::MissingProgram { program: "dpkg-deb".into(), package: "dpkg" },
+            _ => Error::Start { program: "dpkg-deb".into(), error },
+        })?;
+    let pipe = archive.stdout.take().expect("stdout was set to a pipe");
+    let taken = take(pipe, release, image);
+    let unpacked = archive.wait().map_err(|error| failed(error.to_string()))?;
+    let taken = taken.map_err(|error| failed(error.to_string()))?;
+    if !unpacked.success() {
+        return Err(failed("dpkg-deb failed".into()));
+    }
+    Ok(SwapModules::select(ZRAM, &taken))
+}
+
+/// Reads the tar of a package to its end, writes the kernel to `image`, and returns the modules in [`FOLDERS`] by name.
+fn take(tar: impl Read, release: &str, image: &mut dyn Write) -> io::Result<BTreeMap<String, PackedModule>> {
+    let kernel = format!("boot/vmlinuz-{release}");
+    let (mut found, mut modules) = (false, BTreeMap::new());
+    let mut archive = tar::Archive::new(tar);
+    for entry in archive.entries()? {
+        let mut entry = entry?;
+        let path = entry.path()?.to_string_lossy().trim_start_matches("./").to_owned();
+        if path == kernel {
+            found = true;
+            io::copy(&mut entry, image)?;
+        } else if let Some((name, compression)) = module(&path, release) {
+            let mut file = Vec::new();
+            entry.read_to_end(&mut file)?;
+            modules.insert(name, PackedModule { compression, file });
+        }
+    }
+    if found { Ok(modules) } else { Err(io::Error::other(format!("there is no {kernel} in it"))) }
+}
+
+/// Returns the name and the compression of the module at `path` of the package, if the path is in [`FOLDERS`].
+///
+/// Since trixie, modules are below /usr.
+fn module(path: &str, release: &str) -> Option<(String, Compression)> {
+    let path = path.strip_prefix("usr/").unwrap_or(path);
+    let path = path.strip_prefix("lib/modules/")?.strip_prefix(release)?.strip_prefix("/kernel/")?;
+    FOLDERS.iter().find(|folder| path.strip_prefix(**folder).is_some_and(|rest| rest.starts_with('/')))?;
+    let (_, file) = path.rsplit_once('/')?;
+    let (stem, compression) = match file.strip_suffix(".ko") {
+        Some(stem) => (stem, Compression::None),
+        None => (file.strip_suffix(".ko.xz")?, Compression::Xz),
+    };
+    Some((modules::canonical(stem), compression))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RELEASE: &str = "6.12.9-arm64";
+
+    #[test]
+    fn only_modules_of_this_release_and_these_folders_are_taken() {
+        for (path, expected) in [
+            ("lib/modules/6.12.9-arm64/kernel/mm/zsmalloc.ko", Some(("zsmalloc".to_owned(), Compression::None))),
+            ("usr/lib/modules/6.12.9-arm64/kernel/lib/lz4/lz4-x.ko.xz", Some(("lz4_x".to_owned(), Compression::Xz))),
+            ("usr/lib/modules/6.12.9-arm64/kernel/drivers/block/zram/", None),
+            ("usr/lib/modules/6.12.9-arm64/kernel/drivers/block/nbd.ko.xz", None),
+            ("lib/modules/6.12.9-arm64-16k/kernel/mm/zsmalloc.ko", None),
+            ("usr/lib/modules/6.12.9-arm64/modules.builtin", None),
+        ] {
+            assert_eq!(module(path, RELEASE), expected, "{path}");
+        }
+    }
+
+    fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (path, contents) in files {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(contents.len() as u64);
+            builder.append_data(&mut header, path, *contents).expect("memory can be written to");
+        }
+        builder.into_inner().expect("memory can be written to")
+    }
+
+    #[test]
+    fn kernel_and_modules_leave_the_package() {
+        let files: [(&str, &[u8]); 3] = [
+            ("boot/vmlinuz-6.12.9-arm64", b"kernel"),
+            ("usr/lib/modules/6.12.9-arm64/kernel/drivers/block/zram/zram.ko.xz", b"xz"),
+            ("usr/lib/modules/6.12.9-arm64/kernel/fs/fuse/fuse.ko.xz", b"fuse"),
+        ];
+        let mut image = Vec::new();
+        let modules = take(tar(&files).as_slice(), RELEASE, &mut image).expect("all is there");
+        let zram = PackedModule { compression: Compression::Xz, file: b"xz".to_vec() };
+        assert_eq!((image.as_slice(), modules), (&b"kernel"[..], BTreeMap::from([(ZRAM.into(), zram)])));
+        let none = take(tar(&files[1..]).as_slice(), RELEASE, &mut image).expect_err("no kernel").to_string();
+        assert!(none.contains("vmlinuz-6.12.9-arm64"), "{none}");
+    }
+}

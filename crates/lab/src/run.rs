@@ -1,0 +1,102 @@
+//! Runs the runner in every kernel that the user named.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::path::PathBuf;
+
+use hostfacts::interrupt::Interrupt;
+
+use crate::boot::{Boot, Lab};
+use crate::cmo;
+use crate::collect::CloseRun;
+use crate::context::Context;
+use crate::error::Error;
+use crate::kernel::choice::KernelChoice;
+use crate::options::Options;
+use crate::prepare::{Contents, Preparation};
+use crate::progress::{Progress, Verbosity};
+use crate::qemu::choice::QemuChoice;
+use crate::qemu::emulator::Emulator;
+use crate::qemu::{command_line, find};
+use crate::rescue::rescue;
+
+/// Boots every kernel of `options`, and runs the runner with the arguments `argv` in it.
+///
+/// The result has the boots in the order of [`Options::kernel`]. `close_run` writes the result of a run that died.
+///
+/// # Errors
+///
+/// The obstacle that keeps the lab itself from working, see [`Error`]. After [`Error::Interrupted`] and
+/// [`Error::DiskFull`], run directories have the files that had left the emulated hosts.
+pub fn run(options: &Options, argv: &[OsString], close_run: CloseRun<'_>) -> Result<Vec<Boot>, Error> {
+    let choices = options.check()?;
+    let options = &with_plugin(options)?;
+    if options.dry_run {
+        return Ok(dry_run(options, &choices));
+    }
+    let interrupt = &Interrupt::catch()?;
+    let contents = &Contents::read(options, argv)?;
+    let progress = Progress::new(options.verbosity, options.kernel.iter().map(String::as_str));
+    let emulator = &find_emulator(&options.qemu, interrupt, &progress)?;
+    fs::create_dir_all(&options.results).map_err(|error| Error::results(&options.results, error))?;
+    let results = &options.results.canonicalize().map_err(|error| Error::results(&options.results, error))?;
+    for path in rescue(results) {
+        eprintln!("faultline: {} is from a lab that was killed; faultline recover closes it", path.display());
+    }
+    let preparation = Preparation { options, results, emulator, interrupt, contents };
+    let mut prepared = Vec::new();
+    for (name, choice) in options.kernel.iter().zip(&choices) {
+        prepared.push(preparation.prepare(name, choice, &progress.line(name))?);
+    }
+    let lab = Lab { options, results, emulator, interrupt, close_run };
+    lab.boot_all(&prepared, &progress)
+}
+
+/// Returns the QEMU that the user chose. If a version is wanted that neither the machine nor the cache has, it is
+/// fetched.
+///
+/// # Errors
+///
+/// [`Error::MissingProgram`], [`Error::Start`], [`Error::NoQemu`] or [`Error::Interrupted`].
+pub fn emulator(choice: &QemuChoice, verbosity: Verbosity) -> Result<Emulator, Error> {
+    let interrupt = Interrupt::catch()?;
+    find_emulator(choice, &interrupt, &Progress::new(verbosity, std::iter::empty()))
+}
+
+fn find_emulator(choice: &QemuChoice, interrupt: &Interrupt, progress: &Progress) -> Result<Emulator, Error> {
+    let line = progress.line("QEMU");
+    let found = find::find(choice, Context { interrupt, progress: &|text| line.show(text) });
+    line.finish();
+    found
+}
+
+/// Adds the counting plugin to QEMU's arguments if the user asked for it. Its output becomes a file of the run.
+fn with_plugin(options: &Options) -> Result<Options, Error> {
+    let mut options = options.clone();
+    if options.count {
+        let own = env::current_exe().unwrap_or_default();
+        let path = own.with_file_name("libcmo_plugin.so");
+        // QEMU splits the argument at commas.
+        if !path.exists() || path.to_string_lossy().contains(',') {
+            return Err(Error::NoPlugin(path));
+        }
+        let argument = format!("{},out={}", path.display(), cmo::COUNTS);
+        options.qemu_args.extend(["-plugin".into(), argument]);
+    }
+    Ok(options)
+}
+
+/// Prints the command line of QEMU for each kernel.
+fn dry_run(options: &Options, choices: &[KernelChoice]) -> Vec<Boot> {
+    let emulator = Emulator::named(&options.qemu);
+    let boot = |(name, choice): (&String, &KernelChoice)| {
+        let image = match choice {
+            KernelChoice::Path(path) => path.clone(),
+            _ => PathBuf::from(format!("<Image of {name}>")),
+        };
+        println!("{}", emulator.shell_line(&command_line::arguments(options, &image)));
+        Boot::dry(name)
+    };
+    options.kernel.iter().zip(choices).map(boot).collect()
+}
