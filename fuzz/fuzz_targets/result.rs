@@ -14,6 +14,6 @@ fuzz_target!(|data: &[u8]| {
     let Ok(result) = serde_json::from_slice::<RunResult>(data) else { return };
     let again = serde_json::to_vec(&result).expect("what was read can be written");
     assert_eq!(serde_json::from_slice::<RunResult>(&again).expect("and read again").run, result.run);
-    let _ = (verdict::run(&result.cases), reproduction(&result, &result));
+    let _ = (verdict::of_cases(&result.cases), reproduction(&result, &result));
     report::table::print(&mut std::io::sink(), &[scenarios::viewed(&result)]).expect("a sink takes everything");
 });

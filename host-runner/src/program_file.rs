@@ -4,8 +4,8 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
+use programs::file::{ProgramFile, is_program};
 use programs::legal::Limits;
-use programs::replay::{Replay, is_program};
 use scenarios::options::Common;
 
 use crate::failure::Failure;
@@ -22,7 +22,7 @@ struct Options {
 #[cfg_attr(not(all(target_os = "linux", target_arch = "aarch64")), expect(dead_code, reason = "only runs need it"))]
 pub struct ProgramRequest {
     /// The program.
-    pub replay: Replay,
+    pub file: ProgramFile,
     /// Options that every scenario has.
     pub common: Common,
 }
@@ -39,9 +39,9 @@ impl ProgramRequest {
     pub fn parse(words: &[OsString]) -> Result<Option<Self>, Failure> {
         let Some((name, rest)) = words.split_first() else { return Ok(None) };
         let Some(text) = read_program(name) else { return Ok(None) };
-        let replay = Replay::parse(&name.to_string_lossy(), &text, ANY_MACHINE).map_err(Failure::usage)?;
+        let file = ProgramFile::parse(&name.to_string_lossy(), &text, ANY_MACHINE).map_err(Failure::usage)?;
         let options = Options::try_parse_from(rest).map_err(|error| Failure::clap(&error))?;
-        Ok(Some(Self { replay, common: options.common }))
+        Ok(Some(Self { file, common: options.common }))
     }
 }
 

@@ -199,7 +199,7 @@ fn by_hand(bench: &mut Bench, directory: &Path, case: &Value, block: &str) {
     let run = ["run", "relax", "--no-trace", "--blocks", block, "--payload", "by-hand.img"];
     let result = counted(&results, &["--with", &guest.to_string_lossy()], &run);
     let expected = number(&result["vcpus"][0]["resolution_ticks"]);
-    let measured = number(&case["exec"]["ticks"]["p50"]);
+    let measured = number(&case["times"]["exec"]["ticks"]["p50"]);
     let permille = measured.abs_diff(expected) * 1000 / expected;
     bench.note(&format!("exec fault on {block}, by hand"), expected, "instructions");
     bench.note(&format!("exec fault on {block}, payload"), measured, "instructions");

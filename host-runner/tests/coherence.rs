@@ -27,7 +27,7 @@ fn events(result: &Value) -> Vec<(String, String, Value)> {
     let text = |value: &Value| value.as_str().expect("a string").to_owned();
     let cases = result["cases"].as_array().expect("cases").iter();
     let of = |case: &Value| {
-        (text(&case["findings"]["event"]), text(&case["verdict"]["status"]), case["findings"]["ways"].clone())
+        (text(&case["findings"]["event"]), text(&case["verdict"]["status"]), case["findings"]["combinations"].clone())
     };
     cases.map(of).collect()
 }
@@ -41,9 +41,9 @@ fn events_that_unmap_are_maintained_and_others_promise_nothing() {
     for result in on_both(directory.path(), &["coherence", "--blocks", "page", "--events", &wanted.join(",")]) {
         let events = events(&result);
         assert_eq!(events.iter().map(|(event, ..)| event.as_str()).collect::<Vec<_>>(), wanted);
-        for (event, status, ways) in &events {
-            assert_eq!(status, "pass", "{event}: {ways}");
-            ways.as_array().expect("ways").iter().for_each(|way| assert_holds(event, way));
+        for (event, status, combinations) in &events {
+            assert_eq!(status, "pass", "{event}: {combinations}");
+            combinations.as_array().expect("combinations").iter().for_each(|one| assert_holds(event, one));
         }
         // KVM promises nothing for a rewrite without an unmap, or for a guest that leaves its own invalidation out.
         assert!(newest_where_older_is_allowed(&events, &["rewrite"], "host") > 0);
@@ -52,23 +52,23 @@ fn events_that_unmap_are_maintained_and_others_promise_nothing() {
     }
 }
 
-/// Checks one way of writing and looking: nothing is forbidden, and after an unmap each of the 64 pages has a fault and its
-/// maintenance.
-fn assert_holds(event: &str, way: &Value) {
-    assert_eq!((&way["seen"]["forbidden"], &way["seen"]["unjudged"]), (&0.into(), &0.into()), "{way}");
-    let calls = |side: &str| way["host"][side]["calls"].as_u64().expect("a probe");
+/// Checks one combination: nothing is forbidden, and after an unmap each of the 64 pages has a fault
+/// and its maintenance.
+fn assert_holds(event: &str, one: &Value) {
+    assert_eq!((&one["seen"]["forbidden"], &one["seen"]["unjudged"]), (&0.into(), &0.into()), "{one}");
+    let calls = |side: &str| one["host"][side]["calls"].as_u64().expect("a probe");
     if event == "unmap" {
-        assert!(calls("dcache") >= 64 && (way["looks"] != "fetch" || calls("icache") >= 64), "{way}");
-        assert_eq!(way["seen"]["skipped"], 0, "without FWB looks past the caches show something: {way}");
+        assert!(calls("dcache") >= 64 && (one["look"] != "fetch" || calls("icache") >= 64), "{one}");
+        assert_eq!(one["seen"]["skipped"], 0, "without FWB looks past the caches show something: {one}");
     }
 }
 
 /// Counts the fetches that saw the newest code although older code was allowed.
 fn newest_where_older_is_allowed(events: &[(String, String, Value)], names: &[&str], writer: &str) -> u64 {
     let named = events.iter().filter(|(event, ..)| names.contains(&event.as_str()));
-    let ways = named.flat_map(|(.., ways)| ways.as_array().expect("ways"));
-    let fetches = ways.filter(|way| way["writer"] == writer && way["looks"] == "fetch");
-    fetches.map(|way| way["seen"]["newest"].as_u64().expect("a count")).sum()
+    let all = named.flat_map(|(.., combinations)| combinations.as_array().expect("combinations"));
+    let fetches = all.filter(|one| one["writer"] == writer && one["look"] == "fetch");
+    fetches.map(|one| one["seen"]["newest"].as_u64().expect("a count")).sum()
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn random_programs_pass_and_repeat_for_the_same_seed() {
     let (once, again) = (run("once"), run("again"));
     assert_eq!(once["programs"], 100);
     assert!(once["seen"]["required"].as_u64().is_some_and(|count| count > 100), "{once}");
-    for field in ["steps", "events", "seen"] {
+    for field in ["ops", "events", "seen"] {
         assert_eq!(once[field], again[field]);
     }
 }

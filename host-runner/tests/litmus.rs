@@ -43,7 +43,7 @@ fn assert_raced(cases: &[Value], iterations: u64) {
         let counted: u64 =
             litmus["outcomes"].as_array().expect("outcomes").iter().map(|outcome| number(&outcome["count"])).sum();
         assert_eq!(counted, number(&litmus["races"]), "{litmus:#}");
-        assert!(litmus["ruling"] != "forbidden" || litmus["seen"] == 0, "{litmus:#}");
+        assert!(litmus["published"] != "forbidden" || litmus["seen"] == 0, "{litmus:#}");
     }
 }
 
@@ -56,12 +56,12 @@ fn no_forbidden_outcome_occurs_on_two_vcpus() {
     assert_eq!((code, not_passed(&raced)), (Some(0), Vec::new()));
     assert!(skipped.iter().all(|case| case["findings"]["threads"] == 3), "{skipped:#?}");
     assert_raced(&raced, 200);
-    let forbidden = raced.iter().filter(|case| case["findings"]["ruling"] == "forbidden").count();
+    let forbidden = raced.iter().filter(|case| case["findings"]["published"] == "forbidden").count();
     assert!(forbidden > 30, "{forbidden}");
     // CLIDR_EL1 of this CPU model implies IDC.
-    assert!(raced.iter().all(|case| case["litmus"]["variant"] == "idc"));
+    assert!(raced.iter().all(|case| case["findings"]["machine_class"] == "idc"));
     // Races must not always end in the same way.
-    let varied = raced.iter().filter(|case| case["litmus"]["outcomes"].as_array().is_some_and(|all| all.len() > 1));
+    let varied = raced.iter().filter(|case| case["findings"]["outcomes"].as_array().is_some_and(|all| all.len() > 1));
     assert!(varied.count() > 10);
 }
 
@@ -74,7 +74,10 @@ fn three_threads_and_copies_race_on_four_vcpus() {
         litmus(directory.path(), ["debian:6.1", "cortex-a57"], "4", &["--iterations", "60", "--tests", tests]);
     assert_eq!((code, not_passed(&cases)), (Some(0), Vec::new()));
     assert_raced(&cases, 60);
-    assert!(cases.iter().all(|case| case["findings"]["variant"] == "neither"), "this model has neither IDC nor DIC");
+    assert!(
+        cases.iter().all(|case| case["findings"]["machine_class"] == "neither"),
+        "this model has neither IDC nor DIC"
+    );
     let copies: Vec<_> = cases.iter().map(|case| number(&case["findings"]["copies"])).collect();
     assert_eq!(copies, [1, 1, 1, 1, 2, 4]);
 }
@@ -94,6 +97,6 @@ fn verdicts_hold_across_events() {
         let (asked, done) = (number(&case["findings"]["events_asked"]), number(&case["findings"]["events_done"]));
         assert!(asked >= 40 && done == asked, "{case:#}");
         // Cases whose event faults have the faults as evidence.
-        assert!(case["litmus"]["across"] == "move" || !case["host"]["faults"].as_array().expect("traced").is_empty());
+        assert!(case["findings"]["event"] == "move" || !case["host"]["faults"].as_array().expect("traced").is_empty());
     }
 }

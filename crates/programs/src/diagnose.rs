@@ -1,44 +1,44 @@
-//! Which rule is broken, from several runs. Pure.
+//! Diagnosis: finds the broken rule from the outcomes of several programs.
 //!
-//! One failure is often explained by any of two rules: old code that was neither cleaned nor invalidated looks the same
-//! as code that was one of both. Over many programs the right one alone explains all failures, and fails nearly
-//! whenever something relies on it.
+//! One failure often has two explanations. For example, old code that was not cleaned looks like old code that was not
+//! invalidated. Over many programs, only the broken rule explains every failure, and it fails in most of the looks that
+//! rely on it.
 
 use std::collections::BTreeMap;
 
-use crate::judge::Outcomes;
 use crate::oracle::{self, Expectations, Expected, Rule};
+use crate::outcomes::Outcomes;
 use crate::program::Program;
 
-/// How often a rule was relied on, and how many failures it explains.
+/// Evidence about one rule.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reliance {
-    /// Slots looked at of which the rule alone forbids that they are old.
+    /// Number of looks that must return the newest generation only because of this rule.
     pub relied_on: u64,
-    /// Failures that are explained if the rule is broken.
+    /// Number of failures that this rule explains if it is broken.
     pub explains: u64,
 }
 
-/// What several runs say about each rule.
+/// Evidence about all rules from several programs.
 #[derive(Clone, Debug, Default)]
 pub struct Diagnosis {
-    /// Forbidden outcomes so far.
+    /// Number of forbidden outcomes so far.
     pub failures: u64,
-    /// By rule.
+    /// Evidence by rule.
     pub rules: BTreeMap<Rule, Reliance>,
 }
 
 impl Diagnosis {
-    /// Takes a run into account; those that fail nothing count as well.
+    /// Adds the outcomes of a program. Programs without a failure count, too.
     pub fn add(&mut self, program: &Program, expectations: &Expectations, outcomes: &Outcomes) {
         for rule in Rule::ALL {
-            let record = self.rules.entry(rule).or_default();
-            let Expectations { slots, geometry, .. } = expectations;
-            oracle::walk(program, slots, geometry, Some(rule), |step, class, at| {
-                let required = matches!(expectations.of(step, class), Some(Expected::Required(_)));
-                let window = at.window();
-                if required && (window.anything || !window.older.is_empty()) {
-                    record.relied_on += slots.count(class);
+            let reliance = self.rules.entry(rule).or_default();
+            let Expectations { slots, features, .. } = expectations;
+            oracle::walk(program, slots, features, Some(rule), |op, class, look| {
+                let required = matches!(expectations.of(op, class), Some(Expected::Required(_)));
+                let possible = look.possible();
+                if required && (possible.anything || !possible.older.is_empty()) {
+                    reliance.relied_on += slots.count(class);
                 }
             });
         }
@@ -50,9 +50,11 @@ impl Diagnosis {
         }
     }
 
-    /// Returns the rules that explain every failure, the one that fails most often when relied on first.
+    /// Returns the rules that explain every failure. The first of them failed in the largest share of the looks that
+    /// rely on it.
     ///
-    /// Broadcast is a part of what both invalidations promise: where it alone explains everything, they work at home.
+    /// [`Rule::Broadcast`] is part of the promise of both invalidations. It comes first if it explains every failure,
+    /// because the invalidations then work on the CPU that executes them.
     pub fn suspects(&self) -> Vec<Rule> {
         let explains_all = |(_, of): &(&Rule, &Reliance)| self.failures > 0 && of.explains == self.failures;
         let mut suspects: Vec<_> = self.rules.iter().filter(explains_all).collect();

@@ -1,48 +1,49 @@
-//! Random programs: legal, the same for the same seed everywhere, most of them synchronised well enough that something
-//! is required of what they see.
+//! Generator of random programs. They are legal, and a seed gives the same program on every machine. Most of their
+//! looks are synchronised well enough that the oracle requires a generation.
 
 use abi::op::Barrier;
 
 use crate::legal::{self, Limits};
-use crate::program::{Act, Clean, Look, Program, Span, Step};
+use crate::program::{Action, Clean, LoadMode, Program, ProgramOp, Span};
 use guest::event::{Contents, Event};
 use units::random::Random;
 
-/// What programs are drawn from.
+/// Space that programs are drawn from.
 #[derive(Clone, Copy, Debug)]
 pub struct Space<'a> {
-    /// What they have to fit into.
+    /// Limits that the programs keep to.
     pub limits: Limits,
-    /// Most vCPUs.
+    /// Maximum number of vCPUs.
     pub vcpus: usize,
-    /// Most steps.
-    pub steps: usize,
+    /// Maximum number of ops.
+    pub ops: usize,
     /// Events that the machine can do.
     pub events: &'a [Event],
 }
 
-/// Distances of slots, in the least that is possible: next to each other, in other pages, in other blocks.
+/// Distances between slots, in minimum strides. The slots are neighbours, or on different pages, or in different
+/// blocks.
 const STRIDES: [u64; 6] = [1, 1, 2, 4, 64, 1024];
 
-/// Returns program number `seed`.
-pub fn program(seed: u64, space: &Space<'_>) -> Program {
+/// Returns the program of a seed.
+pub fn random_program(seed: u64, space: &Space<'_>) -> Program {
     let mut random = Random::new(seed);
     let vcpus = 1 + random.below(space.vcpus as u64) as usize;
-    let spans = (0..1 + random.below(3)).map(|_| span(&mut random, space.limits)).collect();
-    let room = (4 + random.below(space.steps as u64) as usize).min(space.steps);
-    let mut draft = Draft { random, space, vcpus, spans, room, generation: 0, epoch: 0, steps: Vec::new() };
-    // Old code that was executed is old code that can be held.
+    let spans = (0..1 + random.below(3)).map(|_| random_span(&mut random, space.limits)).collect();
+    let length = (4 + random.below(space.ops as u64) as usize).min(space.ops);
+    let mut draft = Draft { random, space, vcpus, spans, length, generation: 0, after_meeting: 0, ops: Vec::new() };
+    // Caches can hold old code only if it was executed.
     if !draft.random.one_in(4) {
         let (vcpu, span) = (draft.vcpu(), draft.spans[0]);
-        draft.push(vcpu, Act::Fetch { span });
+        draft.push(vcpu, Action::Fetch { span });
     }
-    while draft.steps.len() < draft.room {
-        draft.phrase();
+    while draft.ops.len() < draft.length {
+        draft.sequence();
     }
-    Program { vcpus, steps: draft.steps }
+    Program { vcpus, ops: draft.ops }
 }
 
-fn span(random: &mut Random, limits: Limits) -> Span {
+fn random_span(random: &mut Random, limits: Limits) -> Span {
     let min = limits.min_stride();
     let slots = (limits.region_bytes / min).max(1);
     let (start, count) = (random.below(slots.min(16)), 1 + random.below(4));
@@ -51,16 +52,18 @@ fn span(random: &mut Random, limits: Limits) -> Span {
     Span { start: min * start, stride: min * stride, count }
 }
 
+/// Program under construction.
 struct Draft<'a> {
     random: Random,
     space: &'a Space<'a>,
     vcpus: usize,
     spans: Vec<Span>,
-    room: usize,
+    /// Number of ops to reach.
+    length: usize,
     generation: u16,
-    /// First step after the last meeting.
-    epoch: usize,
-    steps: Vec<Step>,
+    /// Index of the first op after the last meeting.
+    after_meeting: usize,
+    ops: Vec<ProgramOp>,
 }
 
 impl Draft<'_> {
@@ -81,98 +84,101 @@ impl Draft<'_> {
         self.generation
     }
 
-    /// Appends a step, after a meeting where it needs one, while there is room.
-    fn push(&mut self, vcpu: usize, act: Act) {
-        let step = Step { vcpu, act };
-        if self.steps[self.epoch..].iter().any(|other| legal::race(other, &step).is_some()) {
+    /// Appends an op if the program has room for it. A meeting comes first if the op conflicts with an earlier one.
+    fn push(&mut self, vcpu: usize, action: Action) {
+        let op = ProgramOp::new(vcpu, action);
+        if self.ops[self.after_meeting..].iter().any(|other| legal::conflict(other, &op).is_some()) {
             self.meet();
         }
-        if self.steps.len() < self.room {
-            self.steps.push(step);
+        if self.ops.len() < self.length {
+            self.ops.push(op);
+        }
+    }
+
+    /// Appends an op in 15 of 16 cases. Maintenance that the guest leaves out may have visible effects.
+    fn usually_push(&mut self, vcpu: usize, action: Action) {
+        if !self.random.one_in(16) {
+            self.push(vcpu, action);
         }
     }
 
     fn meet(&mut self) {
-        if self.steps.len() < self.room {
-            self.steps.push(Step { vcpu: 0, act: Act::Meet });
+        if self.ops.len() < self.length {
+            self.ops.push(ProgramOp::MEET);
         }
-        self.epoch = self.steps.len();
+        self.after_meeting = self.ops.len();
     }
 
-    fn phrase(&mut self) {
+    /// Appends ops that belong together.
+    fn sequence(&mut self) {
         match self.random.below(8) {
             0..3 => self.guest_writes(),
             3 => self.guest_writes_to_the_poc(),
             4..6 => self.host_writes(),
-            6 => self.host_acts(),
-            _ => self.anything(),
-        }
-    }
-
-    /// Leaves a step out now and then: what the guest does not do is allowed to show.
-    fn mostly(&mut self, vcpu: usize, act: Act) {
-        if !self.random.one_in(16) {
-            self.push(vcpu, act);
+            6 => self.host_keeps_contents(),
+            _ => self.single_op(),
         }
     }
 
     fn guest_writes(&mut self) {
         let (writer, cleaner, span) = (self.vcpu(), self.vcpu(), self.span());
         let generation = self.next_generation();
-        self.push(writer, Act::Write { span, generation });
+        self.push(writer, Action::Write { span, generation });
         let to = self.random.pick(&[Clean::Pou, Clean::Pou, Clean::Poc, Clean::PocInvalidate]);
-        let dsb = Act::Barrier { barrier: Barrier::DsbIsh };
-        let invalidate = if self.random.one_in(4) { Act::InvalIAll } else { Act::InvalI { span } };
-        self.mostly(cleaner, Act::CleanD { span, to });
-        self.mostly(cleaner, dsb);
-        let invalidator = self.pass_on(cleaner);
-        self.mostly(invalidator, invalidate);
-        self.mostly(invalidator, dsb);
+        let dsb = Action::Barrier { barrier: Barrier::DsbIsh };
+        let invalidate = if self.random.one_in(4) { Action::InvalIAll } else { Action::InvalI { span } };
+        self.usually_push(cleaner, Action::CleanD { span, to });
+        self.usually_push(cleaner, dsb);
+        let invalidator = self.hand_over(cleaner);
+        self.usually_push(invalidator, invalidate);
+        self.usually_push(invalidator, dsb);
         self.look(span);
     }
 
     fn guest_writes_to_the_poc(&mut self) {
         let (vcpu, span) = (self.vcpu(), self.span());
         let generation = self.next_generation();
-        self.push(vcpu, Act::Write { span, generation });
-        self.mostly(vcpu, Act::CleanD { span, to: Clean::Poc });
-        self.mostly(vcpu, Act::Barrier { barrier: Barrier::DsbIsh });
-        let (vcpu, look) = (self.pass_on(vcpu), self.random.pick(&[Look::NonCacheable, Look::CachesOff]));
-        self.push(vcpu, Act::Load { span, look });
+        self.push(vcpu, Action::Write { span, generation });
+        self.usually_push(vcpu, Action::CleanD { span, to: Clean::Poc });
+        self.usually_push(vcpu, Action::Barrier { barrier: Barrier::DsbIsh });
+        let (vcpu, mode) = (self.hand_over(vcpu), self.random.pick(&[LoadMode::NonCacheable, LoadMode::CachesOff]));
+        self.push(vcpu, Action::Load { span, mode });
     }
 
     fn host_writes(&mut self) {
-        let Some(event) = self.event(|event| event.contents() == Contents::Written) else { return self.guest_writes() };
+        let Some(event) = self.event(Contents::Written) else { return self.guest_writes() };
         let (vcpu, span, generation) = (self.vcpu(), self.span(), self.next_generation());
-        self.push(vcpu, Act::Event { event, span, generation });
+        self.push(vcpu, Action::Event { event, span, generation });
         if self.random.one_in(2) {
-            self.keeps(vcpu);
+            self.push_keeping_event(vcpu);
         }
         self.look(span);
     }
 
-    fn host_acts(&mut self) {
+    fn host_keeps_contents(&mut self) {
         let vcpu = self.vcpu();
-        self.keeps(vcpu);
+        self.push_keeping_event(vcpu);
         let span = self.span();
         self.look(span);
     }
 
-    /// The host does something that keeps the contents.
-    fn keeps(&mut self, vcpu: usize) {
-        if let Some(event) = self.event(|event| event.contents() == Contents::Kept) {
+    /// Appends an event that keeps the contents, if the machine can do one.
+    fn push_keeping_event(&mut self, vcpu: usize) {
+        if let Some(event) = self.event(Contents::Kept) {
             let span = self.spans[0];
-            self.push(vcpu, Act::Event { event, span, generation: 0 });
+            self.push(vcpu, Action::Event { event, span, generation: 0 });
         }
     }
 
-    fn event(&mut self, wanted: impl Fn(Event) -> bool) -> Option<Event> {
-        let events: Vec<Event> = self.space.events.iter().copied().filter(|event| wanted(*event)).collect();
+    /// Returns an event that does this to the contents, if the machine can do one.
+    fn event(&mut self, contents: Contents) -> Option<Event> {
+        let events: Vec<Event> =
+            self.space.events.iter().copied().filter(|event| event.contents() == contents).collect();
         if events.is_empty() { None } else { Some(self.random.pick(&events)) }
     }
 
-    /// Goes on on the same vCPU, or after a meeting on any.
-    fn pass_on(&mut self, vcpu: usize) -> usize {
+    /// Returns the vCPU that continues: the same one, or any one after a meeting.
+    fn hand_over(&mut self, vcpu: usize) -> usize {
         if self.random.one_in(2) {
             return vcpu;
         }
@@ -186,24 +192,24 @@ impl Draft<'_> {
         }
         let vcpu = self.vcpu();
         match self.random.below(8) {
-            0 => self.push(vcpu, Act::Load { span, look: Look::Cacheable }),
-            1 => self.push(vcpu, Act::Load { span, look: Look::NonCacheable }),
-            _ => self.push(vcpu, Act::Fetch { span }),
+            0 => self.push(vcpu, Action::Load { span, mode: LoadMode::Cacheable }),
+            1 => self.push(vcpu, Action::Load { span, mode: LoadMode::NonCacheable }),
+            _ => self.push(vcpu, Action::Fetch { span }),
         }
     }
 
-    fn anything(&mut self) {
+    fn single_op(&mut self) {
         let (vcpu, span) = (self.vcpu(), self.span());
         let barriers = [Barrier::DmbIsh, Barrier::DsbIsh, Barrier::Isb, Barrier::DmbIshst, Barrier::DmbIshld];
-        let act = match self.random.below(6) {
-            0 => Act::Write { span, generation: self.next_generation() },
-            1 => Act::CleanD { span, to: Clean::Pou },
-            2 => Act::InvalI { span },
-            3 => Act::InvalIAll,
-            4 => Act::Barrier { barrier: self.random.pick(&barriers) },
-            _ => Act::Load { span, look: Look::CachesOff },
+        let action = match self.random.below(6) {
+            0 => Action::Write { span, generation: self.next_generation() },
+            1 => Action::CleanD { span, to: Clean::Pou },
+            2 => Action::InvalI { span },
+            3 => Action::InvalIAll,
+            4 => Action::Barrier { barrier: self.random.pick(&barriers) },
+            _ => Action::Load { span, mode: LoadMode::CachesOff },
         };
-        self.push(vcpu, act);
+        self.push(vcpu, action);
     }
 }
 
@@ -214,35 +220,35 @@ mod tests {
     use super::*;
 
     const SPACE: Space<'_> =
-        Space { limits: Limits { region_bytes: 2 << 20, line_bytes: 64 }, vcpus: 4, steps: 20, events: &Event::ALL };
+        Space { limits: Limits { region_bytes: 2 << 20, line_bytes: 64 }, vcpus: 4, ops: 20, events: &Event::ALL };
 
     #[test]
     fn programs_are_legal_and_of_every_kind() {
         let mut kinds = std::collections::BTreeSet::new();
         for seed in 0..2000 {
-            let program = program(seed, &SPACE);
-            assert_eq!(legal::legal(&program, SPACE.limits), Ok(()), "seed {seed}: {program:?}");
-            assert!(program.steps.len() <= 20 && !program.steps.is_empty());
-            for Step { act, .. } in &program.steps {
-                kinds.insert(match act {
-                    Act::Event { event, .. } => event.name().to_owned(),
-                    Act::Load { look, .. } => format!("{look:?}"),
-                    Act::CleanD { to, .. } => format!("{to:?}"),
-                    Act::Barrier { barrier } => format!("{barrier:?}"),
+            let program = random_program(seed, &SPACE);
+            assert_eq!(legal::check(&program, SPACE.limits), Ok(()), "seed {seed}: {program:?}");
+            assert!(program.ops.len() <= 20 && !program.ops.is_empty());
+            for ProgramOp { action, .. } in &program.ops {
+                kinds.insert(match action {
+                    Action::Event { event, .. } => event.name().to_owned(),
+                    Action::Load { mode, .. } => format!("{mode:?}"),
+                    Action::CleanD { to, .. } => format!("{to:?}"),
+                    Action::Barrier { barrier } => format!("{barrier:?}"),
                     other => format!("{other:?}").split(' ').next().unwrap_or_default().to_owned(),
                 });
             }
         }
         assert_eq!(kinds.len(), 16 + 3 + 3 + 5 + 5, "{kinds:?}");
-        let small = Space { limits: Limits { region_bytes: 64, line_bytes: 64 }, vcpus: 1, steps: 4, events: &[] };
-        assert!((0..200).all(|seed| legal::legal(&program(seed, &small), small.limits).is_ok()));
+        let small = Space { limits: Limits { region_bytes: 64, line_bytes: 64 }, vcpus: 1, ops: 4, events: &[] };
+        assert!((0..200).all(|seed| legal::check(&random_program(seed, &small), small.limits).is_ok()));
     }
 
     #[test]
     fn a_seed_is_the_same_program_everywhere() {
         let mut hash = Sha256::new();
         for seed in 0..100 {
-            hash.update(serde_json::to_vec(&program(seed, &SPACE)).expect("plain data"));
+            hash.update(serde_json::to_vec(&random_program(seed, &SPACE)).expect("plain data"));
         }
         let hash: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hash, "a5313b9dd9cb1a90c4ed56ca48cc9fa3fefd843f206a5b1a7ad4b179c2da9d12");

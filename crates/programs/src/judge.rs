@@ -1,4 +1,4 @@
-//! What came out, against what may come out. Pure.
+//! Judge: compares the records of a run with the generations that the oracle allows.
 
 use std::collections::BTreeMap;
 
@@ -7,35 +7,36 @@ use abi::record::{Body, Exception, Mismatch, Summary};
 use abi::{Op, OpCode, Outcome, Record, slot};
 
 use crate::compile::{Compiled, elements};
-use crate::oracle::{self, Expectations, Expected, Rule, Window};
+use crate::oracle::{self, Expectations, Expected, Possible, Rule};
+use crate::outcomes::{Forbidden, Observed, OpOutcomes, Outcomes, SuspectRule};
 use crate::program::Program;
 use crate::slots::Class;
 
-/// Why records say nothing: never a pass.
+/// Reason why the records cannot be judged. Such a run never passes.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Error {
-    /// Other records than vCPUs.
+    /// The number of vCPUs differs.
     #[error("records of {records} vCPUs for a program of {vcpus}")]
     Vcpus {
-        /// Records of how many.
+        /// Number of vCPUs that left records.
         records: usize,
-        /// vCPUs of the program.
+        /// Number of vCPUs of the program.
         vcpus: usize,
     },
-    /// An op that was not run, or whose record was lost.
-    #[error("vCPU {vcpu} has no record of op {op}, step {step}: it did not run, or its record was lost")]
+    /// A guest op did not run, or its record was lost.
+    #[error("vCPU {vcpu} has no record of guest op {guest_op}, from op {op}: it did not run, or its record was lost")]
     Missing {
-        /// Which vCPU.
+        /// vCPU of the op.
         vcpu: usize,
-        /// Which op.
+        /// Index of the guest op on this vCPU.
+        guest_op: usize,
+        /// Op of the program that it was compiled from.
         op: usize,
-        /// Of which step.
-        step: usize,
     },
-    /// An exception outside an access under test.
+    /// An exception occurred outside an access under test.
     #[error("vCPU {vcpu} died: ESR_EL1 {esr:#x} FAR_EL1 {far:#x} ELR_EL1 {elr:#x}")]
     Died {
-        /// Which vCPU.
+        /// vCPU that took the exception.
         vcpu: usize,
         /// ESR_EL1.
         esr: u64,
@@ -44,132 +45,21 @@ pub enum Error {
         /// ELR_EL1.
         elr: u64,
     },
-    /// A record that no op of the program writes.
+    /// No op of the program writes such a record.
     #[error("vCPU {vcpu}: a record that the program cannot have written: {why}")]
     Strange {
-        /// Which vCPU.
+        /// vCPU that left the record.
         vcpu: usize,
-        /// What is strange.
+        /// Property that no record of the program has.
         why: &'static str,
     },
 }
 
-/// What a look saw where it did not see the newest generation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sight {
-    /// Another generation of the same slot.
-    Generation(u16),
-    /// A token or doubleword of no generation of this slot.
-    Other(u64),
-    /// An exception.
-    Exception {
-        /// What kind.
-        outcome: Outcome,
-        /// ESR_EL1.
-        esr: u64,
-        /// FAR_EL1.
-        far: u64,
-    },
-}
-
-/// A rule without which the outcome would have been allowed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Suspect {
-    /// The rule.
-    pub rule: Rule,
-    /// The step at which it took away what was seen.
-    pub step: Option<usize>,
-}
-
-/// An outcome that may not be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Forbidden {
-    /// Which step looked, from 0.
-    pub step: usize,
-    /// On which vCPU.
-    pub vcpu: usize,
-    /// Offset of the slot in the region.
-    pub offset: u64,
-    /// The newest generation.
-    pub newest: u16,
-    /// The token, or for loads the doubleword, of the newest generation.
-    pub expected: u64,
-    /// The token or doubleword that was there; 0 for an exception.
-    pub value: u64,
-    /// What that means.
-    pub sight: Sight,
-    /// Rules of which each alone, if broken, explains it; the likeliest first. None: nothing known explains it.
-    pub suspects: Vec<Suspect>,
-}
-
-impl Forbidden {
-    /// Returns the rule that is most likely broken.
-    pub fn rule(&self) -> Option<Rule> {
-        self.suspects.first().map(|suspect| suspect.rule)
-    }
-}
-
-/// How the looks of one step came out, in slots.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct StepOutcome {
-    /// The step, from 0.
-    pub step: usize,
-    /// Slots looked at.
-    pub slots: u64,
-    /// The newest was required and seen.
-    pub required: u64,
-    /// Older ones were allowed, the newest was seen.
-    pub newest: u64,
-    /// An older one was allowed and seen: first the second newest, and so on.
-    pub weak: Vec<u64>,
-    /// Neither old nor new, while unsynchronised: unpredictable in the architecture's words.
-    pub unpredictable: u64,
-    /// Not the newest, but not told which: more mismatches than an op records.
-    pub unjudged: u64,
-    /// The same of fetches, of which none can be wrong there.
-    pub unlisted: u64,
-    /// Looking proves nothing.
-    pub skipped: u64,
-    /// May not be.
-    pub forbidden: Vec<Forbidden>,
-    /// May not be either, but not told which slot: more mismatches than an op records.
-    pub forbidden_unlisted: u64,
-}
-
-/// How the looks of a program came out.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Outcomes {
-    /// By step, those that look.
-    pub steps: Vec<StepOutcome>,
-}
-
-impl Outcomes {
-    /// Returns everything that may not be.
-    pub fn forbidden(&self) -> impl Iterator<Item = &Forbidden> {
-        self.steps.iter().flat_map(|step| &step.forbidden)
-    }
-
-    /// Says whether anything may not be.
-    pub fn failed(&self) -> bool {
-        self.steps.iter().any(|step| !step.forbidden.is_empty() || step.forbidden_unlisted > 0)
-    }
-
-    /// Returns slots of all steps, counted by `count`.
-    pub fn total(&self, count: impl Fn(&StepOutcome) -> u64) -> u64 {
-        self.steps.iter().map(count).sum()
-    }
-
-    /// Returns how often an older generation was allowed and seen.
-    pub fn weak(&self) -> u64 {
-        self.total(|step| step.weak.iter().sum())
-    }
-}
-
-/// Judges the records of a run: for each vCPU those of its ops, in any order.
+/// Judges the records of a run. `records` holds the records of each vCPU, in any order.
 ///
 /// # Errors
 ///
-/// See [`Error`]: records are missing, or are not this program's.
+/// See [`Error`]: records are missing, or another program wrote them.
 pub fn judge(
     program: &Program,
     expectations: &Expectations,
@@ -181,195 +71,222 @@ pub fn judge(
     }
     let mut judge =
         Judge { program, expectations, base_ipa: compiled.base_ipa, outcomes: BTreeMap::new(), without: None };
-    for (vcpu, (ops, records)) in compiled.ops.iter().zip(records).enumerate() {
-        let by_op = sort(vcpu, ops, records)?;
-        for (index, (op, seen)) in ops.iter().zip(&by_op).enumerate() {
-            // The last op has no step.
-            let Some(step) = (op.tag as usize).checked_sub(1).filter(|_| index + 1 < ops.len()) else { continue };
-            let Some(summary) = seen.summary else { return Err(Error::Missing { vcpu, op: index, step }) };
-            if program.steps.get(step).is_some_and(|step| step.act.observes()) {
-                judge.op(vcpu, step, op, summary, &seen.mismatches)?;
+    for (vcpu, (guest_ops, records)) in compiled.ops.iter().zip(records).enumerate() {
+        let by_guest_op = sort(vcpu, guest_ops, records)?;
+        for (index, (guest_op, found)) in guest_ops.iter().zip(&by_guest_op).enumerate() {
+            // The last guest op belongs to no op of the program.
+            let last = index + 1 == guest_ops.len();
+            let Some(op) = (guest_op.tag as usize).checked_sub(1).filter(|_| !last) else { continue };
+            let Some(summary) = found.summary else { return Err(Error::Missing { vcpu, guest_op: index, op }) };
+            if program.ops.get(op).is_some_and(|op| op.action.is_look()) {
+                judge.look(&GuestLook { vcpu, op, guest_op, summary, mismatches: &found.mismatches })?;
             }
         }
     }
-    Ok(Outcomes { steps: judge.outcomes.into_values().collect() })
+    Ok(Outcomes { ops: judge.outcomes.into_values().collect() })
 }
 
-/// Records of one op.
+/// Records of one guest op.
 #[derive(Default)]
 struct OpRecords {
     summary: Option<Summary>,
     mismatches: Vec<Mismatch>,
 }
 
-fn sort(vcpu: usize, ops: &[Op], records: &[Record]) -> Result<Vec<OpRecords>, Error> {
+/// Sorts the records of a vCPU by guest op.
+fn sort(vcpu: usize, guest_ops: &[Op], records: &[Record]) -> Result<Vec<OpRecords>, Error> {
     let strange = |why| Error::Strange { vcpu, why };
-    let mut by_op: Vec<_> = ops.iter().map(|_| OpRecords::default()).collect();
+    let mut by_guest_op: Vec<_> = guest_ops.iter().map(|_| OpRecords::default()).collect();
     for record in records {
         let body = record.body().ok_or(strange("unknown kind"))?;
         if let Body::Exception(Exception { esr_el1: esr, far_el1: far, elr_el1: elr, .. }) = body {
             return Err(Error::Died { vcpu, esr, far, elr });
         }
         let index = record.op as usize;
-        let (op, seen) = ops.get(index).zip(by_op.get_mut(index)).ok_or(strange("an op beyond the last"))?;
-        if op.tag != record.tag {
+        let (guest_op, found) =
+            guest_ops.get(index).zip(by_guest_op.get_mut(index)).ok_or(strange("an op beyond the last"))?;
+        if guest_op.tag != record.tag {
             return Err(strange("another op's tag"));
         }
         match body {
-            Body::Summary(_) if seen.summary.is_some() => return Err(strange("two summaries of one op")),
-            Body::Summary(summary) => seen.summary = Some(summary),
-            Body::Mismatch(mismatch) => seen.mismatches.push(mismatch),
+            Body::Summary(_) if found.summary.is_some() => return Err(strange("two summaries of one op")),
+            Body::Summary(summary) => found.summary = Some(summary),
+            Body::Mismatch(mismatch) => found.mismatches.push(mismatch),
             Body::Element(_) | Body::Exception(_) | Body::RaceCount(_) => {}
         }
     }
-    Ok(by_op)
+    Ok(by_guest_op)
+}
+
+/// Guest op that looks, with its records. All its slots are of one class.
+struct GuestLook<'a> {
+    vcpu: usize,
+    /// Op of the program.
+    op: usize,
+    guest_op: &'a Op,
+    summary: Summary,
+    mismatches: &'a [Mismatch],
+}
+
+impl GuestLook<'_> {
+    const fn strange(&self, why: &'static str) -> Error {
+        Error::Strange { vcpu: self.vcpu, why }
+    }
+
+    const fn is_fetch(&self) -> bool {
+        self.guest_op.code == OpCode::Fetch as u16
+    }
 }
 
 struct Judge<'a> {
     program: &'a Program,
     expectations: &'a Expectations,
     base_ipa: u64,
-    outcomes: BTreeMap<usize, StepOutcome>,
-    /// What each look could see without each rule; made when first needed.
-    without: Option<Vec<Looks>>,
+    outcomes: BTreeMap<usize, OpOutcomes>,
+    /// Looks without each rule. They are computed when the first mismatch needs them.
+    without: Option<Vec<LooksWithout>>,
 }
 
-/// What looks could see, by step and class, and when the rule acted in the full model.
-struct Looks {
+/// Looks of the program on a machine that breaks one rule, by op and class.
+struct LooksWithout {
     rule: Rule,
-    windows: BTreeMap<(usize, Class), Window>,
-    acted: BTreeMap<(usize, Class), usize>,
+    /// Generations that each look may return.
+    possible: BTreeMap<(usize, Class), Possible>,
+    /// Op at which the rule last narrowed each look, on a machine that keeps it.
+    narrowed_at: BTreeMap<(usize, Class), usize>,
 }
 
 impl Judge<'_> {
-    /// Judges one op of an observing step. All its slots are of one class.
-    fn op(&mut self, vcpu: usize, step: usize, op: &Op, summary: Summary, wrong: &[Mismatch]) -> Result<(), Error> {
-        let strange = |why| Error::Strange { vcpu, why };
-        let Summary { elements: slots, mismatches, .. } = summary;
-        if slots != elements(op) {
-            return Err(strange("not every slot was looked at"));
+    /// Judges one guest op that looks.
+    fn look(&mut self, look: &GuestLook<'_>) -> Result<(), Error> {
+        let Summary { elements: slots, mismatches, .. } = look.summary;
+        if slots != elements(look.guest_op) {
+            return Err(look.strange("not every slot was looked at"));
         }
-        if mismatches > slots || wrong.len() as u64 != mismatches.min(MISMATCH_CAP) {
-            return Err(strange("another number of mismatches than the summary says"));
+        if mismatches > slots || look.mismatches.len() as u64 != mismatches.min(MISMATCH_CAP) {
+            return Err(look.strange("another number of mismatches than the summary says"));
         }
-        let offset = op.start.wrapping_sub(self.base_ipa);
-        let class = self.expectations.slots.class_at(offset).ok_or(strange("not a slot of the program"))?;
-        let expected = self.expectations.of(step, class).ok_or(strange("not a look of the program"))?.clone();
-        let (listed, right) = (wrong.len() as u64, slots - mismatches);
-        let outcome = self.outcome(step);
-        outcome.slots += slots;
+        let offset = look.guest_op.start.wrapping_sub(self.base_ipa);
+        let class = self.expectations.slots.class_at(offset).ok_or(look.strange("not a slot of the program"))?;
+        let expected = self.expectations.of(look.op, class).ok_or(look.strange("not a look of the program"))?.clone();
+        let (listed, right) = (look.mismatches.len() as u64, slots - mismatches);
+        let outcomes = self.outcomes_of(look.op);
+        outcomes.slots += slots;
         match &expected {
             Expected::Skipped => {
-                outcome.skipped += slots;
+                outcomes.skipped += slots;
                 return Ok(());
             }
             Expected::Required(_) => {
-                outcome.required += right;
-                outcome.forbidden_unlisted += mismatches - listed;
+                outcomes.required += right;
+                outcomes.forbidden_unlisted += mismatches - listed;
             }
             Expected::Allowed { .. } => {
-                outcome.newest += right;
-                // Of what loads see, something may be forbidden here; of what fetches see, nothing is.
-                let rest = if op.code == OpCode::Fetch as u16 { &mut outcome.unlisted } else { &mut outcome.unjudged };
+                outcomes.newest += right;
+                // No outcome of these fetches is forbidden, but an outcome of these loads can be.
+                let rest = if look.is_fetch() { &mut outcomes.unlisted } else { &mut outcomes.unjudged };
                 *rest += mismatches - listed;
             }
         }
-        wrong.iter().try_for_each(|mismatch| self.mismatch(vcpu, step, class, op, &expected, mismatch))
+        look.mismatches.iter().try_for_each(|mismatch| self.mismatch(look, class, &expected, mismatch))
     }
 
-    fn outcome(&mut self, step: usize) -> &mut StepOutcome {
-        self.outcomes.entry(step).or_insert_with(|| StepOutcome { step, ..StepOutcome::default() })
+    fn outcomes_of(&mut self, op: usize) -> &mut OpOutcomes {
+        self.outcomes.entry(op).or_insert_with(|| OpOutcomes { op, ..OpOutcomes::default() })
     }
 
+    /// Judges one slot that did not return its newest generation.
     fn mismatch(
         &mut self,
-        vcpu: usize,
-        step: usize,
+        look: &GuestLook<'_>,
         class: Class,
-        op: &Op,
         expected: &Expected,
         mismatch: &Mismatch,
     ) -> Result<(), Error> {
-        let strange = |why| Error::Strange { vcpu, why };
         let Mismatch { ipa, value, expected: wanted, .. } = *mismatch;
         let offset = ipa.wrapping_sub(self.base_ipa);
         if self.expectations.slots.class_at(offset) != Some(class) {
-            return Err(strange("a mismatch outside the op's slots"));
+            return Err(look.strange("a mismatch outside the op's slots"));
         }
-        let sight = sight(op, mismatch);
-        let fetched = op.code == OpCode::Fetch as u16;
-        let outcome = self.outcome(step);
-        let newest = match (expected, sight) {
-            (Expected::Skipped, _) => return Ok(()),
-            (Expected::Required(newest), _) => *newest,
-            (Expected::Allowed { newest, older }, sight) => {
-                let age = older.iter().position(|generation| sight == Sight::Generation(*generation));
-                match age {
+        let observed = observed(look, mismatch);
+        let outcomes = self.outcomes_of(look.op);
+        let newest = match expected {
+            Expected::Skipped => return Ok(()),
+            Expected::Required(newest) => *newest,
+            Expected::Allowed { newest, older } => {
+                match older.iter().position(|generation| observed == Observed::Generation(*generation)) {
                     Some(age) => {
-                        outcome.weak.resize(outcome.weak.len().max(age + 1), 0);
-                        outcome.weak[age] += 1;
+                        outcomes.weak.resize(outcomes.weak.len().max(age + 1), 0);
+                        outcomes.weak[age] += 1;
                         return Ok(());
                     }
-                    None if fetched => {
-                        outcome.unpredictable += 1;
+                    None if look.is_fetch() => {
+                        outcomes.unpredictable += 1;
                         return Ok(());
                     }
                     None => *newest,
                 }
             }
         };
-        let suspects = self.suspects(step, class, fetched, sight);
-        let value = if matches!(sight, Sight::Exception { .. }) { 0 } else { value };
-        let forbidden = Forbidden { step, vcpu, offset, newest, expected: wanted, value, sight, suspects };
-        self.outcome(step).forbidden.push(forbidden);
+        let suspects = self.suspects(look, class, observed);
+        let value = if matches!(observed, Observed::Exception { .. }) { 0 } else { value };
+        let GuestLook { op, vcpu, .. } = *look;
+        let forbidden = Forbidden { op, vcpu, offset, newest, expected: wanted, value, observed, suspects };
+        self.outcomes_of(op).forbidden.push(forbidden);
         Ok(())
     }
 
-    /// Returns the rules without any one of which the sight would have been allowed.
-    fn suspects(&mut self, step: usize, class: Class, fetched: bool, sight: Sight) -> Vec<Suspect> {
+    /// Returns the rules that explain the observed value: without any one of them, the oracle would have allowed it.
+    fn suspects(&mut self, look: &GuestLook<'_>, class: Class, observed: Observed) -> Vec<SuspectRule> {
         let (program, expectations) = (self.program, self.expectations);
         let without =
-            self.without.get_or_insert_with(|| Rule::ALL.map(|rule| looks(program, expectations, rule)).into());
-        let explains = |looks: &&Looks| looks.windows.get(&(step, class)).is_some_and(|w| allows(w, fetched, sight));
+            self.without.get_or_insert_with(|| Rule::ALL.map(|rule| looks_without(program, expectations, rule)).into());
+        let at = (look.op, class);
+        let explains =
+            |looks: &&LooksWithout| looks.possible.get(&at).is_some_and(|possible| allows(possible, look, observed));
         without
             .iter()
             .filter(explains)
-            .map(|looks| Suspect { rule: looks.rule, step: looks.acted.get(&(step, class)).copied() })
+            .map(|looks| SuspectRule { rule: looks.rule, op: looks.narrowed_at.get(&at).copied() })
             .collect()
     }
 }
 
-fn looks(program: &Program, expectations: &Expectations, rule: Rule) -> Looks {
-    let Expectations { slots, geometry, .. } = expectations;
-    let (mut windows, mut acted) = (BTreeMap::new(), BTreeMap::new());
-    oracle::walk(program, slots, geometry, Some(rule), |step, class, at| {
-        windows.insert((step, class), at.window());
+fn looks_without(program: &Program, expectations: &Expectations, rule: Rule) -> LooksWithout {
+    let Expectations { slots, features, .. } = expectations;
+    let (mut possible, mut narrowed_at) = (BTreeMap::new(), BTreeMap::new());
+    oracle::walk(program, slots, features, Some(rule), |op, class, look| {
+        possible.insert((op, class), look.possible());
     });
-    oracle::walk(program, slots, geometry, None, |step, class, at| {
-        acted.extend(at.acted(rule).map(|by| ((step, class), by)));
+    oracle::walk(program, slots, features, None, |op, class, look| {
+        narrowed_at.extend(look.narrowed_by(rule).map(|at| ((op, class), at)));
     });
-    Looks { rule, windows, acted }
+    LooksWithout { rule, possible, narrowed_at }
 }
 
-/// Says whether a window allows what was seen. Code that is unsynchronised may do anything.
-fn allows(window: &Window, fetched: bool, sight: Sight) -> bool {
-    let unsynchronised = fetched && !window.older.is_empty();
-    let listed = matches!(sight, Sight::Generation(generation) if window.older.contains(&generation));
-    window.anything || listed || unsynchronised && !matches!(sight, Sight::Generation(_))
+/// Returns whether a look may return the observed value. A fetch of unsynchronised code may do anything.
+fn allows(possible: &Possible, look: &GuestLook<'_>, observed: Observed) -> bool {
+    let unsynchronised = look.is_fetch() && !possible.older.is_empty();
+    let listed = matches!(observed, Observed::Generation(generation) if possible.older.contains(&generation));
+    possible.anything || listed || unsynchronised && !matches!(observed, Observed::Generation(_))
 }
 
-/// Returns what a mismatch record of a fetch or load says.
-fn sight(op: &Op, mismatch: &Mismatch) -> Sight {
+/// Returns the observed value in a mismatch record.
+fn observed(look: &GuestLook<'_>, mismatch: &Mismatch) -> Observed {
     let Mismatch { ipa, value, esr_el1: esr, far_el1: far, .. } = *mismatch;
     if esr != 0 {
-        return Sight::Exception { outcome: Outcome::from_esr(esr), esr, far };
+        return Observed::Exception { outcome: Outcome::from_esr(esr), esr, far };
     }
-    if op.code == OpCode::Fetch as u16 {
+    if look.is_fetch() {
         return match slot::decode(value) {
-            (of, generation) if of == ipa => Sight::Generation(generation),
-            _ => Sight::Other(value),
+            (of, generation) if of == ipa => Observed::Generation(generation),
+            _ => Observed::Other(value),
         };
     }
     let generation = slot::generation_of(value);
-    if value == slot::first_doubleword(ipa, generation) { Sight::Generation(generation) } else { Sight::Other(value) }
+    if value == slot::first_doubleword(ipa, generation) {
+        Observed::Generation(generation)
+    } else {
+        Observed::Other(value)
+    }
 }

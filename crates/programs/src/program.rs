@@ -1,21 +1,24 @@
-//! What is run and judged: one list of steps, each by one vCPU, in an order that meetings fix.
+//! Program that is run and judged: one list of ops, each of which one vCPU runs.
 //!
-//! Between two meetings the steps of different vCPUs are not ordered. A program is legal ([`crate::legal`]) if no slot
-//! that one vCPU, or a host event that it asks for, changes between two meetings is touched by another one there:
-//! everything else would be concurrent modification, which the architecture leaves unpredictable for these instructions
-//! (Arm ARM "Concurrent modification and execution of instructions").
+//! Two ops of different vCPUs are ordered only if a meeting stands between them. A program is legal if no vCPU touches
+//! a slot that another vCPU, or a host event for another vCPU, changes between the same two meetings. Anything else is
+//! concurrent modification, and the architecture leaves its result unpredictable for the instructions of a slot (Arm
+//! ARM "Concurrent modification and execution of instructions"). The module `legal` checks this.
 
 use abi::op::Barrier;
 use serde::{Deserialize, Serialize};
 
 use guest::event::{Contents, Event};
 
-/// Code slots at even distances, one per cache line at most.
+/// Maximum number of ops of a program.
+pub const MAX_OPS: usize = 120;
+
+/// Code slots at equal distances, at most one in each cache line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Span {
     /// Offset of the first slot in the region, in bytes.
     pub start: u64,
-    /// Distance of two slots in bytes; at least one cache line.
+    /// Distance between two slots in bytes; at least one cache line.
     pub stride: u64,
     /// Number of slots.
     pub count: u64,
@@ -27,39 +30,39 @@ impl Span {
         (0..self.count).map(move |n| self.start + n * self.stride)
     }
 
-    /// Returns the bytes from the first slot to the end of the last one's stride.
+    /// Returns the number of bytes from the first slot to one stride after the last slot.
     pub fn bytes(self) -> u64 {
         self.stride * self.count
     }
 }
 
-/// How far a D-cache clean goes.
+/// Instruction that cleans a D-cache line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Clean {
-    /// `DC CVAU`.
+    /// `DC CVAU`, which cleans to the PoU.
     Pou,
-    /// `DC CVAC`.
+    /// `DC CVAC`, which cleans to the PoC.
     Poc,
-    /// `DC CIVAC`.
+    /// `DC CIVAC`, which cleans to the PoC and invalidates.
     PocInvalidate,
 }
 
-/// How a load looks at memory.
+/// Kind of a load.
 ///
-/// Stage 2 with FWB turns all of them into cacheable ones.
+/// With FWB, stage 2 makes every load cacheable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Look {
-    /// Through the data caches.
+pub enum LoadMode {
+    /// Load through the data caches.
     Cacheable,
-    /// Through a Non-cacheable mapping: what the PoC holds.
+    /// Load through a Non-cacheable mapping, which returns the contents of the PoC.
     NonCacheable,
-    /// With SCTLR_EL1.C cleared: what the PoC holds.
+    /// Load with SCTLR_EL1.C cleared, which returns the contents of the PoC.
     CachesOff,
 }
 
-/// Names of [`Barrier`] in files.
+/// Names of [`Barrier`] in program files.
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Barrier", rename_all = "kebab-case")]
 enum BarrierName {
@@ -70,92 +73,105 @@ enum BarrierName {
     DmbIshld,
 }
 
-/// What a step does.
+/// Action of an op.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "do")]
-pub enum Act {
-    /// Writes slots of a generation, by cacheable stores.
+pub enum Action {
+    /// Write slots with cacheable stores.
     Write {
-        /// Where.
+        /// Slots to write.
         #[serde(flatten)]
         span: Span,
-        /// What the slots return besides their IPA.
+        /// Generation to write.
         generation: u16,
     },
-    /// Cleans the D-cache by line.
+    /// Clean the D-cache by line.
     CleanD {
-        /// Where.
+        /// Slots whose lines are cleaned.
         #[serde(flatten)]
         span: Span,
-        /// How far.
+        /// Instruction to use.
         to: Clean,
     },
-    /// Invalidates the I-cache by line.
+    /// Invalidate the I-cache by line.
     InvalI {
-        /// Where.
+        /// Slots whose lines are invalidated.
         #[serde(flatten)]
         span: Span,
     },
-    /// Invalidates the whole I-cache.
+    /// Invalidate the whole I-cache.
     InvalIAll,
-    /// A barrier.
+    /// Execute a barrier.
     Barrier {
-        /// Which.
+        /// Barrier to execute.
         #[serde(with = "BarrierName")]
         barrier: Barrier,
     },
-    /// Calls slots. As the guest times what it does, `DSB ISH; ISB` stand before and after each; so they do for
-    /// each slot of [`Act::Write`] and [`Act::Load`].
+    /// Call slots.
+    ///
+    /// The guest measures the time of each call and therefore executes `DSB ISH; ISB` before and after it. The same is
+    /// true of each slot of [`Action::Write`] and [`Action::Load`].
     Fetch {
-        /// Where.
+        /// Slots to call.
         #[serde(flatten)]
         span: Span,
     },
-    /// Loads the first doubleword of slots.
+    /// Load the first doubleword of slots.
     Load {
-        /// Where.
+        /// Slots to load.
         #[serde(flatten)]
         span: Span,
-        /// How.
-        look: Look,
+        /// Kind of the load.
+        #[serde(rename = "look")]
+        mode: LoadMode,
     },
-    /// Has the host do something, and goes on when it is done.
+    /// Ask the host for an event, and wait until the host has done it.
     Event {
-        /// What.
+        /// Event to ask for.
         event: Event,
-        /// Where, for events that write.
+        /// Slots that the event writes, if it writes any.
         #[serde(flatten)]
         span: Span,
-        /// What those write.
+        /// Generation that the event writes, if it writes any.
         generation: u16,
     },
-    /// All vCPUs meet here.
+    /// Wait until all vCPUs have reached this op: a rendezvous.
     Meet,
 }
 
-/// One step of one vCPU; of all of them where they meet.
+/// One op of a program. One vCPU runs it, or all vCPUs if it is [`Action::Meet`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Step {
-    /// Which vCPU; 0 for [`Act::Meet`].
+pub struct ProgramOp {
+    /// vCPU that runs the op; 0 for [`Action::Meet`].
     #[serde(default)]
     pub vcpu: usize,
-    /// What it does.
+    /// Action of the op.
     #[serde(flatten)]
-    pub act: Act,
+    pub action: Action,
 }
 
-/// A program. Before its first step every slot holds generation 0, coherent for all vCPUs on all sides.
+/// Program. Before its first op, every slot holds generation 0, in memory and in every cache that holds the slot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Program {
     /// Number of vCPUs.
     pub vcpus: usize,
-    /// The steps.
+    /// Ops. Each vCPU runs its own ops in this order.
     #[serde(rename = "op", default)]
-    pub steps: Vec<Step>,
+    pub ops: Vec<ProgramOp>,
 }
 
-impl Act {
-    /// Returns the slots that this reads, writes or maintains by line, if it names any.
+impl ProgramOp {
+    /// Meeting of all vCPUs.
+    pub const MEET: Self = Self { vcpu: 0, action: Action::Meet };
+
+    /// Returns an op of a vCPU.
+    pub const fn new(vcpu: usize, action: Action) -> Self {
+        Self { vcpu, action }
+    }
+}
+
+impl Action {
+    /// Returns the slots that the action reads, writes or maintains by line, if there are any.
     pub fn span(&self) -> Option<Span> {
         match *self {
             Self::Write { span, .. }
@@ -168,7 +184,7 @@ impl Act {
         }
     }
 
-    /// Returns the slots that get a new generation, and which.
+    /// Returns the slots that the action writes and their new generation, if it writes any.
     pub fn writes(&self) -> Option<(Span, u16)> {
         match *self {
             Self::Write { span, generation } => Some((span, generation)),
@@ -179,8 +195,8 @@ impl Act {
         }
     }
 
-    /// Says whether the guest looks at what the slots of its span hold.
-    pub const fn observes(&self) -> bool {
+    /// Returns whether the action looks at its slots: fetches or loads them.
+    pub(crate) const fn is_look(&self) -> bool {
         matches!(self, Self::Fetch { .. } | Self::Load { .. })
     }
 }

@@ -1,46 +1,50 @@
-//! Looks at code, counted by what they saw, and the description of one that saw something forbidden.
+//! Counts of the looks at code, and the description of a look that returned something forbidden.
 
-use programs::judge::{Forbidden, Outcomes, Sight};
+use programs::outcomes::{Forbidden, Observed, OpOutcomes, Outcomes};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use units::text::thousands;
 
-/// Counts of what looks saw, in slots.
+/// Numbers of looks, by outcome. Each look at a slot counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LookCounts {
-    /// The newest generation, where nothing else was allowed.
+    /// Looks that had to return the newest generation, and did.
     pub required: u64,
-    /// The newest generation, where older ones were allowed.
+    /// Looks that returned the newest generation where older ones were allowed.
     pub newest: u64,
-    /// An older one, where that was allowed: weak, but right.
+    /// Looks that returned an older generation, which was allowed.
     pub weak: u64,
-    /// Neither old nor new, where the architecture leaves that open.
+    /// Fetches that returned neither the newest nor an allowed older generation, where the architecture leaves the
+    /// outcome open.
     pub unpredictable: u64,
-    /// Not the newest, where nothing that a fetch sees is wrong, and more of them than an op records.
+    /// Fetches that did not return the newest generation, beyond those that an op records. None of them is forbidden.
     #[serde(default)]
     pub unlisted: u64,
     /// Looks that prove nothing on this machine.
     pub skipped: u64,
-    /// Looks of which too little was recorded to judge them.
+    /// Loads that cannot be judged, because the op recorded too little.
     pub unjudged: u64,
-    /// What may not be.
+    /// Looks that returned something forbidden.
     pub forbidden: u64,
 }
 
 impl LookCounts {
-    /// Adds those of a program.
-    pub fn add(&mut self, outcomes: &Outcomes) {
-        self.required += outcomes.total(|step| step.required);
-        self.newest += outcomes.total(|step| step.newest);
-        self.weak += outcomes.weak();
-        self.unpredictable += outcomes.total(|step| step.unpredictable);
-        self.unlisted += outcomes.total(|step| step.unlisted);
-        self.skipped += outcomes.total(|step| step.skipped);
-        self.unjudged += outcomes.total(|step| step.unjudged);
-        self.forbidden += outcomes.total(|step| step.forbidden.len() as u64 + step.forbidden_unlisted);
+    /// Returns the counts of a program.
+    pub fn of(outcomes: &Outcomes) -> Self {
+        let total = |count: fn(&OpOutcomes) -> u64| outcomes.total(count);
+        Self {
+            required: total(|op| op.required),
+            newest: total(|op| op.newest),
+            weak: outcomes.weak(),
+            unpredictable: total(|op| op.unpredictable),
+            unlisted: total(|op| op.unlisted),
+            skipped: total(|op| op.skipped),
+            unjudged: total(|op| op.unjudged),
+            forbidden: total(|op| op.forbidden.len() as u64 + op.forbidden_unlisted),
+        }
     }
 
-    /// Adds others.
+    /// Returns the sum of two counts.
     pub fn and(mut self, more: &Self) -> Self {
         self.required += more.required;
         self.newest += more.newest;
@@ -53,6 +57,11 @@ impl LookCounts {
         self
     }
 
+    /// Returns the number of looks that were free to return older generations, and were right.
+    pub fn free(&self) -> u64 {
+        self.newest + self.weak + self.unpredictable + self.unlisted
+    }
+
     /// Returns the counts in words, for tables.
     pub fn text(&self) -> String {
         let counts = [
@@ -63,7 +72,7 @@ impl LookCounts {
             (self.unlisted, "were older or else where that is left open"),
             (self.skipped, "prove nothing on this machine"),
             (self.unjudged, "could not be judged"),
-            (self.forbidden, "were what they may not be"),
+            (self.forbidden, "were forbidden"),
         ];
         let parts: Vec<_> =
             counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{} {what}", thousands(*n))).collect();
@@ -71,22 +80,22 @@ impl LookCounts {
     }
 }
 
-/// Describes a look that saw something forbidden, in one line.
+/// Describes a look that returned something forbidden, in one line.
 pub fn describe(forbidden: &Forbidden) -> String {
-    let Forbidden { step, vcpu, offset, newest, expected, value, sight, .. } = forbidden;
-    let sight = match sight {
-        Sight::Generation(generation) => format!("generation {generation} in place of {newest}"),
-        Sight::Other(_) => format!("nothing that was ever there, in place of generation {newest}"),
-        Sight::Exception { outcome, esr, .. } => {
+    let Forbidden { op, vcpu, offset, newest, expected, value, observed, .. } = forbidden;
+    let observed = match observed {
+        Observed::Generation(generation) => format!("generation {generation} in place of {newest}"),
+        Observed::Other(_) => format!("nothing that was ever there, in place of generation {newest}"),
+        Observed::Exception { outcome, esr, .. } => {
             format!("{outcome:?} (ESR_EL1 {esr:#x}) in place of generation {newest}")
         }
     };
     let rule = match forbidden.suspects.first() {
         Some(suspect) => {
-            let at = suspect.step.map_or_else(String::new, |step| format!(" at step {step}"));
+            let at = suspect.op.map_or_else(String::new, |op| format!(" at op {op}"));
             format!("rule {}{at}: {}", suspect.rule.id(), suspect.rule.text())
         }
         None => "no rule explains it".into(),
     };
-    format!("step {step}, vcpu-{vcpu}, offset {offset:#x}: {sight} ({value:#x} for {expected:#x}); {rule}")
+    format!("op {op}, vcpu-{vcpu}, offset {offset:#x}: {observed} ({value:#x} for {expected:#x}); {rule}")
 }

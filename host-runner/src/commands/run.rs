@@ -64,10 +64,10 @@ pub fn run(args: &Args) -> CommandResult {
             scenario.run(matches, &BUILD)
         }
         Invocation::Other(words) => {
-            let Some(ProgramRequest { replay, common }) = ProgramRequest::parse(words)? else {
+            let Some(ProgramRequest { file, common }) = ProgramRequest::parse(words)? else {
                 return crate::plan::on_this_machine::run(PlanRequest::parse(words)?);
             };
-            let finished = scenarios::random::run::replay(&replay, &common, &BUILD);
+            let finished = scenarios::random::run::replay(&file, &common, &BUILD);
             return conclude(finished, &common);
         }
     };

@@ -1,8 +1,8 @@
-//! What a correct hypervisor does on this machine: stage 2, and host events.
+//! Host of a fake machine: a correct hypervisor, unless a defect is planted. It does stage 2 and host events.
 
 use abi::{Op, slot};
 
-use crate::fake::Fault;
+use crate::fake::defect::Defect;
 use crate::fake::machine::{CPUS, Machine, Mapped, PAGE_LINES, Pending, every_second};
 use guest::event::{Contents, Event, Mappings};
 
@@ -11,19 +11,20 @@ impl Machine {
         page * PAGE_LINES..((page + 1) * PAGE_LINES).min(self.lines.len())
     }
 
-    /// A data access: maps the page at a translation fault.
-    pub fn reach_data(&mut self, vcpu: usize, line: usize) {
+    /// Takes the translation fault of a data access, if the page is not mapped.
+    pub fn access_data(&mut self, vcpu: usize, line: usize) {
         let page = line / PAGE_LINES;
         if self.pages[page].mapped == Mapped::No {
             self.host_clean(page);
             self.empty_pipeline(vcpu);
-            self.pages[page].mapped = if self.geometry.dic { Mapped::Code } else { Mapped::Data };
+            self.pages[page].mapped = if self.features.dic { Mapped::Code } else { Mapped::Data };
         }
     }
 
-    /// A fetch: maps the page, or grants execute permission.
-    pub fn reach_code(&mut self, vcpu: usize, line: usize) {
-        self.reach_data(vcpu, line);
+    /// Takes the faults of a fetch: the translation fault if the page is not mapped, and the permission fault if the
+    /// mapping is not executable.
+    pub fn access_code(&mut self, vcpu: usize, line: usize) {
+        self.access_data(vcpu, line);
         let page = line / PAGE_LINES;
         if self.pages[page].mapped == Mapped::Data {
             self.host_invalidate(page);
@@ -32,8 +33,9 @@ impl Machine {
         }
     }
 
+    /// Cleans a page before it is mapped, unless FWB makes that unnecessary.
     fn host_clean(&mut self, page: usize) {
-        if self.geometry.fwb || self.is(Fault::HostNoClean) {
+        if self.features.fwb || self.has(Defect::HostNoClean) {
             return;
         }
         for line in self.lines_of(page) {
@@ -42,29 +44,31 @@ impl Machine {
         }
     }
 
+    /// Invalidates a page before it becomes executable.
     fn host_invalidate(&mut self, page: usize) {
-        if self.is(Fault::HostNoInvalidate) {
+        if self.has(Defect::HostNoInvalidate) {
             return;
         }
         for line in self.lines_of(page) {
-            let left_out = self.is(Fault::HostInvalidateEverySecond) && every_second(self.lines[line].ipa);
+            let left_out = self.has(Defect::HostInvalidateEverySecond) && every_second(self.lines[line].ipa);
             if !left_out {
                 self.lines[line].icache = [None; CPUS];
             }
         }
     }
 
+    /// Copies the page of a line if it is copy-on-write.
     pub fn break_copy_on_write(&mut self, line: usize) {
         let page = line / PAGE_LINES;
         if self.pages[page].copy_on_write {
-            self.other_frame(page);
+            self.copy_page(page);
             self.pages[page].copy_on_write = false;
         }
     }
 
-    /// The host copies a page elsewhere. What caches hold of the new frame is whatever was there; what was under way
-    /// is for the old one.
-    fn other_frame(&mut self, page: usize) {
+    /// Copies a page to another frame. The caches may hold the former contents of the new frame. Maintenance that is
+    /// not complete belongs to the old frame.
+    fn copy_page(&mut self, page: usize) {
         let lines = self.lines_of(page);
         for line in lines.clone() {
             let stale = self.stale(line);
@@ -79,20 +83,21 @@ impl Machine {
         self.pages[page].mapped = Mapped::No;
     }
 
-    /// Some older generation, or no code at all.
+    /// Returns former contents of a frame: an older generation of the slot, or no code.
     fn stale(&mut self, line: usize) -> u64 {
         let newest = slot::generation_of(self.lines[line].coherent);
         let generation = self.random.below(u64::from(newest) + 1) as u16;
         if self.random.one_in(4) { 0 } else { slot::first_doubleword(self.lines[line].ipa, generation) }
     }
 
+    /// Does the host event that an op of a vCPU asks for.
     pub fn event(&mut self, vcpu: usize, op: &Op) {
         let Some(event) = Event::from_raw(op.args[0]) else { panic!("no event {}", op.args[0]) };
         let before: Vec<u64> = self.lines.iter().map(|line| line.coherent).collect();
         match event.mappings() {
             Mappings::Kept => {}
             Mappings::Unmapped => self.pages.iter_mut().for_each(|page| page.mapped = Mapped::No),
-            Mappings::Copied => (0..self.pages.len()).for_each(|page| self.other_frame(page)),
+            Mappings::Copied => (0..self.pages.len()).for_each(|page| self.copy_page(page)),
         }
         match event {
             Event::MoveVcpu => self.move_vcpu(vcpu),
@@ -103,14 +108,15 @@ impl Machine {
         if event.contents() == Contents::Written {
             self.host_writes(op);
         }
-        if event.mappings() == Mappings::Copied && self.is(Fault::OldFrames) {
+        if event.mappings() == Mappings::Copied && self.has(Defect::OldFrames) {
             self.lines.iter_mut().zip(before).for_each(|(line, before)| line.old_frame = Some((vcpu, before)));
         }
-        if self.is(Fault::ContentsLost) {
+        if self.has(Defect::ContentsLost) {
             self.lose(op, event);
         }
     }
 
+    /// Writes the slots of an event's span.
     fn host_writes(&mut self, op: &Op) {
         for line in &mut self.lines {
             if in_span(op, line.ipa) {
@@ -119,6 +125,7 @@ impl Machine {
         }
     }
 
+    /// Loses the contents of a random line, if the event has not just written it.
     fn lose(&mut self, op: &Op, event: Event) {
         let line = self.random.below(self.lines.len() as u64) as usize;
         let Some(line) = self.lines.get_mut(line) else { return };
@@ -127,7 +134,8 @@ impl Machine {
         }
     }
 
-    /// The scheduler executes a DSB before another task runs, and enters the guest by an exception return.
+    /// Moves a vCPU to a free CPU. The host's scheduler executes a DSB before another task runs, and the return to the
+    /// guest is a context synchronization event.
     fn move_vcpu(&mut self, vcpu: usize) {
         self.dsb(vcpu);
         self.empty_pipeline(vcpu);
@@ -138,6 +146,7 @@ impl Machine {
     }
 }
 
+/// Returns whether an event's span contains the slot at an IPA.
 fn in_span(op: &Op, ipa: u64) -> bool {
     (op.start..op.start + op.bytes).contains(&ipa) && (ipa - op.start).is_multiple_of(op.stride)
 }

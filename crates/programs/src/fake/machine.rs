@@ -1,76 +1,87 @@
-//! CPUs, caches and memory. Whatever may happen at any time happens at random times.
+//! CPUs, caches and memory of a fake machine. Everything that may happen at any time happens at random times.
 
 use abi::slot;
+use payload::interpreter::{Clean, LoadMode};
 
-use crate::fake::{Fault, LINE_BYTES};
-use crate::oracle::Geometry;
+use crate::fake::defect::Defect;
+use crate::oracle::CacheFeatures;
 use crate::program::Program;
 use crate::slots::Slots;
 use units::random::Random;
 
-/// Most CPUs: those of four vCPUs, and one to move to.
-pub const CPUS: usize = 5;
+/// Maximum number of vCPUs.
+pub const MAX_VCPUS: usize = 4;
 
-/// Lines of a page of this machine's stage 2.
+/// Number of CPUs: one for each vCPU, and one that a vCPU can move to.
+pub const CPUS: usize = MAX_VCPUS + 1;
+
+/// Size of a cache line in bytes.
+pub const LINE_BYTES: u64 = 64;
+
+/// Number of lines that one stage-2 page of this machine holds. Only lines with slots count.
 pub const PAGE_LINES: usize = 4;
 
-/// One line that holds a slot: its first doubleword, wherever that may be.
+/// Line with a slot. Every place holds the first doubleword of the slot.
 #[derive(Clone, Debug)]
 pub struct Line {
     pub ipa: u64,
-    /// What coherent accesses see.
+    /// Value that coherent accesses see.
     pub coherent: u64,
     pub pou: u64,
     pub poc: u64,
-    /// By CPU.
+    /// Value in the I-cache of each CPU.
     pub icache: [Option<u64>; CPUS],
-    /// By CPU: fetched, not yet executed.
+    /// Value that each CPU has fetched and not yet executed.
     pub pipeline: [Option<u64>; CPUS],
-    /// What a vCPU sees that still reaches the frame of before.
+    /// vCPU that still reaches the old frame of the line, and the value there.
     pub old_frame: Option<(usize, u64)>,
 }
 
-/// Maintenance under way.
+/// Maintenance that has been issued and is not complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pending {
-    /// A clean, to the PoC or the PoU alone.
-    Clean { line: usize, to_poc: bool },
-    /// An invalidation of a line in one CPU's I-cache.
+    /// Clean of a line.
+    Clean { line: usize, to: Clean },
+    /// Invalidation of a line in the I-cache of one CPU.
     Invalidate { line: usize, cpu: usize },
 }
 
-/// How far stage 2 maps a page.
+/// Stage-2 mapping of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mapped {
     No,
+    /// Without execute permission.
     Data,
+    /// With execute permission.
     Code,
 }
 
-/// A page of stage 2.
+/// Page of stage 2.
 #[derive(Clone, Copy, Debug)]
 pub struct Page {
     pub mapped: Mapped,
-    /// The guest's next write makes the host copy it.
+    /// True if the host copies the page at the guest's next write.
     pub copy_on_write: bool,
 }
 
+/// State of a fake machine.
 pub struct Machine {
-    pub geometry: Geometry,
-    pub fault: Option<Fault>,
+    pub features: CacheFeatures,
+    pub defect: Option<Defect>,
     pub random: Random,
-    /// Lines with slots, by IPA.
+    /// Lines with slots, by rising IPA.
     pub lines: Vec<Line>,
-    /// Each [`PAGE_LINES`] lines with slots.
+    /// Pages, each of which holds the next [`PAGE_LINES`] lines.
     pub pages: Vec<Page>,
-    /// On which CPU each vCPU is.
+    /// CPU of each vCPU.
     pub cpu_of: Vec<usize>,
+    /// Incomplete maintenance of each vCPU.
     pub pending: Vec<Vec<Pending>>,
 }
 
 impl Machine {
-    pub fn new(program: &Program, base_ipa: u64, geometry: Geometry, fault: Option<Fault>, seed: u64) -> Self {
-        assert!(program.vcpus < CPUS);
+    pub fn new(program: &Program, base_ipa: u64, features: CacheFeatures, defect: Option<Defect>, seed: u64) -> Self {
+        assert!(program.vcpus <= MAX_VCPUS, "a fake machine has at most {MAX_VCPUS} vCPUs");
         let line = |offset| {
             let ipa = base_ipa + offset;
             let word = slot::first_doubleword(ipa, 0);
@@ -82,29 +93,31 @@ impl Machine {
         let mapped = random.pick(&[Mapped::No, Mapped::Data, Mapped::Code]);
         let pages = vec![Page { mapped, copy_on_write: false }; lines.len().div_ceil(PAGE_LINES)];
         let pending = vec![Vec::new(); program.vcpus];
-        Self { geometry, fault, random, lines, pages, cpu_of: (0..program.vcpus).collect(), pending }
+        Self { features, defect, random, lines, pages, cpu_of: (0..program.vcpus).collect(), pending }
     }
 
-    pub fn is(&self, fault: Fault) -> bool {
-        self.fault == Some(fault)
+    pub fn has(&self, defect: Defect) -> bool {
+        self.defect == Some(defect)
     }
 
     fn line(&self, ipa: u64) -> Option<usize> {
         self.lines.binary_search_by_key(&ipa, |line| line.ipa).ok()
     }
 
-    /// What a fetch that misses finds.
+    /// Returns the value that a fetch gets if it misses in the I-cache.
     fn at_pou(&self, line: usize) -> u64 {
-        let coherent = self.geometry.idc && !self.is(Fault::IdcUntrue);
+        let coherent = self.features.idc && !self.has(Defect::IdcUntrue);
         if coherent { self.lines[line].coherent } else { self.lines[line].pou }
     }
 
-    fn transparent_icache(&self) -> bool {
-        self.geometry.dic && !self.is(Fault::DicUntrue)
+    /// Returns whether fetches always see the PoU.
+    fn coherent_icache(&self) -> bool {
+        self.features.dic && !self.has(Defect::DicUntrue)
     }
 
-    /// Lets happen what may happen at any time.
-    pub fn happen(&mut self) {
+    /// Does up to three things that may happen at any time: a write-back, a fill, an eviction, a prefetch, or the
+    /// completion of maintenance.
+    pub fn disturb(&mut self) {
         if self.lines.is_empty() {
             return;
         }
@@ -112,12 +125,12 @@ impl Machine {
             let line = self.random.below(self.lines.len() as u64) as usize;
             let cpu = self.random.below(CPUS as u64) as usize;
             match self.random.below(8) {
-                // Most of the time old lines stay where they are.
+                // A write-back is rare, so that old lines stay old for long.
                 0 => self.write_back(line),
                 1..4 => self.lines[line].icache[cpu] = Some(self.at_pou(line)),
                 4 => self.lines[line].icache[cpu] = None,
                 5..7 => self.prefetch(line, cpu),
-                _ => self.some_maintenance(),
+                _ => self.complete_one(),
             }
         }
     }
@@ -137,7 +150,8 @@ impl Machine {
         }
     }
 
-    fn some_maintenance(&mut self) {
+    /// Completes one piece of maintenance.
+    fn complete_one(&mut self) {
         let vcpu = self.random.below(self.pending.len() as u64) as usize;
         let count = self.pending[vcpu].len();
         if count > 0 {
@@ -149,10 +163,10 @@ impl Machine {
 
     fn complete(&mut self, pending: Pending) {
         match pending {
-            Pending::Clean { line, to_poc } => {
+            Pending::Clean { line, to } => {
                 let line = &mut self.lines[line];
                 line.pou = line.coherent;
-                if to_poc {
+                if to != Clean::ToPou {
                     line.poc = line.coherent;
                 }
             }
@@ -162,26 +176,26 @@ impl Machine {
 
     fn read_icache(&mut self, line: usize, cpu: usize) -> u64 {
         let at_pou = self.at_pou(line);
-        if self.transparent_icache() { at_pou } else { *self.lines[line].icache[cpu].get_or_insert(at_pou) }
+        if self.coherent_icache() { at_pou } else { *self.lines[line].icache[cpu].get_or_insert(at_pou) }
     }
 
-    /// Completes a vCPU's maintenance, in any order.
+    /// Completes the maintenance of a vCPU, in random order.
     pub fn dsb(&mut self, vcpu: usize) {
         while !self.pending[vcpu].is_empty() {
             let index = self.random.below(self.pending[vcpu].len() as u64) as usize;
             let pending = self.pending[vcpu].swap_remove(index);
             self.complete(pending);
-            self.happen();
+            self.disturb();
         }
     }
 
     pub fn isb(&mut self, vcpu: usize) {
-        if !self.is(Fault::NoIsb) {
+        if !self.has(Defect::NoIsb) {
             self.empty_pipeline(vcpu);
         }
     }
 
-    /// What ISB does, and every exception.
+    /// Discards the instructions that a vCPU has fetched, as ISB and every exception do.
     pub fn empty_pipeline(&mut self, vcpu: usize) {
         let cpu = self.cpu_of[vcpu];
         self.lines.iter_mut().for_each(|line| line.pipeline[cpu] = None);
@@ -194,65 +208,65 @@ impl Machine {
         {
             return word;
         }
-        self.reach_code(vcpu, line);
+        self.access_code(vcpu, line);
         let cpu = self.cpu_of[vcpu];
         self.prefetch(line, cpu);
         self.lines[line].pipeline[cpu].unwrap_or_default()
     }
 
-    pub fn load(&mut self, vcpu: usize, ipa: u64, cacheable: bool) -> u64 {
+    pub fn load(&mut self, vcpu: usize, ipa: u64, mode: LoadMode) -> u64 {
         let Some(line) = self.line(ipa) else { return 0 };
         if let Some((by, word)) = self.lines[line].old_frame
             && by == vcpu
         {
             return word;
         }
-        self.reach_data(vcpu, line);
-        let hits = cacheable || self.geometry.fwb || self.random.one_in(4);
+        self.access_data(vcpu, line);
+        let hits = mode == LoadMode::Cacheable || self.features.fwb || self.random.one_in(4);
         if hits { self.lines[line].coherent } else { self.lines[line].poc }
     }
 
     pub fn store(&mut self, vcpu: usize, ipa: u64, word: u64) {
         let Some(line) = self.line(ipa) else { return };
         self.break_copy_on_write(line);
-        self.reach_data(vcpu, line);
+        self.access_data(vcpu, line);
         self.lines[line].coherent = word;
         self.lines[line].old_frame = None;
     }
 
-    pub fn clean(&mut self, vcpu: usize, ipa: u64, to_poc: bool) {
+    pub fn clean(&mut self, vcpu: usize, ipa: u64, to: Clean) {
         let Some(line) = self.line(ipa) else { return };
-        let left_out = self.is(Fault::CleanEverySecond) && every_second(ipa);
-        self.reach_data(vcpu, line);
-        if !left_out && !self.is(Fault::NoClean) {
-            self.pending[vcpu].push(Pending::Clean { line, to_poc });
+        let left_out = self.has(Defect::CleanEverySecond) && every_second(ipa);
+        self.access_data(vcpu, line);
+        if !left_out && !self.has(Defect::NoClean) {
+            self.pending[vcpu].push(Pending::Clean { line, to });
         }
     }
 
     pub fn invalidate(&mut self, vcpu: usize, ipa: u64) {
         let Some(line) = self.line(ipa) else { return };
-        let left_out = self.is(Fault::InvalidateEverySecond) && every_second(ipa);
-        self.reach_data(vcpu, line);
-        if !left_out && !self.is(Fault::NoInvalidate) {
+        let left_out = self.has(Defect::InvalidateEverySecond) && every_second(ipa);
+        self.access_data(vcpu, line);
+        if !left_out && !self.has(Defect::NoInvalidate) {
             self.broadcast(vcpu, line);
         }
     }
 
     pub fn invalidate_all(&mut self, vcpu: usize) {
-        if !self.is(Fault::NoInvalidateAll) {
+        if !self.has(Defect::NoInvalidateAll) {
             (0..self.lines.len()).for_each(|line| self.broadcast(vcpu, line));
         }
     }
 
     fn broadcast(&mut self, vcpu: usize, line: usize) {
         let own = self.cpu_of[vcpu];
-        let forgotten = self.is(Fault::ForgottenCpu);
+        let forgotten = self.has(Defect::ForgottenCpu);
         let reached = (0..CPUS).filter(|cpu| !(forgotten && *cpu == 0 && own != 0));
         self.pending[vcpu].extend(reached.map(|cpu| Pending::Invalidate { line, cpu }));
     }
 }
 
-/// Says whether a wrong stride misses a line.
+/// Returns whether a loop that leaves out every second line leaves out this one.
 pub fn every_second(ipa: u64) -> bool {
     ipa / LINE_BYTES % 2 == 1
 }

@@ -1,18 +1,20 @@
-//! The A64 instructions that litmus tests are made of. Arm ARM (DDI 0487) "A64 Base Instruction Descriptions".
+//! Encodings of the A64 instructions in litmus tests. Arm ARM (DDI 0487) "A64 Base Instruction Descriptions".
+//!
+//! Each function for an instruction returns the encoding of the instruction that its comment names.
 
-/// A general register, by number; 31 is the zero register.
+/// General register, by number. Number 31 is the zero register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reg(pub u8);
 
-/// The link register.
+/// Link register.
 pub const LINK: Reg = Reg(30);
-/// The zero register.
+/// Zero register.
 pub const ZERO: Reg = Reg(31);
 
 /// NOP.
 pub const NOP: u32 = 0xd503_201f;
 
-/// A barrier of a litmus test.
+/// Barrier of a litmus test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fence {
     /// `DMB ISH`.
@@ -32,11 +34,11 @@ pub enum Fence {
 }
 
 impl Fence {
-    /// Returns its encoding.
+    /// Returns the encoding.
     pub const fn encode(self) -> u32 {
         const DMB: u32 = 0xd503_30bf;
         const DSB: u32 = 0xd503_309f;
-        /// Field CRm: domain and types.
+        /// Returns field CRm, which holds domain and types.
         const fn crm(bits: u32) -> u32 {
             bits << 8
         }
@@ -64,27 +66,27 @@ const fn rm(reg: Reg) -> u32 {
     (reg.0 as u32) << 16
 }
 
-/// Returns the distance of a branch in instructions, as a field of this many bits.
+/// Returns the distance of a branch as a field of `bits` bits, which counts instructions.
 const fn words(bytes: i64, bits: u32) -> u32 {
     ((bytes / 4) as u32) & ((1 << bits) - 1)
 }
 
-/// `B`, this many bytes from itself.
+/// `B` to the address `bytes` after itself.
 pub const fn b(bytes: i64) -> u32 {
     0x1400_0000 | words(bytes, 26)
 }
 
-/// `BL`, this many bytes from itself.
+/// `BL` to the address `bytes` after itself.
 pub const fn bl(bytes: i64) -> u32 {
     0x9400_0000 | words(bytes, 26)
 }
 
-/// `B.NE`, this many bytes from itself.
+/// `B.NE` to the address `bytes` after itself.
 pub const fn b_ne(bytes: i64) -> u32 {
     0x5400_0001 | words(bytes, 19) << 5
 }
 
-/// `CBNZ Wt`, this many bytes from itself.
+/// `CBNZ Wt` to the address `bytes` after itself.
 pub const fn cbnz(t: Reg, bytes: i64) -> u32 {
     0x3500_0000 | words(bytes, 19) << 5 | rd(t)
 }
@@ -94,7 +96,7 @@ pub const fn br(n: Reg) -> u32 {
     0xd61f_0000 | rn(n)
 }
 
-/// `RET` to the address in a register.
+/// `RET` to the address in `n`.
 pub const fn ret(n: Reg) -> u32 {
     0xd65f_0000 | rn(n)
 }
@@ -179,7 +181,7 @@ pub const fn cset_eq(d: Reg) -> u32 {
     0x9a9f_17e0 | rd(d)
 }
 
-/// `BFI Xd, Xn, #lsb, #width`, for an `lsb` of 1 to 63, or 0 as `BFXIL` has it.
+/// `BFI Xd, Xn, #lsb, #width`. With an `lsb` of 0, this is `BFXIL Xd, Xn, #0, #width`.
 pub const fn bfi(d: Reg, n: Reg, lsb: u32, width: u32) -> u32 {
     let immr = (64 - lsb) % 64;
     0xb340_0000 | immr << 16 | (width - 1) << 10 | rn(n) | rd(d)
@@ -189,7 +191,7 @@ pub const fn bfi(d: Reg, n: Reg, lsb: u32, width: u32) -> u32 {
 mod tests {
     use super::*;
 
-    /// Encodings that LLVM's assembler gives.
+    /// Compares with the encodings of LLVM's assembler.
     #[test]
     fn known_encodings() {
         let x = Reg;

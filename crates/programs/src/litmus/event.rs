@@ -1,35 +1,35 @@
-//! The stage-2 events that tests are run across, as host events and the places in an iteration where they are asked for.
+//! Stage-2 events that happen in each iteration of a race, and the host events that cause them.
 
-use clap::ValueEnum;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use guest::event::Event;
 
-/// What happens at stage 2 between the writer and who fetches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ValueEnum)]
+/// Stage-2 event in each iteration, between the writer and the thread that fetches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Across {
-    /// Nothing.
+pub enum RaceEvent {
+    /// None: a plain race.
     Plain,
-    /// The code is mapped by data accesses, so that the fetch takes a permission fault.
+    /// Data accesses map the code before the race, so that the fetch takes a permission fault.
     Relax,
-    /// The code is unmapped behind the write, so that the fetch takes a translation fault.
+    /// The code is unmapped after the write, so that the fetch takes a translation fault.
     Unmap,
     /// Dirty logging begins: the write takes a permission fault and splits the block.
     Split,
-    /// Dirty logging ends: write or fetch take a permission fault, and the first makes a block of pages.
+    /// Dirty logging ends: the write or the fetch takes a permission fault, and the first of them makes a block of
+    /// pages.
     Collapse,
-    /// Behind the write, every vCPU goes on on another CPU.
+    /// Every vCPU moves to another CPU after the write.
     Move,
 }
 
-impl Across {
-    /// Every one, the plain race first.
+impl RaceEvent {
+    /// All events, the plain race first.
     pub const ALL: [Self; 6] = [Self::Plain, Self::Relax, Self::Unmap, Self::Split, Self::Collapse, Self::Move];
 
-    /// Returns the name used in reports.
-    pub fn name(self) -> &'static str {
+    /// Returns the name on the command line and in reports.
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Plain => "plain",
             Self::Relax => "relax",
@@ -40,29 +40,29 @@ impl Across {
         }
     }
 
-    /// Returns the host events before everything is made as it was.
-    pub fn before(self) -> &'static [Event] {
+    /// Returns the host events before the initial state is restored.
+    pub(crate) fn before_init(self) -> &'static [Event] {
         match self {
             Self::Plain | Self::Unmap | Self::Move => &[],
             Self::Relax => &[Event::Unmap],
-            // The block comes back whole when it is touched.
+            // The next access maps the block as a whole again.
             Self::Split => &[Event::DirtyLogOff, Event::Unmap],
             Self::Collapse => &[Event::DirtyLogOn],
         }
     }
 
-    /// Returns the host events after that, before the race.
-    pub fn after(self) -> &'static [Event] {
+    /// Returns the host events after the initial state is restored and before the race.
+    pub(crate) fn before_race(self) -> &'static [Event] {
         match self {
             Self::Plain | Self::Relax | Self::Unmap | Self::Move => &[],
             Self::Split => &[Event::DirtyLogOn],
-            // Switching it on anew write-protects the pages, so that the next write faults.
+            // Dirty logging that begins again write-protects the pages, so that the next write faults.
             Self::Collapse => &[Event::DirtyLogOff, Event::DirtyLogOn, Event::DirtyLogOff],
         }
     }
 
-    /// Returns the host event in the race, behind the first write of code.
-    pub fn during(self) -> Option<Event> {
+    /// Returns the host event in the race, after the first write of code.
+    pub(crate) fn during_race(self) -> Option<Event> {
         match self {
             Self::Plain | Self::Relax | Self::Split | Self::Collapse => None,
             Self::Unmap => Some(Event::Unmap),
@@ -70,17 +70,18 @@ impl Across {
         }
     }
 
-    /// Returns how many host events one iteration takes.
-    pub fn events(self) -> u64 {
-        (self.before().len() + self.after().len() + usize::from(self.during().is_some())) as u64
+    /// Returns the number of host events in one iteration.
+    pub fn host_events(self) -> u64 {
+        (self.before_init().len() + self.before_race().len() + usize::from(self.during_race().is_some())) as u64
     }
 
-    /// Says whether the code has to stand in a block that KVM can split.
+    /// Returns whether the code has to be in a block that KVM can split.
     pub fn needs_blocks(self) -> bool {
         matches!(self, Self::Split | Self::Collapse)
     }
 
-    /// Returns the stage-2 fault that the event is there for, in words; `None` where it causes none of its own.
+    /// Returns the stage-2 fault that the event is meant to cause, in words. `None` means that it is meant to cause
+    /// none.
     pub fn fault(self) -> Option<&'static str> {
         match self {
             Self::Plain | Self::Move => None,

@@ -1,24 +1,24 @@
-//! The published instruction-fetch litmus tests: racy programs that carry their published verdict.
+//! Published litmus tests on instruction fetch: racy programs that carry their published verdicts.
 //!
-//! Pure: tests as data, their machine code, their place in memory, and what an outcome means. The guest runs them as
-//! [`abi::OpCode::Race`] and knows none of them.
+//! A test is data. This module compiles it to machine code, places it in memory, and reads its outcomes. The guest runs
+//! the code as [`abi::OpCode::Race`] and does not know the tests.
 
-pub mod a64;
+mod a64;
 mod compile;
-mod esop;
+mod esop2020;
 pub mod event;
-mod herd;
-pub mod layout;
+mod herdtools7;
+mod layout;
 pub mod races;
 pub mod test;
 
 pub use test::Test;
 
-/// Returns every test.
+/// Returns all tests.
 pub fn tests() -> impl Iterator<Item = &'static Test> {
-    let herd =
-        [&herd::SELF_MODIFYING[..], &herd::COHERENCE, &herd::MESSAGE_PASSING, &herd::THROUGH_CODE, &herd::MORE_THREADS];
-    esop::TESTS.iter().chain(herd.into_iter().flatten())
+    use herdtools7::{COHERENCE, MESSAGE_PASSING, MORE_THREADS, SELF_MODIFYING, THROUGH_CODE};
+    let catalogue = [&SELF_MODIFYING[..], &COHERENCE, &MESSAGE_PASSING, &THROUGH_CODE, &MORE_THREADS];
+    esop2020::TESTS.iter().chain(catalogue.into_iter().flatten())
 }
 
 #[cfg(test)]

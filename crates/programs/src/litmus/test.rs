@@ -1,27 +1,27 @@
-//! What a litmus test is: threads of symbolic instructions, the outcome of interest, and what is published about it.
+//! Litmus test as data: threads of symbolic instructions, the outcome of interest, and its published verdict.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::litmus::a64::Fence;
 
-/// A location that holds one instruction, which is changed while it may be fetched.
+/// Location of one instruction that is modified while it may be fetched.
 ///
-/// Its versions differ in that instruction alone, and all are instructions that may be changed so: a branch, or NOP. Arm
-/// ARM (DDI 0487) "Concurrent modification and execution of instructions".
+/// Each version of the instruction is a branch or NOP. The architecture allows such an instruction to be modified while
+/// another CPU executes it (Arm ARM (DDI 0487) "Concurrent modification and execution of instructions").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
-    /// The first.
+    /// First location.
     F,
-    /// The second.
+    /// Second location.
     G,
 }
 
 impl Code {
-    /// Both.
+    /// Both locations.
     pub const ALL: [Self; 2] = [Self::F, Self::G];
 
-    /// Returns the name used in outcomes.
+    /// Returns the name in outcomes.
     pub fn name(self) -> &'static str {
         match self {
             Self::F => "f",
@@ -30,20 +30,20 @@ impl Code {
     }
 }
 
-/// A location that holds data, 0 at first.
+/// Location of data. It holds 0 at first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Data {
-    /// The first.
+    /// First location.
     X,
-    /// The second.
+    /// Second location.
     Y,
 }
 
 impl Data {
-    /// Both.
+    /// Both locations.
     pub const ALL: [Self; 2] = [Self::X, Self::Y];
 
-    /// Returns the name used in outcomes.
+    /// Returns the name in outcomes.
     pub fn name(self) -> &'static str {
         match self {
             Self::X => "x",
@@ -52,18 +52,18 @@ impl Data {
     }
 }
 
-/// One step of a thread. Those that say so observe a value, small and not negative.
+/// Symbolic instruction of a thread. Some of them observe a value, which is part of the outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Stores another version of the instruction.
+pub enum Instruction {
+    /// Store this version of the modified instruction.
     Write(Code, u8),
-    /// Loads the instruction as data, and observes which version it is.
+    /// Load the modified instruction as data, and observe its version.
     Read(Code),
-    /// Stores a value.
+    /// Store a value.
     Store(Data, u8),
-    /// Loads and observes a value.
+    /// Load a value, and observe it.
     Load(Data),
-    /// Stores the address of the instruction.
+    /// Store the address of the modified instruction.
     StoreAddress(Data, Code),
     /// `DC CVAU`.
     Clean(Code),
@@ -71,49 +71,50 @@ pub enum Step {
     CleanDependent(Code),
     /// `IC IVAU`.
     Invalidate(Code),
-    /// A barrier.
+    /// Barrier.
     Fence(Fence),
-    /// A conditional branch on the last value observed, to the next step either way.
+    /// Conditional branch on the last observed value. Both ways continue with the next instruction.
     Control,
     /// `NOP`.
     Nop,
-    /// Executes the instruction, which stands here, and observes its version.
+    /// Execute the modified instruction at this place in the thread, and observe its version.
     Fetch(Code),
-    /// Calls the function that begins with the instruction, and observes its version.
+    /// Call the function that begins with the modified instruction, and observe its version.
     Call(Code),
-    /// Loads an address and jumps there: to the instruction, which stands here, or behind it. Observes whether it was the
-    /// instruction's, then the version executed, 0 if none was. Until something is stored, the address is the one behind.
+    /// Load an address and jump to it. It is the address of the modified instruction, which is at this place, or at
+    /// first the address after it. Observe 1 if it was the address of the instruction and 0 otherwise. Then observe the
+    /// version that was executed, or 0 if none was.
     JumpThrough(Data, Code),
-    /// As [`Step::JumpThrough`], but with a conditional branch on the address. Observes 0 if nothing was executed, or the
-    /// version and 1.
+    /// Do the same with a conditional branch on the address. Observe 0 if the modified instruction was not executed, or
+    /// its version plus 1.
     SwitchOn(Data, Code),
 }
 
-/// Part of the outcome of interest.
+/// Term of the condition that describes the outcome of interest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Term {
-    /// What this thread observed as its n-th value is this.
+    /// This thread's value of this number, counted from 0, is this one.
     Is(usize, usize, u8),
-    /// It is anything but this.
+    /// This thread's value of this number is not this one.
     Not(usize, usize, u8),
-    /// The location holds this value in the end.
+    /// The location holds this value at the end.
     Final(Data, u8),
 }
 
-/// What is published about the outcome of interest.
+/// Published verdict on the outcome of interest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Ruling {
+pub enum Published {
     /// The architecture allows it.
     Allowed,
     /// The architecture forbids it.
     Forbidden,
-    /// It is published for machines without IDC and DIC alone, as allowed.
+    /// No verdict is published for this class of machines. Without IDC and DIC, the outcome is allowed.
     Unpublished,
 }
 
-impl Ruling {
-    /// Returns the word used in reports.
+impl Published {
+    /// Returns the word in reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Allowed => "allowed",
@@ -123,20 +124,20 @@ impl Ruling {
     }
 }
 
-/// What the machine makes unnecessary for coherence of code.
+/// Class of machines that a verdict is published for, by the maintenance that they make unnecessary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Variant {
-    /// Nothing.
+pub enum MachineClass {
+    /// Neither IDC nor DIC.
     Neither,
-    /// Cleaning the D-cache: CTR_EL0.IDC, or what CLIDR_EL1 implies.
+    /// IDC, from CTR_EL0 or implied by CLIDR_EL1: no D-cache clean is necessary.
     Idc,
-    /// Cleaning the D-cache and invalidating the I-cache: CTR_EL0.DIC as well.
+    /// IDC and DIC: no I-cache invalidation is necessary, either.
     IdcDic,
 }
 
-impl Variant {
-    /// Returns the variant of a machine. DIC without IDC is none that anything is published about: it counts as neither.
+impl MachineClass {
+    /// Returns the class of a machine. Nothing is published about DIC without IDC, so that counts as neither.
     pub fn of(idc: bool, dic: bool) -> Self {
         match (idc, dic) {
             (true, true) => Self::IdcDic,
@@ -145,7 +146,7 @@ impl Variant {
         }
     }
 
-    /// Returns the words used in reports.
+    /// Returns the name in reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Neither => "DIC0-IDC0",
@@ -155,7 +156,7 @@ impl Variant {
     }
 }
 
-/// Where a test is published.
+/// Publication of a test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
@@ -168,35 +169,35 @@ pub enum Source {
 /// A litmus test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Test {
-    /// Its published name.
+    /// Published name.
     pub name: &'static str,
-    /// Where it is published.
+    /// Publication.
     pub source: Source,
-    /// What each thread does.
-    pub threads: &'static [&'static [Step]],
-    /// The outcome of interest: all of this at once.
+    /// Instructions of each thread.
+    pub threads: &'static [&'static [Instruction]],
+    /// Condition of the outcome of interest: all of these terms at once.
     pub exists: &'static [Term],
-    /// What is published about it for [`Variant::Neither`], [`Variant::Idc`] and [`Variant::IdcDic`].
-    pub rulings: [Ruling; 3],
+    /// Published verdicts for [`MachineClass::Neither`], [`MachineClass::Idc`] and [`MachineClass::IdcDic`].
+    pub published: [Published; 3],
 }
 
-/// Bits of an outcome that one observed value takes.
-pub const VALUE_BITS: u32 = 2;
+/// Number of bits that one observed value takes in an outcome.
+pub(crate) const VALUE_BITS: u32 = 2;
 
-/// How an instruction stands in the code.
+/// Position of a modified instruction in the code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
-    /// In a thread, between other steps.
+pub(crate) enum Position {
+    /// In a thread, between other instructions.
     Inline,
-    /// In a thread, as the first of a [`Step::SwitchOn`].
+    /// In a thread, as part of an [`Instruction::SwitchOn`].
     Switch,
     /// At the start of a function.
     Function,
 }
 
-impl Step {
-    /// Returns how many values it observes.
-    pub fn observes(self) -> usize {
+impl Instruction {
+    /// Returns the number of values that the instruction observes.
+    pub(crate) fn observes(self) -> usize {
         match self {
             Self::Read(_) | Self::Load(_) | Self::Fetch(_) | Self::Call(_) | Self::SwitchOn(..) => 1,
             Self::JumpThrough(..) => 2,
@@ -204,7 +205,7 @@ impl Step {
         }
     }
 
-    /// Returns the names of what it observes.
+    /// Returns the names of the values that the instruction observes.
     fn names(self) -> Vec<String> {
         match self {
             Self::Load(data) => vec![data.name().into()],
@@ -215,61 +216,61 @@ impl Step {
         }
     }
 
-    /// Returns the instruction that is executed here, and how it stands there.
-    fn executes(self) -> Option<(Code, Shape)> {
+    /// Returns the modified instruction that is executed here, and its position.
+    fn executes(self) -> Option<(Code, Position)> {
         match self {
-            Self::Fetch(code) | Self::JumpThrough(_, code) => Some((code, Shape::Inline)),
-            Self::SwitchOn(_, code) => Some((code, Shape::Switch)),
-            Self::Call(code) => Some((code, Shape::Function)),
+            Self::Fetch(code) | Self::JumpThrough(_, code) => Some((code, Position::Inline)),
+            Self::SwitchOn(_, code) => Some((code, Position::Switch)),
+            Self::Call(code) => Some((code, Position::Function)),
             _ => None,
         }
     }
 }
 
 impl Test {
-    /// Returns what is published about the outcome of interest on machines of this variant.
-    pub fn ruling(&self, variant: Variant) -> Ruling {
-        self.rulings[variant as usize]
+    /// Returns the published verdict on the outcome of interest for this class of machines.
+    pub fn published_for(&self, class: MachineClass) -> Published {
+        self.published[class as usize]
     }
 
-    /// Returns all steps.
-    pub fn steps(&self) -> impl Iterator<Item = Step> {
-        self.threads.iter().flat_map(|steps| steps.iter().copied())
+    /// Returns the instructions of all threads.
+    pub(crate) fn instructions(&self) -> impl Iterator<Item = Instruction> {
+        self.threads.iter().flat_map(|thread| thread.iter().copied())
     }
 
-    /// Returns how an instruction stands in the code; `None` if the test does not use the location.
-    pub fn shape(&self, code: Code) -> Option<Shape> {
-        self.steps().filter_map(Step::executes).find(|(known, _)| *known == code).map(|(_, shape)| shape)
+    /// Returns the position of a modified instruction in the code; `None` if the test does not use the location.
+    pub(crate) fn position(&self, code: Code) -> Option<Position> {
+        self.instructions().filter_map(Instruction::executes).find(|(known, _)| *known == code).map(|(_, at)| at)
     }
 
-    /// Returns how many versions of an instruction there are; the first is there at the start.
-    pub fn versions(&self, code: Code) -> u8 {
-        let written = self.steps().filter_map(|step| match step {
-            Step::Write(known, version) if known == code => Some(version),
+    /// Returns the number of versions of a modified instruction. It has the first version at the start.
+    pub(crate) fn versions(&self, code: Code) -> u8 {
+        let written = self.instructions().filter_map(|instruction| match instruction {
+            Instruction::Write(known, version) if known == code => Some(version),
             _ => None,
         });
         written.max().unwrap_or(0) + 1
     }
 
-    /// Returns the number of the first value that a thread observes, among those of all threads.
-    pub fn first_value(&self, thread: usize) -> usize {
-        self.threads[..thread].iter().flat_map(|steps| steps.iter()).map(|step| step.observes()).sum()
+    /// Returns the number of the first value that a thread observes, among the values of all threads.
+    pub(crate) fn first_value(&self, thread: usize) -> usize {
+        self.threads[..thread].iter().flat_map(|thread| thread.iter()).map(|instruction| instruction.observes()).sum()
     }
 
-    /// Returns the locations whose last value is part of the outcome.
-    pub fn finals(&self) -> impl Iterator<Item = Data> {
+    /// Returns the locations whose final value is part of the outcome.
+    pub(crate) fn finals(&self) -> impl Iterator<Item = Data> {
         self.exists.iter().filter_map(|term| match term {
             Term::Final(data, _) => Some(*data),
             _ => None,
         })
     }
 
-    /// Returns the names of the values that make an outcome, in its order.
-    pub fn names(&self) -> Vec<String> {
+    /// Returns the names of the values of an outcome, in their order in the outcome.
+    fn names(&self) -> Vec<String> {
         let mut names: Vec<String> = Vec::new();
-        for (thread, steps) in self.threads.iter().enumerate() {
-            for name in steps.iter().flat_map(|step| step.names()) {
-                let mut name = format!("{thread}:{name}");
+        for (number, thread) in self.threads.iter().enumerate() {
+            for name in thread.iter().flat_map(|instruction| instruction.names()) {
+                let mut name = format!("{number}:{name}");
                 while names.contains(&name) {
                     name.push('\'');
                 }
@@ -285,7 +286,7 @@ impl Test {
         (outcome >> (VALUE_BITS * number as u32) & ((1 << VALUE_BITS) - 1)) as u8
     }
 
-    /// Says whether an outcome is the one of interest.
+    /// Returns whether an outcome is the outcome of interest.
     pub fn is_met(&self, outcome: u64) -> bool {
         let value = |number| Self::value(outcome, number);
         let finals = self.names().len() - self.finals().count();
@@ -299,13 +300,13 @@ impl Test {
         })
     }
 
-    /// Describes an outcome.
+    /// Returns an outcome in words.
     pub fn describe(&self, outcome: u64) -> String {
         let values = self.names().into_iter().enumerate();
         values.map(|(n, name)| format!("{name}={}", Self::value(outcome, n))).collect::<Vec<_>>().join(" ")
     }
 
-    /// Describes the outcome of interest.
+    /// Returns the condition of the outcome of interest in words.
     pub fn condition(&self) -> String {
         let names = self.names();
         let name = |thread: usize, n: usize| &names[self.first_value(thread) + n];

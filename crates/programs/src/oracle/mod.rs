@@ -1,4 +1,4 @@
-//! The oracle: what each look of a program may see. Pure; docs/oracle.md tells it as a page.
+//! Oracle: computes the generations that each look of a program may return. `docs/oracle.md` describes the model.
 
 mod model;
 mod rules;
@@ -7,129 +7,132 @@ mod tests;
 
 use abi::op::Barrier;
 
-pub use model::{Model, Window};
-pub use rules::{Geometry, Rule};
+pub(crate) use model::Possible;
+pub use rules::{CacheFeatures, Rule};
 
-use crate::program::{Act, Look, Program, Step};
+use crate::program::{Action, LoadMode, Program, ProgramOp};
 use crate::slots::{Class, Slots};
+use model::Model;
 
-/// What a look at one slot may see.
+/// Generations that a look at one slot may return.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expected {
     /// This generation and no other.
     Required(u16),
-    /// The newest, or one of these older ones, the newer first: allowed, but weak.
+    /// The newest generation, or an older one, which is allowed but weak.
     Allowed {
-        /// The newest.
+        /// Newest generation.
         newest: u16,
-        /// Those that may still be held somewhere.
+        /// Older generations that may still be held somewhere, the newer first.
         older: Vec<u16>,
     },
-    /// Looking proves nothing.
+    /// Anything: the look proves nothing.
     Skipped,
 }
 
-/// What the looks of a program may see.
+/// Generations that the looks of a program may return.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expectations {
-    /// The slots, in the classes that the looks tell apart.
-    pub slots: Slots,
-    /// What machine it was made for.
-    pub geometry: Geometry,
-    /// By step; empty for steps that do not look.
-    steps: Vec<Vec<(Class, Expected)>>,
+    /// Slots of the program in their classes.
+    pub(crate) slots: Slots,
+    /// Features of the machine that the expectations are for.
+    pub(crate) features: CacheFeatures,
+    /// Classes and expectations of each op; empty for an op that does not look.
+    by_op: Vec<Vec<(Class, Expected)>>,
 }
 
 impl Expectations {
-    /// Returns what a step may see in the slot at an offset, if it looks there.
-    pub fn at(&self, step: usize, offset: u64) -> Option<&Expected> {
-        self.of(step, self.slots.class_at(offset)?)
+    /// Returns the expectation for the slot at an offset, if the op looks there.
+    pub fn at(&self, op: usize, offset: u64) -> Option<&Expected> {
+        self.of(op, self.slots.class_at(offset)?)
     }
 
-    /// Returns what a step may see in the slots of a class, if it looks there.
-    pub fn of(&self, step: usize, class: Class) -> Option<&Expected> {
-        self.steps.get(step)?.iter().find(|(of, _)| *of == class).map(|(_, expected)| expected)
+    /// Returns the expectation for the slots of a class, if the op looks there.
+    pub(crate) fn of(&self, op: usize, class: Class) -> Option<&Expected> {
+        self.by_op.get(op)?.iter().find(|(of, _)| *of == class).map(|(_, expected)| expected)
     }
 
-    /// Returns every look: the step, how many slots are alike, and what it may see in them.
+    /// Returns every look: the op, the number of slots in the class, and the expectation for them.
     pub fn looks(&self) -> impl Iterator<Item = (usize, u64, &Expected)> {
-        self.steps.iter().enumerate().flat_map(move |(step, classes)| {
-            classes.iter().map(move |(class, expected)| (step, self.slots.count(*class), expected))
+        self.by_op.iter().enumerate().flat_map(move |(op, classes)| {
+            classes.iter().map(move |(class, expected)| (op, self.slots.count(*class), expected))
         })
     }
 }
 
-/// Returns what each look of a legal program may see.
-pub fn expect(program: &Program, geometry: &Geometry) -> Expectations {
+/// Returns the generations that each look of a legal program may return.
+pub fn expect(program: &Program, features: &CacheFeatures) -> Expectations {
     let slots = Slots::of(program);
-    let mut steps = vec![Vec::new(); program.steps.len()];
-    walk(program, &slots, geometry, None, |step, class, look| {
-        let expected = match look.window() {
-            _ if proves_nothing(&program.steps[step].act, geometry) => Expected::Skipped,
-            Window { newest, older, .. } if older.is_empty() => Expected::Required(newest),
-            Window { newest, older, .. } => Expected::Allowed { newest, older },
+    let mut by_op = vec![Vec::new(); program.ops.len()];
+    walk(program, &slots, features, None, |op, class, look| {
+        let expected = match look.possible() {
+            _ if proves_nothing(&program.ops[op].action, features) => Expected::Skipped,
+            Possible { newest, older, .. } if older.is_empty() => Expected::Required(newest),
+            Possible { newest, older, .. } => Expected::Allowed { newest, older },
         };
-        steps[step].push((class, expected));
+        by_op[op].push((class, expected));
     });
-    Expectations { slots, geometry: *geometry, steps }
+    Expectations { slots, features: *features, by_op }
 }
 
-/// With FWB the guest cannot look past the caches.
-fn proves_nothing(act: &Act, geometry: &Geometry) -> bool {
-    geometry.fwb && matches!(act, Act::Load { look: Look::NonCacheable | Look::CachesOff, .. })
+/// Returns whether a look proves nothing. With FWB, a guest cannot look past the caches.
+fn proves_nothing(action: &Action, features: &CacheFeatures) -> bool {
+    features.fwb && matches!(action, Action::Load { mode: LoadMode::NonCacheable | LoadMode::CachesOff, .. })
 }
 
-/// One look of a step at a class of slots.
-pub(super) struct At<'a> {
+/// Look of an op at a class of slots, at the state that the model has then.
+pub(crate) struct Look<'a> {
     model: &'a Model,
     vcpu: usize,
-    act: &'a Act,
-    /// Whether an event may come in between, by a host that breaks its promise.
+    action: &'a Action,
+    /// True if a host that breaks its promise may do an event during the look.
     raced: bool,
 }
 
-impl At<'_> {
-    /// Returns what may be seen.
-    pub fn window(&self) -> Window {
-        let window = match self.act {
-            Act::Load { look: Look::Cacheable, .. } => self.model.load(),
-            Act::Load { .. } => self.model.load_poc(self.vcpu),
+impl Look<'_> {
+    /// Returns the generations that the look may return.
+    pub(crate) fn possible(&self) -> Possible {
+        let possible = match self.action {
+            Action::Load { mode: LoadMode::Cacheable, .. } => self.model.load(),
+            Action::Load { .. } => self.model.load_poc(self.vcpu),
             _ => self.model.fetch(self.vcpu),
         };
-        Window { anything: window.anything || self.raced, ..window }
+        Possible { anything: possible.anything || self.raced, ..possible }
     }
 
-    /// Returns the step at which a rule last took something away from what may be seen.
-    pub fn acted(&self, rule: Rule) -> Option<usize> {
-        self.model.acted(self.vcpu, rule)
+    /// Returns the op at which a rule last made older generations impossible for this look.
+    pub(crate) fn narrowed_by(&self, rule: Rule) -> Option<usize> {
+        self.model.narrowed_by(self.vcpu, rule)
     }
 }
 
-/// Goes through a program with every rule kept but `without`, and shows each look at each class of slots.
+/// Runs the model over a program and calls `show` for each look at each class of slots. The model keeps every rule
+/// except `without`.
 ///
-/// The guest times its accesses, and the fence around each is `DSB ISH; ISB` (payload/src/exceptions.rs): it counts.
-pub(super) fn walk(
+/// The guest measures the time of its accesses and therefore executes `DSB ISH; ISB` before and after each of them
+/// (`payload/src/access.rs`). The model includes this fence.
+pub(crate) fn walk(
     program: &Program,
     slots: &Slots,
-    geometry: &Geometry,
+    features: &CacheFeatures,
     without: Option<Rule>,
-    mut show: impl FnMut(usize, Class, At<'_>),
+    mut show: impl FnMut(usize, Class, Look<'_>),
 ) {
-    let mut models = vec![Model::new(*geometry, program.vcpus, without); slots.classes()];
-    for (index, Step { vcpu, act }) in program.steps.iter().enumerate() {
-        models.iter_mut().for_each(|model| model.at(index));
-        // Without a rule that the host's events rely on, what it does for other vCPUs at the same time may show as well.
-        let raced = without.is_some_and(Rule::concerns_the_host) && raced(program, index);
-        let fenced = act.observes() || matches!(act, Act::Write { .. });
+    let mut models = vec![Model::new(*features, program.vcpus, without); slots.classes()];
+    for (index, ProgramOp { vcpu, action }) in program.ops.iter().enumerate() {
+        models.iter_mut().for_each(|model| model.begin_op(index));
+        // A host that breaks one of its rules may do so while it does an event for another vCPU.
+        let raced = without.is_some_and(Rule::concerns_the_host) && raced_by_event(program, index);
+        let fenced = action.is_look() || matches!(action, Action::Write { .. });
         if fenced {
             fence(&mut models, *vcpu);
         }
-        if act.observes() {
+        if action.is_look() {
             for class in slots.classes_of(index) {
-                show(index, class, At { model: &models[class], vcpu: *vcpu, act, raced });
+                show(index, class, Look { model: &models[class], vcpu: *vcpu, action, raced });
             }
         }
-        apply(&mut models, slots, index, *vcpu, act);
+        apply(&mut models, slots, index, *vcpu, action);
         if raced && without == Some(Rule::ContentsKept) {
             slots.classes_of(index).for_each(|class| models[class].lose());
         }
@@ -139,14 +142,14 @@ pub(super) fn walk(
     }
 }
 
-/// Says whether another vCPU asks for an event between the same two meetings as a step.
-fn raced(program: &Program, index: usize) -> bool {
-    let steps = &program.steps;
-    let meets = |step: &&Step| step.act == Act::Meet;
-    let before = steps[..index].iter().rev().take_while(|step| !meets(step));
-    let after = steps[index..].iter().take_while(|step| !meets(step));
-    let events = before.chain(after).filter(|step| matches!(step.act, Act::Event { .. }));
-    events.into_iter().any(|step| step.vcpu != steps[index].vcpu)
+/// Returns whether another vCPU asks for an event between the same two meetings as an op.
+fn raced_by_event(program: &Program, index: usize) -> bool {
+    let ops = &program.ops;
+    let meets = |op: &&ProgramOp| op.action == Action::Meet;
+    let before = ops[..index].iter().rev().take_while(|op| !meets(op));
+    let after = ops[index..].iter().take_while(|op| !meets(op));
+    let events = before.chain(after).filter(|op| matches!(op.action, Action::Event { .. }));
+    events.into_iter().any(|op| op.vcpu != ops[index].vcpu)
 }
 
 fn fence(models: &mut [Model], vcpu: usize) {
@@ -156,22 +159,22 @@ fn fence(models: &mut [Model], vcpu: usize) {
     }
 }
 
-/// Applies what a step does.
-fn apply(models: &mut [Model], slots: &Slots, index: usize, vcpu: usize, act: &Act) {
-    let mut named = |then: &dyn Fn(&mut Model)| slots.classes_of(index).for_each(|class| then(&mut models[class]));
-    match *act {
-        Act::Write { generation, .. } => named(&|model| model.write(vcpu, generation)),
-        Act::CleanD { to, .. } => named(&|model| model.clean(vcpu, to)),
-        Act::InvalI { .. } => named(&|model| model.invalidate(vcpu, Rule::Invalidate)),
-        Act::InvalIAll => models.iter_mut().for_each(|model| model.invalidate(vcpu, Rule::InvalidateAll)),
-        Act::Barrier { barrier: Barrier::DsbIsh } => models.iter_mut().for_each(|model| model.dsb(vcpu)),
-        Act::Barrier { barrier: Barrier::Isb } => models.iter_mut().for_each(|model| model.isb(vcpu)),
-        Act::Event { event, generation, .. } => {
+/// Applies the action of an op to the models.
+fn apply(models: &mut [Model], slots: &Slots, index: usize, vcpu: usize, action: &Action) {
+    let mut to_span = |then: &dyn Fn(&mut Model)| slots.classes_of(index).for_each(|class| then(&mut models[class]));
+    match *action {
+        Action::Write { generation, .. } => to_span(&|model| model.write(vcpu, generation)),
+        Action::CleanD { to, .. } => to_span(&|model| model.clean(vcpu, to)),
+        Action::InvalI { .. } => to_span(&|model| model.invalidate(vcpu, Rule::Invalidate)),
+        Action::InvalIAll => models.iter_mut().for_each(|model| model.invalidate(vcpu, Rule::InvalidateAll)),
+        Action::Barrier { barrier: Barrier::DsbIsh } => models.iter_mut().for_each(|model| model.dsb(vcpu)),
+        Action::Barrier { barrier: Barrier::Isb } => models.iter_mut().for_each(|model| model.isb(vcpu)),
+        Action::Event { event, generation, .. } => {
             for (class, model) in models.iter_mut().enumerate() {
                 model.event(vcpu, event, slots.is_in(class, index).then_some(generation));
             }
         }
-        Act::Meet => models.iter_mut().for_each(Model::meet),
-        Act::Barrier { .. } | Act::Fetch { .. } | Act::Load { .. } => {}
+        Action::Meet => models.iter_mut().for_each(Model::meet),
+        Action::Barrier { .. } | Action::Fetch { .. } | Action::Load { .. } => {}
     }
 }

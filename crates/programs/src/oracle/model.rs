@@ -1,24 +1,27 @@
-//! What each side may still hold, for one class of slots.
+//! Model of the generations that caches and memory may hold, for one class of slots.
 //!
-//! All stores to a slot are ordered in a legal program, so its generations are a list, and what a cache may hold is the
-//! end of that list from some generation on: caches are filled and written back at any time, and maintenance takes the
-//! older ones away. One number for each cache says it all. What a vCPU can rely on is what is ordered before it, so each
-//! vCPU has numbers of its own, which a meeting makes common.
+//! In a legal program, all stores to a slot are ordered, so its generations form a list. A cache may be filled or
+//! written back at any time, so it may hold some oldest generation and every generation after it. Only maintenance
+//! removes the oldest ones. The model therefore keeps one number for each cache: the oldest generation that it may
+//! hold.
+//!
+//! A vCPU can rely only on what is ordered before it. Each vCPU therefore has its own numbers, and a meeting makes them
+//! equal.
 
-use crate::oracle::rules::{Geometry, Rule};
+use crate::oracle::rules::{CacheFeatures, Rule};
 use crate::program::Clean;
 use guest::event::{Contents, Event, Mappings};
 
-/// Place of a generation in the list of those that a slot has had.
-pub type Version = usize;
+/// Index of a generation in the list of generations that a slot has had.
+type Version = usize;
 
-/// Nothing older than this; and the rule and step that took the older ones away.
+/// Oldest version that a place may hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Bound {
-    /// The oldest that is still possible.
-    pub oldest: Version,
-    /// Why.
-    pub by: Option<(Rule, usize)>,
+struct Bound {
+    /// Oldest version that is still possible.
+    oldest: Version,
+    /// Rule and op that removed the older versions.
+    by: Option<(Rule, usize)>,
 }
 
 impl Bound {
@@ -29,92 +32,95 @@ impl Bound {
     }
 }
 
-/// What one vCPU can rely on.
+/// Bounds that one vCPU can rely on.
 #[derive(Clone, Copy, Debug, Default)]
-struct View {
-    /// At the PoU.
+struct Bounds {
+    /// Versions at the PoU.
     pou: Bound,
-    /// At the PoC.
+    /// Versions at the PoC.
     poc: Bound,
-    /// In its I-cache.
+    /// Versions in the vCPU's I-cache.
     icache: Bound,
-    /// Fetched, and not yet executed.
+    /// Versions that were fetched and not yet executed.
     pipeline: Bound,
-    /// What its DSB will make of its cleans and, with IDC, its stores.
+    /// Bound of the PoU after the vCPU's next DSB. Its cleans raise it, and with IDC its stores.
     pou_at_dsb: Bound,
-    /// The same for the PoC.
+    /// Bound of the PoC after the vCPU's next DSB.
     poc_at_dsb: Bound,
-    /// What its DSB will make of its invalidations.
+    /// Bound of the I-cache after the vCPU's next DSB. Its invalidations raise it.
     icache_at_dsb: Bound,
 }
 
-/// Who stored a version.
+/// Writer of a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Writer {
     Guest,
     Host,
 }
 
-/// One class of slots.
+/// Model of one class of slots.
 #[derive(Clone, Debug)]
 pub struct Model {
-    geometry: Geometry,
+    features: CacheFeatures,
     without: Option<Rule>,
-    /// None for what was in a frame before the host stored the contents there.
+    /// Generation and writer of each version. The generation is `None` for the former contents of a new frame, which
+    /// the host overwrites.
     versions: Vec<(Option<u16>, Writer)>,
-    /// The oldest in a frame that some vCPU may reach: the newest, unless rule K4 is taken away.
+    /// Oldest version in a frame that some vCPU can reach. It is the newest version unless rule K4 is left out.
     frame: Version,
-    /// The version instead of which anything may be there; only without rule K3.
+    /// Version that may have been lost. It is `None` unless rule K3 is left out.
     lost: Option<Version>,
-    views: Vec<View>,
-    /// The step at hand.
-    step: usize,
+    /// Bounds of each vCPU.
+    bounds: Vec<Bounds>,
+    /// Op that the model is at.
+    op: usize,
 }
 
-/// What one look may see.
+/// Generations that one look may return.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Window {
-    /// The newest generation.
+pub struct Possible {
+    /// Newest generation.
     pub newest: u16,
-    /// Older ones that may be seen as well, the newer first, without the newest.
+    /// Older generations that the look may return, too, the newer first. The newest generation is not among them.
     pub older: Vec<u16>,
-    /// Whether anything may be seen, because a rule was taken away. Never to be relied on with every rule kept.
+    /// True if the look may return anything. This is so only if a rule is left out.
     pub anything: bool,
 }
 
 impl Model {
-    /// Returns slots of generation 0 that every side holds, on a machine where every rule but `without` is kept.
-    pub fn new(geometry: Geometry, vcpus: usize, without: Option<Rule>) -> Self {
+    /// Returns slots of generation 0 that all caches agree on. The machine keeps every rule except `without`.
+    pub fn new(features: CacheFeatures, vcpus: usize, without: Option<Rule>) -> Self {
         let versions = vec![(Some(0), Writer::Host)];
-        Self { geometry, without, versions, frame: 0, lost: None, views: vec![View::default(); vcpus], step: 0 }
+        Self { features, without, versions, frame: 0, lost: None, bounds: vec![Bounds::default(); vcpus], op: 0 }
     }
 
-    /// Says which step the following calls belong to.
-    pub fn at(&mut self, step: usize) {
-        self.step = step;
+    /// Sets the op that the next calls belong to.
+    pub fn begin_op(&mut self, op: usize) {
+        self.op = op;
     }
 
-    fn kept(&self, rule: Rule) -> bool {
+    fn keeps(&self, rule: Rule) -> bool {
         self.without != Some(rule)
     }
 
     fn idc(&self) -> bool {
-        self.geometry.idc && self.kept(Rule::Idc)
+        self.features.idc && self.keeps(Rule::Idc)
     }
 
     fn dic(&self) -> bool {
-        self.geometry.dic && self.kept(Rule::Dic)
+        self.features.dic && self.keeps(Rule::Dic)
     }
 
-    /// IDC says that nobody need clean to the PoU. If it lies, nobody has: neither the guest, nor with FWB the host.
-    fn idc_lies(&self) -> bool {
-        self.geometry.idc && !self.kept(Rule::Idc)
+    /// Returns whether the machine has IDC and rule A1 is left out. Because of IDC, nobody cleans to the PoU then: not
+    /// the guest, and with FWB not the host.
+    fn idc_is_false(&self) -> bool {
+        self.features.idc && !self.keeps(Rule::Idc)
     }
 
-    /// DIC says that nobody need invalidate. If it lies, nobody has by line; and a guest's invalidation of everything may
-    /// come before the host's clean, which waits for the first access.
-    fn dic_lies(&self) -> bool {
-        self.geometry.dic && !self.kept(Rule::Dic)
+    /// Returns whether the machine has DIC and rule A2 is left out. Because of DIC, nobody invalidates by line then. A
+    /// guest's invalidation of everything may come before the host's clean, which waits for the first access.
+    fn dic_is_false(&self) -> bool {
+        self.features.dic && !self.keeps(Rule::Dic)
     }
 
     fn newest(&self) -> Version {
@@ -122,93 +128,95 @@ impl Model {
     }
 
     fn bound(&self, oldest: Version, rule: Rule) -> Bound {
-        Bound { oldest, by: Some((rule, self.step)) }
+        Bound { oldest, by: Some((rule, self.op)) }
     }
 
     fn push(&mut self, generation: Option<u16>, writer: Writer) {
-        let in_reach = self.frame == self.newest();
+        let reachable = self.frame == self.newest();
         self.versions.push((generation, writer));
-        if in_reach {
+        if reachable {
             self.frame = self.newest();
         }
     }
 
-    /// vCPU `vcpu` stores.
+    /// Does a store of a vCPU.
     pub fn write(&mut self, vcpu: usize, generation: u16) {
         self.push(Some(generation), Writer::Guest);
         if self.idc() {
             let stored = self.bound(self.newest(), Rule::Idc);
-            self.views[vcpu].pou_at_dsb.raise(stored);
+            self.bounds[vcpu].pou_at_dsb.raise(stored);
         }
     }
 
-    /// The contents may be lost; only without rule K3.
+    /// Marks the contents as possibly lost. Only a machine without rule K3 loses contents.
     pub fn lose(&mut self) {
         self.lost = Some(self.newest());
     }
 
-    /// A D-cache clean by line.
+    /// Does a D-cache clean by line.
     pub fn clean(&mut self, vcpu: usize, to: Clean) {
-        if !self.kept(Rule::Clean) || (to == Clean::Pou && self.idc_lies()) {
+        if !self.keeps(Rule::Clean) || (to == Clean::Pou && self.idc_is_false()) {
             return;
         }
         let cleaned = self.bound(self.newest(), Rule::Clean);
-        self.views[vcpu].pou_at_dsb.raise(cleaned);
+        self.bounds[vcpu].pou_at_dsb.raise(cleaned);
         if to != Clean::Pou {
-            self.views[vcpu].poc_at_dsb.raise(cleaned);
+            self.bounds[vcpu].poc_at_dsb.raise(cleaned);
         }
     }
 
-    /// An I-cache invalidation, by `rule`. What is known to be at the PoU now is the oldest that a refill can find.
+    /// Does an I-cache invalidation, which `rule` makes effective. A refill after it finds nothing older than the
+    /// version that is known to be at the PoU now.
     pub fn invalidate(&mut self, vcpu: usize, rule: Rule) {
-        if self.kept(rule) && !self.dic_lies() {
-            let refilled = self.bound(self.views[vcpu].pou.oldest, rule);
-            self.views[vcpu].icache_at_dsb.raise(refilled);
+        if self.keeps(rule) && !self.dic_is_false() {
+            let refilled = self.bound(self.bounds[vcpu].pou.oldest, rule);
+            self.bounds[vcpu].icache_at_dsb.raise(refilled);
         }
     }
 
-    /// A DSB completes the vCPU's own maintenance and stores.
+    /// Does a DSB, which completes the vCPU's own maintenance and stores.
     pub fn dsb(&mut self, vcpu: usize) {
-        let view = &mut self.views[vcpu];
-        view.pou.raise(view.pou_at_dsb);
-        view.poc.raise(view.poc_at_dsb);
-        view.icache.raise(view.icache_at_dsb);
+        let bounds = &mut self.bounds[vcpu];
+        bounds.pou.raise(bounds.pou_at_dsb);
+        bounds.poc.raise(bounds.poc_at_dsb);
+        bounds.icache.raise(bounds.icache_at_dsb);
     }
 
-    /// A context synchronization event.
+    /// Does a context synchronization event.
     pub fn isb(&mut self, vcpu: usize) {
-        if self.kept(Rule::Synchronise) {
-            let source = if self.dic() { self.views[vcpu].pou } else { self.views[vcpu].icache };
+        if self.keeps(Rule::Synchronise) {
+            let source = if self.dic() { self.bounds[vcpu].pou } else { self.bounds[vcpu].icache };
             let refetched = self.bound(source.oldest, Rule::Synchronise);
-            self.views[vcpu].pipeline.raise(refetched);
+            self.bounds[vcpu].pipeline.raise(refetched);
         }
     }
 
-    /// All vCPUs meet: what was ordered before for one is for all. No DSB, no ISB.
+    /// Does a meeting. Every vCPU can then rely on everything that any vCPU could rely on before. A meeting is no DSB
+    /// and no ISB.
     pub fn meet(&mut self) {
-        let mut common = self.views.iter().fold(View::default(), |mut common, view| {
-            common.pou.raise(view.pou);
-            common.poc.raise(view.poc);
-            common.icache.raise(view.icache);
+        let mut common = self.bounds.iter().fold(Bounds::default(), |mut common, bounds| {
+            common.pou.raise(bounds.pou);
+            common.poc.raise(bounds.poc);
+            common.icache.raise(bounds.icache);
             common
         });
         if self.idc() {
             common.pou.raise(self.bound(self.newest(), Rule::Idc));
         }
-        let broadcast = self.kept(Rule::Broadcast);
-        for view in &mut self.views {
-            view.pou.raise(common.pou);
-            view.poc.raise(common.poc);
+        let broadcast = self.keeps(Rule::Broadcast);
+        for bounds in &mut self.bounds {
+            bounds.pou.raise(common.pou);
+            bounds.poc.raise(common.poc);
             if broadcast {
-                view.icache.raise(common.icache);
+                bounds.icache.raise(common.icache);
             }
         }
     }
 
-    /// The host does something for a vCPU; `written` is the generation it stores in these slots, if it does.
+    /// Does a host event for a vCPU. `written` is the generation that the event stores in these slots if it writes.
     ///
-    /// Other frames hold what was in them before; then the host stores the contents there. Only where KVM's promise is
-    /// taken away does that show.
+    /// A new frame holds its former contents until the host stores the slot there. A look can return these only if a
+    /// promise of KVM is left out.
     pub fn event(&mut self, vcpu: usize, event: Event, written: Option<u16>) {
         let before = self.newest();
         let copied = event.mappings() == Mappings::Copied;
@@ -222,16 +230,16 @@ impl Model {
                 if copied {
                     self.push(contents, Writer::Host);
                 }
-                if !self.kept(Rule::ContentsKept) {
+                if !self.keeps(Rule::ContentsKept) {
                     self.lose();
                 }
             }
         }
         if self.idc() && self.newest() > before {
             let stored = self.bound(self.newest(), Rule::Idc);
-            self.views[vcpu].pou.raise(stored);
+            self.bounds[vcpu].pou.raise(stored);
         }
-        if copied && !self.kept(Rule::OldFramesGone) {
+        if copied && !self.keeps(Rule::OldFramesGone) {
             self.frame = self.frame.min(before);
         }
         if event.mappings() != Mappings::Kept {
@@ -239,36 +247,36 @@ impl Model {
         }
     }
 
-    /// The guest reaches these slots through a new mapping from now on: KVM's promise.
+    /// Applies KVM's promise: from now on, the guest reaches these slots through a new mapping.
     fn promise(&mut self, vcpu: usize) {
         let by_host = self.versions.iter().rposition(|(_, writer)| *writer == Writer::Host).unwrap_or(0);
-        if self.kept(Rule::HostClean) && !(self.geometry.fwb && self.idc_lies()) {
+        if self.keeps(Rule::HostClean) && !(self.features.fwb && self.idc_is_false()) {
             let clean = self.bound(by_host, Rule::HostClean);
-            self.views[vcpu].pou.raise(clean);
-            self.views[vcpu].poc.raise(clean);
+            self.bounds[vcpu].pou.raise(clean);
+            self.bounds[vcpu].poc.raise(clean);
         }
-        if self.kept(Rule::HostInvalidate) && !self.dic_lies() {
-            let refilled = self.bound(by_host.min(self.views[vcpu].pou.oldest), Rule::HostInvalidate);
-            self.views[vcpu].icache.raise(refilled);
+        if self.keeps(Rule::HostInvalidate) && !self.dic_is_false() {
+            let refilled = self.bound(by_host.min(self.bounds[vcpu].pou.oldest), Rule::HostInvalidate);
+            self.bounds[vcpu].icache.raise(refilled);
         }
     }
 
-    /// Returns what a call by a vCPU may return. The barriers before it are the caller's.
-    pub fn fetch(&self, vcpu: usize) -> Window {
-        self.window(self.views[vcpu].pipeline.oldest)
+    /// Returns the generations that a call by a vCPU may return. The caller applies the barriers before the call.
+    pub fn fetch(&self, vcpu: usize) -> Possible {
+        self.possible(self.bounds[vcpu].pipeline.oldest)
     }
 
-    /// Returns what a load through the caches may return.
-    pub fn load(&self) -> Window {
-        self.window(if self.kept(Rule::Coherent) { self.newest() } else { 0 })
+    /// Returns the generations that a load through the caches may return.
+    pub fn load(&self) -> Possible {
+        self.possible(if self.keeps(Rule::Coherent) { self.newest() } else { 0 })
     }
 
-    /// Returns what a load past the caches may return.
-    pub fn load_poc(&self, vcpu: usize) -> Window {
-        self.window(self.views[vcpu].poc.oldest)
+    /// Returns the generations that a load past the caches may return.
+    pub fn load_poc(&self, vcpu: usize) -> Possible {
+        self.possible(self.bounds[vcpu].poc.oldest)
     }
 
-    fn window(&self, oldest: Version) -> Window {
+    fn possible(&self, oldest: Version) -> Possible {
         let newest = self.versions[self.newest()].0.unwrap_or_default();
         let possible = &self.versions[oldest.min(self.frame)..self.newest()];
         let mut older: Vec<u16> = Vec::new();
@@ -277,13 +285,13 @@ impl Model {
                 older.push(generation);
             }
         }
-        let foreign = self.versions[oldest..].iter().any(|(generation, _)| generation.is_none());
-        Window { newest, older, anything: foreign || self.lost.is_some_and(|lost| lost >= oldest) }
+        let former_contents = self.versions[oldest..].iter().any(|(generation, _)| generation.is_none());
+        Possible { newest, older, anything: former_contents || self.lost.is_some_and(|lost| lost >= oldest) }
     }
 
-    /// Returns the step at which a rule last took something away from what a vCPU may see.
-    pub fn acted(&self, vcpu: usize, rule: Rule) -> Option<usize> {
-        let View { pou, poc, icache, pipeline, .. } = self.views[vcpu];
+    /// Returns the op at which a rule last removed a version that a vCPU could see before.
+    pub fn narrowed_by(&self, vcpu: usize, rule: Rule) -> Option<usize> {
+        let Bounds { pou, poc, icache, pipeline, .. } = self.bounds[vcpu];
         [pipeline, icache, pou, poc].into_iter().filter_map(|bound| bound.by).find(|(by, _)| *by == rule).map(|by| by.1)
     }
 }

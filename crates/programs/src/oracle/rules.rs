@@ -1,39 +1,42 @@
-//! The rules that the oracle relies on, one line each, with where they are written.
+//! Rules that the oracle relies on, with their sources, and the features of a machine that the rules depend on.
 
 use serde::Serialize;
 
-/// What makes old code impossible. Taking one away shows what it alone forbids ([`crate::oracle::windows`]).
+/// Rule that makes old code impossible.
+///
+/// To find the rule behind a failure, the oracle runs again without each rule: an outcome that is then allowed is
+/// explained by that rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rule {
-    /// K1.
+    /// K1: the host cleans its own writes.
     HostClean,
-    /// K2.
+    /// K2: the host invalidates the I-cache for its own writes.
     HostInvalidate,
-    /// K3.
+    /// K3: events keep contents.
     ContentsKept,
-    /// K4.
+    /// K4: old frames are out of reach.
     OldFramesGone,
-    /// C1.
+    /// C1: cacheable loads are coherent.
     Coherent,
-    /// G1.
+    /// G1: DC cleans.
     Clean,
-    /// G2.
+    /// G2: IC IVAU invalidates.
     Invalidate,
-    /// G3.
+    /// G3: IC IALLUIS invalidates.
     InvalidateAll,
-    /// G4.
+    /// G4: invalidations of the I-cache are broadcast.
     Broadcast,
-    /// A1.
+    /// A1: IDC replaces the clean.
     Idc,
-    /// A2.
+    /// A2: DIC replaces the invalidation.
     Dic,
-    /// G5.
+    /// G5: ISB synchronises.
     Synchronise,
 }
 
 impl Rule {
-    /// Every rule; what is listed first is named first where several could be broken.
+    /// All rules. If several rules explain a failure, the first of them in this list is named first.
     pub const ALL: [Self; 12] = [
         Self::ContentsKept,
         Self::OldFramesGone,
@@ -49,13 +52,14 @@ impl Rule {
         Self::Synchronise,
     ];
 
-    /// Says whether the host's events rely on it: its promises, and what spares it maintenance.
-    pub const fn concerns_the_host(self) -> bool {
+    /// Returns whether the host's events rely on the rule: it is a promise of the host, or it spares the host
+    /// maintenance.
+    pub(crate) const fn concerns_the_host(self) -> bool {
         use Rule::{ContentsKept, Dic, HostClean, HostInvalidate, Idc, OldFramesGone};
         matches!(self, HostClean | HostInvalidate | ContentsKept | OldFramesGone | Idc | Dic)
     }
 
-    /// Returns the short name used in results and docs/oracle.md.
+    /// Returns the short name in results and in `docs/oracle.md`.
     pub const fn id(self) -> &'static str {
         match self {
             Self::HostClean => "K1",
@@ -77,25 +81,27 @@ impl Rule {
     pub const fn text(self) -> &'static str {
         match self {
             Self::HostClean => {
-                "what the host wrote before the guest can reach it again is clean: data and fetches find it"
+                "the host cleans its own writes before the guest can reach the memory again: loads and fetches see them"
             }
             Self::HostInvalidate => {
-                "what the host wrote before the guest can execute it again is in no I-cache as it was"
+                "the host removes old code from every I-cache before the guest can execute memory that the host wrote"
             }
-            Self::ContentsKept => "an event changes no contents but those it says",
-            Self::OldFramesGone => "after an unmap no vCPU reaches the frames that were there before",
+            Self::ContentsKept => "an event changes no contents but those that it names",
+            Self::OldFramesGone => "after an unmap no vCPU reaches the old frames",
             Self::Coherent => "a load through the caches returns the newest store that is ordered before it",
-            Self::Clean => "DC and then DSB on the same PE: the line is clean to the PoU or PoC",
-            Self::Invalidate => "IC IVAU and then DSB on the same PE: what was in I-caches before is gone",
-            Self::InvalidateAll => "IC IALLUIS and then DSB on the same PE: what was in I-caches before is gone",
-            Self::Broadcast => "invalidation of I-caches reaches every PE of the Inner Shareable domain",
+            Self::Clean => "after DC, then DSB on the same PE, the line is clean to the PoU or PoC",
+            Self::Invalidate => "after IC IVAU, then DSB on the same PE, no I-cache holds the old contents of the line",
+            Self::InvalidateAll => "after IC IALLUIS, then DSB on the same PE, no I-cache holds old contents",
+            Self::Broadcast => "an invalidation of I-caches reaches every PE of the Inner Shareable domain",
             Self::Idc => "with IDC a completed store is at the PoU without a clean",
-            Self::Dic => "with DIC an instruction fetch finds what is at the PoU without an invalidation",
-            Self::Synchronise => "after a context synchronization event nothing fetched before it is executed",
+            Self::Dic => "with DIC an instruction fetch sees the contents of the PoU without an invalidation",
+            Self::Synchronise => {
+                "after a context synchronization event, no instruction that was fetched before it is executed"
+            }
         }
     }
 
-    /// Returns where it is written: a section of the Arm ARM (DDI 0487), or a function of KVM.
+    /// Returns the source of the rule: a section of the Arm ARM (DDI 0487), or a function of KVM.
     pub const fn source(self) -> &'static str {
         match self {
             Self::HostClean => {
@@ -122,19 +128,19 @@ impl Rule {
     }
 }
 
-/// What machine the program runs on, as far as it matters here: effective values, as the guest sees them.
+/// Features of a machine that decide about cache maintenance, with the values that the guest sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Geometry {
-    /// Whether a store needs no clean for the I side: CTR_EL0.IDC, or as CLIDR_EL1 says.
+pub struct CacheFeatures {
+    /// IDC: a store needs no clean to reach the PoU. CTR_EL0 says so, or CLIDR_EL1 implies it.
     pub idc: bool,
-    /// Whether the I side needs no invalidation: CTR_EL0.DIC.
+    /// DIC: a fetch needs no invalidation of the I-cache. CTR_EL0 says so.
     pub dic: bool,
-    /// Whether stage 2 forces Write-Back: looking past the caches proves nothing then.
+    /// FWB: stage 2 makes every access of the guest cacheable, so a load past the caches proves nothing.
     pub fwb: bool,
 }
 
-impl Geometry {
-    /// Returns what a guest's CTR_EL0 and CLIDR_EL1 say, on a host with or without FWB.
+impl CacheFeatures {
+    /// Returns the features from a guest's CTR_EL0 and CLIDR_EL1, on a host with or without FWB.
     pub const fn new(ctr: abi::Ctr, clidr_el1: u64, fwb: bool) -> Self {
         Self { idc: ctr.idc() || abi::ctr::clidr_implies_idc(clidr_el1), dic: ctr.dic(), fwb }
     }
@@ -156,7 +162,7 @@ mod tests {
     #[test]
     fn clidr_counts_as_idc() {
         let n1 = abi::Ctr(0x8444_c004);
-        assert_eq!(Geometry::new(n1, 0xa20_0023, false), Geometry { idc: false, dic: false, fwb: false });
-        assert!(Geometry::new(n1, 0, true).idc);
+        assert_eq!(CacheFeatures::new(n1, 0xa20_0023, false), CacheFeatures { idc: false, dic: false, fwb: false });
+        assert!(CacheFeatures::new(n1, 0, true).idc);
     }
 }

@@ -1,72 +1,72 @@
-//! The classical sequences, with what the Arm ARM, the litmus tests and KVM's maintainers say of each, by hand.
+//! Classical sequences. The expected results are from the Arm ARM, the litmus tests and KVM's maintainers.
 
 use abi::op::Barrier;
 
 use crate::oracle::*;
-use crate::program::{Clean, Span, Step};
+use crate::program::{Clean, Span};
 use guest::event::Event;
 
 const SPAN: Span = Span { start: 0, stride: 64, count: 1 };
 const ALL: Span = Span { start: 0, stride: 64, count: 4 };
 
-/// No IDC, no DIC; IDC alone; both. The columns of the litmus tests.
-const COLUMNS: [Geometry; 3] = [
-    Geometry { idc: false, dic: false, fwb: false },
-    Geometry { idc: true, dic: false, fwb: false },
-    Geometry { idc: true, dic: true, fwb: false },
+/// Machines without IDC and DIC, with IDC alone, and with both: the columns of the published litmus tests.
+const COLUMNS: [CacheFeatures; 3] = [
+    CacheFeatures { idc: false, dic: false, fwb: false },
+    CacheFeatures { idc: true, dic: false, fwb: false },
+    CacheFeatures { idc: true, dic: true, fwb: false },
 ];
 
-fn write(vcpu: usize, generation: u16) -> Step {
-    Step { vcpu, act: Act::Write { span: SPAN, generation } }
+fn write(vcpu: usize, generation: u16) -> ProgramOp {
+    ProgramOp::new(vcpu, Action::Write { span: SPAN, generation })
 }
 
-fn clean(vcpu: usize, to: Clean) -> Step {
-    Step { vcpu, act: Act::CleanD { span: SPAN, to } }
+fn clean(vcpu: usize, to: Clean) -> ProgramOp {
+    ProgramOp::new(vcpu, Action::CleanD { span: SPAN, to })
 }
 
-fn inval(vcpu: usize) -> Step {
-    Step { vcpu, act: Act::InvalI { span: SPAN } }
+fn inval(vcpu: usize) -> ProgramOp {
+    ProgramOp::new(vcpu, Action::InvalI { span: SPAN })
 }
 
-fn dsb(vcpu: usize) -> Step {
-    Step { vcpu, act: Act::Barrier { barrier: Barrier::DsbIsh } }
+fn dsb(vcpu: usize) -> ProgramOp {
+    ProgramOp::new(vcpu, Action::Barrier { barrier: Barrier::DsbIsh })
 }
 
-fn fetch(vcpu: usize) -> Step {
-    Step { vcpu, act: Act::Fetch { span: SPAN } }
+fn fetch(vcpu: usize) -> ProgramOp {
+    ProgramOp::new(vcpu, Action::Fetch { span: SPAN })
 }
 
-fn load(vcpu: usize, look: Look) -> Step {
-    Step { vcpu, act: Act::Load { span: SPAN, look } }
+fn load(vcpu: usize, mode: LoadMode) -> ProgramOp {
+    ProgramOp::new(vcpu, Action::Load { span: SPAN, mode })
 }
 
-fn event(vcpu: usize, event: Event, generation: u16) -> Step {
-    Step { vcpu, act: Act::Event { event, span: SPAN, generation } }
+fn event(vcpu: usize, event: Event, generation: u16) -> ProgramOp {
+    ProgramOp::new(vcpu, Action::Event { event, span: SPAN, generation })
 }
 
-const MEET: Step = Step { vcpu: 0, act: Act::Meet };
+const MEET: ProgramOp = ProgramOp::MEET;
 
-fn sync(vcpu: usize) -> Vec<Step> {
+fn sync(vcpu: usize) -> Vec<ProgramOp> {
     vec![clean(vcpu, Clean::Pou), dsb(vcpu), inval(vcpu), dsb(vcpu)]
 }
 
-/// Returns what the last step may see besides the newest, in each column.
-fn older(steps: &[Step]) -> [Vec<u16>; 3] {
-    let program = Program { vcpus: 3, steps: steps.to_vec() };
-    COLUMNS.map(|geometry| match expect(&program, &geometry).at(steps.len() - 1, 0) {
+/// Returns the older generations that the last op may see, in each column.
+fn older(ops: &[ProgramOp]) -> [Vec<u16>; 3] {
+    let program = Program { vcpus: 3, ops: ops.to_vec() };
+    COLUMNS.map(|features| match expect(&program, &features).at(ops.len() - 1, 0) {
         Some(Expected::Required(_)) => vec![],
         Some(Expected::Allowed { older, .. }) => older.clone(),
         other => panic!("{other:?}"),
     })
 }
 
-/// F where old code is forbidden, A where it is allowed, in each column.
-fn verdicts(steps: &[Step]) -> String {
-    older(steps).map(|older| if older.is_empty() { 'F' } else { 'A' }).iter().collect()
+/// Returns F if old code is forbidden and A if it is allowed, for each column.
+fn verdicts(ops: &[ProgramOp]) -> String {
+    older(ops).map(|older| if older.is_empty() { 'F' } else { 'A' }).iter().collect()
 }
 
 #[test]
-fn one_pe_with_all_of_it_or_a_part() {
+fn one_pe_with_all_maintenance_or_a_part() {
     let full = [vec![write(0, 1)], sync(0), vec![fetch(0)]].concat();
     assert_eq!(verdicts(&full), "FFF", "SM.B+cachesync-isb");
     assert_eq!(verdicts(&[write(0, 1), fetch(0)]), "AAF", "SM.B+dsb.ish-isb: the fetch's own fence");
@@ -76,20 +76,20 @@ fn one_pe_with_all_of_it_or_a_part() {
     assert_eq!(verdicts(&ic_first), "AFF", "SM.B+badcachesync-isb");
     let no_dsb_between = [write(0, 1), clean(0, Clean::Pou), inval(0), dsb(0), fetch(0)];
     assert_eq!(verdicts(&no_dsb_between), "AFF", "the invalidation may refill before the clean is done");
-    let dmb = Step { vcpu: 0, act: Act::Barrier { barrier: Barrier::DmbIsh } };
+    let dmb = ProgramOp::new(0, Action::Barrier { barrier: Barrier::DmbIsh });
     assert_eq!(verdicts(&[write(0, 1), clean(0, Clean::Pou), dmb, inval(0), dsb(0), fetch(0)]), "AFF", "DMB is no DSB");
     let deeper = [write(0, 1), clean(0, Clean::PocInvalidate), dsb(0), inval(0), dsb(0), fetch(0)];
     assert_eq!(verdicts(&deeper), "FFF", "clean to the PoC passes the PoU");
-    let all = Step { vcpu: 0, act: Act::InvalIAll };
+    let all = ProgramOp::new(0, Action::InvalIAll);
     assert_eq!(verdicts(&[write(0, 1), clean(0, Clean::Pou), dsb(0), all, dsb(0), fetch(0)]), "FFF");
 }
 
 #[test]
-fn barriers_that_the_guests_fetch_brings_along_anyway() {
-    // On the model itself, without that fence.
+fn barriers_that_the_fence_of_a_fetch_contains() {
+    // This test calls the model itself, without that fence.
     let run = |barriers: &dyn Fn(&mut Model)| {
-        COLUMNS.map(|geometry| {
-            let mut model = Model::new(geometry, 1, None);
+        COLUMNS.map(|features| {
+            let mut model = Model::new(features, 1, None);
             model.write(0, 1);
             barriers(&mut model);
             if model.fetch(0).older.is_empty() { 'F' } else { 'A' }
@@ -120,7 +120,7 @@ fn barriers_that_the_guests_fetch_brings_along_anyway() {
 }
 
 #[test]
-fn one_synchronises_another_fetches() {
+fn one_vcpu_synchronises_and_another_fetches() {
     let full = [vec![write(0, 1)], sync(0), vec![MEET, fetch(1)]].concat();
     assert_eq!(verdicts(&full), "FFF", "MP.RF+cachesync+ctrlisb");
     assert_eq!(verdicts(&[write(0, 1), MEET, fetch(1)]), "AAF", "MP.RF+dmb.st+ctrlisb");
@@ -133,40 +133,41 @@ fn one_synchronises_another_fetches() {
 }
 
 #[test]
-fn what_no_meeting_orders_is_not_relied_on() {
+fn a_vcpu_does_not_rely_on_ops_that_no_meeting_orders() {
     let unordered = [write(0, 1), MEET, clean(0, Clean::Pou), dsb(0), inval(1), dsb(1), MEET, fetch(2)];
     assert_eq!(verdicts(&unordered), "AFF", "the clean may come after the invalidation");
 }
 
 #[test]
-fn generations_go_one_by_one() {
+fn maintenance_removes_only_the_generations_before_it() {
     let two = [vec![write(0, 1)], sync(0), vec![write(0, 2), write(0, 3), fetch(0)]].concat();
     assert_eq!(older(&two), [vec![2, 1], vec![2, 1], vec![]]);
     let back = [write(0, 1), write(0, 0), fetch(0)];
-    assert_eq!(older(&back), [vec![1], vec![1], vec![]], "the newest again is no older one");
+    assert_eq!(older(&back), [vec![1], vec![1], vec![]], "a generation that was written again is the newest");
 }
 
 #[test]
-fn loads_through_the_caches_are_coherent_and_others_see_the_poc() {
-    assert_eq!(verdicts(&[write(0, 1), load(0, Look::Cacheable)]), "FFF");
-    assert_eq!(verdicts(&[write(0, 1), MEET, load(1, Look::Cacheable)]), "FFF");
-    assert_eq!(verdicts(&[write(0, 1), load(0, Look::NonCacheable)]), "AAA");
-    assert_eq!(verdicts(&[write(0, 1), clean(0, Clean::Pou), dsb(0), load(0, Look::CachesOff)]), "AAA");
-    assert_eq!(verdicts(&[write(0, 1), clean(0, Clean::Poc), dsb(0), load(0, Look::CachesOff)]), "FFF");
-    assert_eq!(verdicts(&[write(0, 1), clean(0, Clean::Poc), dsb(0), MEET, load(1, Look::NonCacheable)]), "FFF");
-    let program = Program { vcpus: 1, steps: vec![write(0, 1), load(0, Look::NonCacheable), load(0, Look::Cacheable)] };
-    let forced = expect(&program, &Geometry { fwb: true, ..COLUMNS[1] });
+fn cacheable_loads_are_coherent_and_other_loads_see_the_poc() {
+    assert_eq!(verdicts(&[write(0, 1), load(0, LoadMode::Cacheable)]), "FFF");
+    assert_eq!(verdicts(&[write(0, 1), MEET, load(1, LoadMode::Cacheable)]), "FFF");
+    assert_eq!(verdicts(&[write(0, 1), load(0, LoadMode::NonCacheable)]), "AAA");
+    assert_eq!(verdicts(&[write(0, 1), clean(0, Clean::Pou), dsb(0), load(0, LoadMode::CachesOff)]), "AAA");
+    assert_eq!(verdicts(&[write(0, 1), clean(0, Clean::Poc), dsb(0), load(0, LoadMode::CachesOff)]), "FFF");
+    assert_eq!(verdicts(&[write(0, 1), clean(0, Clean::Poc), dsb(0), MEET, load(1, LoadMode::NonCacheable)]), "FFF");
+    let program =
+        Program { vcpus: 1, ops: vec![write(0, 1), load(0, LoadMode::NonCacheable), load(0, LoadMode::Cacheable)] };
+    let forced = expect(&program, &CacheFeatures { fwb: true, ..COLUMNS[1] });
     assert_eq!((forced.at(1, 0), forced.at(2, 0)), (Some(&Expected::Skipped), Some(&Expected::Required(1))));
 }
 
 #[test]
-fn kvm_promises_host_writes_across_an_unmap_and_no_more() {
+fn kvm_promises_host_writes_across_an_unmap_and_nothing_else() {
     assert_eq!(verdicts(&[event(0, Event::Rewrite, 1), fetch(0)]), "AAF", "no unmap, no promise");
     assert_eq!(verdicts(&[event(0, Event::SecondVm, 1), fetch(0)]), "AAF");
-    assert_eq!(verdicts(&[event(0, Event::Rewrite, 1), load(0, Look::Cacheable)]), "FFF");
+    assert_eq!(verdicts(&[event(0, Event::Rewrite, 1), load(0, LoadMode::Cacheable)]), "FFF");
     let unmapped = [event(0, Event::Rewrite, 1), event(0, Event::Unmap, 0), MEET, fetch(1)];
     assert_eq!(verdicts(&unmapped), "FFF");
-    let looked = [event(0, Event::Rewrite, 1), event(0, Event::SlotMove, 0), load(0, Look::NonCacheable)];
+    let looked = [event(0, Event::Rewrite, 1), event(0, Event::SlotMove, 0), load(0, LoadMode::NonCacheable)];
     assert_eq!(verdicts(&looked), "FFF");
     for copied in [Event::Discard, Event::Remap, Event::CopyOnWrite, Event::Userfault] {
         assert_eq!(verdicts(&[event(0, copied, 1), fetch(0)]), "FFF", "{copied:?}");
@@ -176,16 +177,16 @@ fn kvm_promises_host_writes_across_an_unmap_and_no_more() {
     let kept = [event(0, Event::Rewrite, 1), event(0, Event::DirtyLogOn, 0), event(0, Event::MoveVcpu, 0), fetch(0)];
     assert_eq!(verdicts(&kept), "AAF");
     let own = [vec![event(0, Event::Rewrite, 1)], sync(0), vec![fetch(0)]].concat();
-    assert_eq!(verdicts(&own), "FFF", "the guest can do it as well");
+    assert_eq!(verdicts(&own), "FFF", "the guest's own maintenance has the same effect");
     let later = [event(0, Event::Discard, 1), write(0, 2), event(0, Event::Unmap, 0), fetch(0)];
-    assert_eq!(older(&later), [vec![1], vec![1], vec![]], "what the host wrote hides what was before");
+    assert_eq!(older(&later), [vec![1], vec![1], vec![]], "the host's write hides the generations before it");
 }
 
 #[test]
-fn slots_fare_by_their_own_history() {
-    let steps = [vec![write(0, 1)], sync(0), vec![Step { vcpu: 0, act: Act::Fetch { span: ALL } }]].concat();
-    let last = steps.len() - 1;
-    let expected = expect(&Program { vcpus: 1, steps }, &COLUMNS[0]);
+fn expectations_follow_the_history_of_each_slot() {
+    let ops = [vec![write(0, 1)], sync(0), vec![ProgramOp::new(0, Action::Fetch { span: ALL })]].concat();
+    let last = ops.len() - 1;
+    let expected = expect(&Program { vcpus: 1, ops }, &COLUMNS[0]);
     assert_eq!(expected.at(last, 0), Some(&Expected::Required(1)));
     assert_eq!(expected.at(last, 192), Some(&Expected::Required(0)));
     assert_eq!((expected.at(last, 256), expected.at(0, 0)), (None, None));
@@ -195,30 +196,30 @@ fn slots_fare_by_their_own_history() {
 #[test]
 fn each_rule_forbids_something() {
     let migrated = [write(0, 1), event(0, Event::Migrate, 0), fetch(0)];
-    let by_all = Step { vcpu: 0, act: Act::InvalIAll };
-    let programs: [(Rule, &[Step], usize); 10] = [
-        (Rule::HostClean, &[event(0, Event::Discard, 1), load(0, Look::NonCacheable)], 0),
+    let by_all = ProgramOp::new(0, Action::InvalIAll);
+    let programs: [(Rule, &[ProgramOp], usize); 10] = [
+        (Rule::HostClean, &[event(0, Event::Discard, 1), load(0, LoadMode::NonCacheable)], 0),
         (Rule::HostInvalidate, &[event(0, Event::Discard, 1), fetch(0)], 1),
         (Rule::HostInvalidate, &migrated, 0),
-        (Rule::OldFramesGone, &[event(0, Event::Discard, 1), load(0, Look::Cacheable)], 2),
-        (Rule::Coherent, &[write(0, 1), load(0, Look::Cacheable)], 2),
-        (Rule::Clean, &[write(0, 1), clean(0, Clean::Poc), dsb(0), load(0, Look::CachesOff)], 0),
+        (Rule::OldFramesGone, &[event(0, Event::Discard, 1), load(0, LoadMode::Cacheable)], 2),
+        (Rule::Coherent, &[write(0, 1), load(0, LoadMode::Cacheable)], 2),
+        (Rule::Clean, &[write(0, 1), clean(0, Clean::Poc), dsb(0), load(0, LoadMode::CachesOff)], 0),
         (Rule::Invalidate, &[write(0, 1), inval(0), dsb(0), fetch(0)], 1),
         (Rule::InvalidateAll, &[write(0, 1), by_all, dsb(0), fetch(0)], 1),
         (Rule::Broadcast, &[write(0, 1), inval(0), dsb(0), MEET, fetch(1)], 1),
         (Rule::Dic, &[write(0, 1), fetch(0)], 2),
     ];
-    let seen = |steps: &[Step], column: usize, without| {
-        let program = Program { vcpus: 2, steps: steps.to_vec() };
-        let mut last = Window { newest: 0, older: vec![], anything: false };
-        walk(&program, &Slots::of(&program), &COLUMNS[column], without, |_, _, at| last = at.window());
+    let possible = |ops: &[ProgramOp], column: usize, without| {
+        let program = Program { vcpus: 2, ops: ops.to_vec() };
+        let mut last = Possible { newest: 0, older: vec![], anything: false };
+        walk(&program, &Slots::of(&program), &COLUMNS[column], without, |_, _, look| last = look.possible());
         last
     };
-    for (rule, steps, column) in programs {
-        assert!(seen(steps, column, None).older.is_empty(), "{rule:?}");
-        assert_eq!(seen(steps, column, Some(rule)).older, [0], "{rule:?}");
+    for (rule, ops, column) in programs {
+        assert!(possible(ops, column, None).older.is_empty(), "{rule:?}");
+        assert_eq!(possible(ops, column, Some(rule)).older, [0], "{rule:?}");
     }
-    assert_eq!(seen(&[write(0, 1), fetch(0)], 2, Some(Rule::Idc)).older, [0]);
-    assert_eq!(seen(&[write(0, 1), fetch(0)], 2, Some(Rule::Synchronise)).older, [0]);
-    assert!(seen(&[event(0, Event::Unmap, 0), fetch(0)], 0, Some(Rule::ContentsKept)).anything);
+    assert_eq!(possible(&[write(0, 1), fetch(0)], 2, Some(Rule::Idc)).older, [0]);
+    assert_eq!(possible(&[write(0, 1), fetch(0)], 2, Some(Rule::Synchronise)).older, [0]);
+    assert!(possible(&[event(0, Event::Unmap, 0), fetch(0)], 0, Some(Rule::ContentsKept)).anything);
 }

@@ -11,19 +11,19 @@ use crate::options::Common;
 #[derive(ClapArgs, Clone, Debug)]
 #[command(args_override_self = true)]
 pub struct Args {
-    /// Kinds of memory: page, thp, memfd, file, or a hugetlb size such as 2M or 1G; without it, all that there are
+    /// Kinds of memory: page, thp, memfd, file, or a hugetlb size such as 2M or 1G; without it, all kinds
     #[arg(long, value_delimiter = ',', value_name = "BLOCK,…")]
     pub blocks: Vec<MemoryKind>,
     /// Host events: rewrite, unmap, discard, …; without it, all of them
     #[arg(long, value_delimiter = ',', value_name = "EVENT,…", value_parser = parse_event)]
     pub events: Vec<Event>,
-    /// Who writes, who looks and how: each pair of choices once, or all combinations
+    /// Combinations of writer, look and reader: each pair of choices once, or all combinations
     #[arg(long, default_value = "pairs", value_enum)]
     pub coverage: Coverage,
-    /// Look at every line of large blocks as well, not only at their edges and some lines between
+    /// Look at every line of large blocks, too, not only at their edges and some lines between
     #[arg(long)]
     pub every_line: bool,
-    /// Picks the lines between
+    /// Seed that selects the lines between
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub seed: u64,
     #[command(flatten)]

@@ -7,52 +7,64 @@ use record::status::Verdict;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::coherence::program::{Combination, Looker, Looks, Writer};
+use crate::coherence::program::{Combination, LookKind, Reader, Writer};
 use crate::looks::LookCounts;
 
-/// One host event on one kind of memory, in one or several ways.
+/// Findings about one host event on one kind of memory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Findings {
-    /// What happened.
+    /// Event that the host did.
     pub event: Event,
-    /// Whether KVM split blocks ahead of faults when dirty logging began.
+    /// True if KVM split blocks when dirty logging began, and not at the faults after that.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub eager_split: bool,
-    /// How it was done, and what came of it.
-    pub ways: Vec<Way>,
+    /// Results of the combinations of writer, look and reader.
+    pub combinations: Vec<CombinationResult>,
 }
 
-/// One way to do an event.
+/// Result of one combination.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Way {
-    /// Who wrote the code.
+pub struct CombinationResult {
+    /// Writer of the code.
     pub writer: Writer,
-    /// How the guest looked.
-    pub looks: Looks,
-    /// Who looked.
-    pub looker: Looker,
-    /// How it came out.
+    /// Kind of the look.
+    pub look: LookKind,
+    /// vCPU that looked.
+    pub reader: Reader,
+    /// Verdict on this combination.
     pub verdict: Verdict,
-    /// What was seen.
+    /// Outcomes of the looks.
     pub seen: LookCounts,
-    /// What the kernel did between the event and the end of the program.
+    /// Faults and maintenance in the kernel between the event and the end of the program.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub host: Option<HostSide>,
 }
 
 impl Findings {
-    /// Returns the name of what happened in a case.
+    /// Returns the name of the event in cases.
     pub fn event_name(&self) -> String {
         let eager = if self.eager_split { "-eager-split" } else { "" };
         format!("{}{eager}", self.event.name())
     }
 }
 
-impl Way {
-    /// Returns the name used in reports.
-    pub fn name(&self) -> String {
-        Combination::way_name(self.writer, self.looks, self.looker)
+impl CombinationResult {
+    /// Returns a result without looks.
+    pub fn new(combination: &Combination, verdict: Verdict) -> Self {
+        let Combination { writer, look, reader, .. } = *combination;
+        Self { writer, look, reader, verdict, seen: LookCounts::default(), host: None }
     }
+
+    /// Returns the name of the combination in reports.
+    pub fn name(&self) -> String {
+        format!("{}-writes.{}.{}", word(&self.writer), word(&self.look), word(&self.reader))
+    }
+}
+
+/// Returns the word that stands for a choice in files.
+fn word(choice: &impl Serialize) -> String {
+    let value = serde_json::to_value(choice).unwrap_or_default();
+    value.as_str().unwrap_or_default().to_owned()
 }
 
 impl Finding for Findings {

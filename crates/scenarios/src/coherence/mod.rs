@@ -1,4 +1,4 @@
-//! `coherence`: changes code, lets the host do something to its memory, and looks.
+//! `coherence`: changes code, lets the host do an event to its memory, and looks at the code.
 
 mod args;
 mod findings;
@@ -21,8 +21,7 @@ pub struct Coherence;
 
 impl Scenario for Coherence {
     const NAME: &'static str = "coherence";
-    const ABOUT: &'static str =
-        "Change code, let the host do something to its memory, and look: what KVM's maintenance has to make visible";
+    const ABOUT: &'static str = "Change code, let the host do an event to its memory, and look: KVM's maintenance must make the new code visible";
     type Args = args::Args;
     type Findings = findings::Findings;
     type Conclusion = Nothing;

@@ -1,5 +1,5 @@
-//! Runs `coherence`: every event on every kind of memory, in the ways that [`combinations`] picks. One guest does all ways
-//! on one kind of memory.
+//! Runs `coherence`: the chosen combinations of every event on every kind of memory. One guest runs all combinations on
+//! one kind of memory.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use guest::event::Event;
 use guest::region::region;
 use guest::spec::GuestSpec;
 use hostfacts::memory::{MemoryKinds, memory_kinds};
-use programs::oracle::Geometry;
+use programs::oracle::CacheFeatures;
 use programs::program::Program;
 use record::case::{AttributedComplaint, CaseResult, Memory};
 use record::journal::Entry;
@@ -16,20 +16,20 @@ use record::memory::{MemoryKind, stage2_level};
 use record::status::{Status, Verdict};
 
 use crate::coherence::args::Args;
-use crate::coherence::findings::{Findings, Way};
-use crate::coherence::program::{Combination, combinations, looks, spans};
+use crate::coherence::findings::{CombinationResult, Findings};
+use crate::coherence::program::{Combination, LineSelection, RegionLines, combinations, look_kinds};
 use crate::coherence::verdict;
 use crate::looks::LookCounts;
 use crate::memory::block_bytes;
 use crate::runner::cases::{CaseRunner, PreparedMemory};
-use crate::runner::program_runner::{self, Machine, NoOutcome, ProgramRun, ProgramSource, Reset, Seen, Setup};
+use crate::runner::program_runner::{self, NoOutcome, ProgramRun, ProgramSource, Reset, Setup, Target};
 use crate::runner::session::{Build, Error, Finished, Session};
 
-/// vCPUs: one that asks for events, and another.
+/// Number of vCPUs: one that asks for events, and another one.
 const VCPUS: usize = 2;
-/// Guests that may die on one kind of memory before the rest is given up.
+/// Number of guests that may die on one kind of memory before the remaining combinations are given up.
 const DEATHS: usize = 4;
-/// Events for which it matters that KVM splits blocks ahead of faults.
+/// Events that also run with eager splitting.
 const LOGGING: [Event; 2] = [Event::DirtyLogOn, Event::DirtyLogOff];
 
 /// Runs the scenario.
@@ -52,11 +52,12 @@ fn all_cases(
     cases: &mut Vec<CaseResult>,
 ) -> Result<(), Error> {
     let fwb = vmm::limits()?.fwb.unwrap_or(false);
-    let blocks = if args.blocks.is_empty() { all_blocks(&memory_kinds()) } else { args.blocks.clone() };
+    let kinds = if args.blocks.is_empty() { all_kinds(&memory_kinds()) } else { args.blocks.clone() };
     let events = if args.events.is_empty() { Event::ALL.to_vec() } else { args.events.clone() };
-    let chosen = combinations(args.coverage, &events, looks(fwb), blocks.len());
-    for (block, ways) in blocks.into_iter().zip(chosen) {
-        for mut case in on_block(runner, session, args, block, ways, fwb)? {
+    let chosen = combinations(args.coverage, &events, look_kinds(fwb), kinds.len());
+    for (kind, combinations) in kinds.into_iter().zip(chosen) {
+        let cases_on_kind = CasesOn { args, kind, fwb, combinations };
+        for mut case in cases_on_kind.run(runner, session)? {
             runner.done(session, &mut case)?;
             cases.push(case);
         }
@@ -67,183 +68,202 @@ fn all_cases(
     Ok(())
 }
 
-/// Returns every kind of memory, had or not: what is missing is said.
-fn all_blocks(host: &MemoryKinds) -> Vec<MemoryKind> {
+/// Returns every kind of memory. A kind that this host cannot give becomes a skipped case.
+fn all_kinds(host: &MemoryKinds) -> Vec<MemoryKind> {
     let hugetlb = host.hugetlb.iter().map(|pool| MemoryKind::Hugetlb(units::size::Size(pool.page_bytes)));
     [MemoryKind::Page, MemoryKind::Thp, MemoryKind::Memfd, MemoryKind::File].into_iter().chain(hugetlb).collect()
 }
 
-/// Returns the size of the region for one kind of memory: enough for boundaries between blocks where they are small.
-fn region_bytes(block: MemoryKind, host: &MemoryKinds) -> u64 {
-    match block_bytes(block, host).unwrap_or(host.page_bytes) {
+/// Returns the size of the region for one kind of memory. If the blocks are small, the region has several.
+fn region_bytes(kind: MemoryKind, host: &MemoryKinds) -> u64 {
+    match block_bytes(kind, host).unwrap_or(host.page_bytes) {
         bytes if bytes <= 64 << 10 => 1 << 20,
         bytes if bytes <= 2 << 20 => 2 * bytes,
         bytes => bytes,
     }
 }
 
-/// Runs all ways on one kind of memory; those of dirty logging a second time with eager splitting, where KVM has it.
-fn on_block(
-    runner: &mut CaseRunner<'_>,
-    session: &mut Session,
-    args: &Args,
-    block: MemoryKind,
-    ways: Vec<Combination>,
+/// Cases on one kind of memory, one for each event.
+struct CasesOn<'a> {
+    args: &'a Args,
+    kind: MemoryKind,
+    /// True if the machine has FWB.
     fwb: bool,
-) -> Result<Vec<CaseResult>, Error> {
-    let not_run = CaseResult::on(block, VCPUS as u64);
-    session.journal(&Entry::Case { name: block.to_string(), before: Box::new(not_run.clone()) })?;
-    if let (true, MemoryKind::Hugetlb(size)) = (args.common.hugepages, block) {
-        // Twice as many pages as the region: some events prepare a second one.
-        let region = region_bytes(block, &memory_kinds());
-        session.fill_pool(size.0, 2 * region.div_ceil(size.0))?;
-    }
-    let memory = match runner.prepare(session, block, |host| region_bytes(block, host))? {
-        Ok(memory) => memory,
-        Err(missing) => {
-            let skip = Verdict::new(Status::Skip, missing.to_string());
-            return Ok(group(&not_run, ways.iter().map(|way| of(way, skip.clone())).collect(), &ways, false));
-        }
-    };
-    let known = Memory { kind: block, block_bytes: memory.block_bytes, region_bytes: memory.region_bytes };
-    let case = CaseResult { memory: Some(known), ..not_run };
-    let mut on_block = OnBlock { args, block, memory: &memory, fwb, complaints: Vec::new() };
-    let plain = program_runner::guest(region(memory.region_bytes, memory.backing), VCPUS);
-    let logging: Vec<_> = ways.iter().copied().filter(|way| LOGGING.contains(&way.event)).collect();
-    let mut cases = group(&case, on_block.run(runner, session, &plain, &ways)?, &ways, false);
-    if memory.block_bytes > memory.host.page_bytes && !logging.is_empty() && !session.interrupted() {
-        let eager = GuestSpec { eager_split: Some(memory.block_bytes), ..plain };
-        cases.extend(group(&case, on_block.run(runner, session, &eager, &logging)?, &logging, true));
-    }
-    if let Some(first) = cases.first_mut() {
-        // They cannot be told apart by event: one guest ran them all.
-        first.complaints = on_block.complaints;
-    }
-    Ok(cases)
+    combinations: Vec<Combination>,
 }
 
-/// Makes a case of each event.
-fn group(case: &CaseResult, ways: Vec<Way>, chosen: &[Combination], eager_split: bool) -> Vec<CaseResult> {
+impl CasesOn<'_> {
+    /// Runs all combinations. The dirty logging events run a second time with eager splitting, if KVM has it.
+    fn run(&self, runner: &mut CaseRunner<'_>, session: &mut Session) -> Result<Vec<CaseResult>, Error> {
+        let kind = self.kind;
+        let not_run = CaseResult::on(kind, VCPUS as u64);
+        session.journal(&Entry::Case { name: kind.to_string(), before: Box::new(not_run.clone()) })?;
+        if let (true, MemoryKind::Hugetlb(size)) = (self.args.common.hugepages, kind) {
+            // Some events prepare a second region, which needs as many pages again.
+            let region = region_bytes(kind, &memory_kinds());
+            session.fill_pool(size.0, 2 * region.div_ceil(size.0))?;
+        }
+        let memory = match runner.prepare(session, kind, |host| region_bytes(kind, host))? {
+            Ok(memory) => memory,
+            Err(missing) => {
+                let skip = Verdict::new(Status::Skip, missing.to_string());
+                let results = self.combinations.iter().map(|choice| CombinationResult::new(choice, skip.clone()));
+                return Ok(by_event(&not_run, self.combinations.iter().zip(results), Splitting::AtFaults));
+            }
+        };
+        let known = Memory { kind, block_bytes: memory.block_bytes, region_bytes: memory.region_bytes };
+        let case = CaseResult { memory: Some(known), ..not_run };
+        let mut guests = Guests { cases: self, memory: &memory, complaints: Vec::new() };
+        let plain = program_runner::guest(region(memory.region_bytes, memory.backing), VCPUS);
+        let results = guests.run(runner, session, &plain, &self.combinations)?;
+        let mut cases = by_event(&case, self.combinations.iter().zip(results), Splitting::AtFaults);
+        let logging: Vec<_> =
+            self.combinations.iter().copied().filter(|choice| LOGGING.contains(&choice.event)).collect();
+        if memory.block_bytes > memory.host.page_bytes && !logging.is_empty() && !session.interrupted() {
+            let eager = GuestSpec { eager_split: Some(memory.block_bytes), ..plain };
+            let results = guests.run(runner, session, &eager, &logging)?;
+            cases.extend(by_event(&case, logging.iter().zip(results), Splitting::Eager));
+        }
+        if let Some(first) = cases.first_mut() {
+            // One guest ran all events, so a complaint cannot be assigned to one of them.
+            first.complaints = guests.complaints;
+        }
+        Ok(cases)
+    }
+}
+
+/// Time at which KVM splits blocks for dirty logging.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Splitting {
+    /// At the guest's write faults.
+    AtFaults,
+    /// When dirty logging begins.
+    Eager,
+}
+
+/// Returns a case for each event.
+fn by_event<'a>(
+    case: &CaseResult,
+    results: impl Iterator<Item = (&'a Combination, CombinationResult)>,
+    splitting: Splitting,
+) -> Vec<CaseResult> {
+    let eager_split = splitting == Splitting::Eager;
     let mut events: Vec<Findings> = Vec::new();
-    for (way, chosen) in ways.into_iter().zip(chosen) {
-        match events.iter_mut().find(|known| known.event == chosen.event) {
-            Some(known) => known.ways.push(way),
-            None => events.push(Findings { event: chosen.event, eager_split, ways: vec![way] }),
+    for (Combination { event, .. }, result) in results {
+        match events.iter_mut().find(|known| known.event == *event) {
+            Some(known) => known.combinations.push(result),
+            None => events.push(Findings { event: *event, eager_split, combinations: vec![result] }),
         }
     }
     let of = |findings: Findings| CaseResult {
         name: format!("{} {}", case.name, findings.event_name()),
         id: format!("{}.{}", case.id, findings.event_name()),
-        verdict: verdict::event(&findings.ways),
-        mismatches: findings.ways.iter().map(|way| way.seen.forbidden).sum(),
+        verdict: verdict::event(&findings.combinations),
+        mismatches: findings.combinations.iter().map(|result| result.seen.forbidden).sum(),
         findings: record::findings::StoredFindings::of(&findings),
         ..case.clone()
     };
     events.into_iter().map(of).collect()
 }
 
-fn of(way: &Combination, verdict: Verdict) -> Way {
-    let Combination { writer, looks, looker, .. } = *way;
-    Way { writer, looks, looker, verdict, seen: LookCounts::default(), host: None }
-}
-
-/// What is the same for all guests on one kind of memory.
-struct OnBlock<'a> {
-    args: &'a Args,
-    block: MemoryKind,
+/// Guests on one kind of memory.
+struct Guests<'a> {
+    cases: &'a CasesOn<'a>,
     memory: &'a PreparedMemory,
-    fwb: bool,
+    /// Complaints of the kernel while they ran.
     complaints: Vec<AttributedComplaint>,
 }
 
-impl OnBlock<'_> {
-    /// Runs ways in one guest; in another one what is left when it dies.
+impl Guests<'_> {
+    /// Runs combinations in one guest. If the guest dies, another guest runs those that are left.
     fn run(
         &mut self,
         runner: &mut CaseRunner<'_>,
         session: &mut Session,
-        spec: &GuestSpec,
-        ways: &[Combination],
-    ) -> Result<Vec<Way>, Error> {
-        let mut source = Ways::new(self, ways);
-        let common = &self.args.common;
-        let limit = Duration::from_secs(common.time_limit);
-        let traced = if common.no_trace { 0 } else { u64::MAX };
-        let setup = Setup { reset: Reset::NewPages, traced, limit, fwb: self.fwb };
-        let label = format!("coherence {}, {} ways", self.block, ways.len());
+        guest: &GuestSpec,
+        combinations: &[Combination],
+    ) -> Result<Vec<CombinationResult>, Error> {
+        let mut queue = Queue::new(self.cases.args, self.memory, combinations);
+        let common = &self.cases.args.common;
+        let setup = Setup {
+            guest,
+            label: &format!("coherence {}, {} combinations", self.cases.kind, combinations.len()),
+            reset: Reset::NewPages,
+            traced: if common.no_trace { 0 } else { u64::MAX },
+            limit: Duration::from_secs(common.time_limit),
+            fwb: self.cases.fwb,
+        };
         for _ in 0..=DEATHS {
-            if source.left.is_empty() || session.interrupted() {
+            if queue.left.is_empty() || session.interrupted() {
                 break;
             }
-            match program_runner::run(runner, session, spec, &mut source, setup, &label) {
-                Ok((_, Seen { complaints, .. })) => self.complaints.extend(complaints),
-                Err(Error::Vmm(error)) if error.is_lack() => source.give_up(Status::Skip, &error.to_string()),
+            match program_runner::run(runner, session, &mut queue, setup) {
+                Ok(evidence) => self.complaints.extend(evidence.complaints),
+                Err(Error::Vmm(error)) if error.is_lack() => queue.give_up(Status::Skip, &error.to_string()),
                 Err(error) => return Err(error),
             }
         }
         let why = if session.interrupted() { "interrupted" } else { "not run: the guests before it died" };
-        source.give_up(Status::Error, why);
-        Ok(source.done)
+        queue.give_up(Status::Error, why);
+        Ok(queue.done)
     }
 }
 
-/// The ways to go, and what came of them.
-struct Ways {
+/// Combinations that are still to run, and the results of those that ran.
+struct Queue {
     left: VecDeque<Combination>,
-    under_way: Option<(Combination, Geometry)>,
-    done: Vec<Way>,
-    region_bytes: u64,
-    block_bytes: u64,
+    running: Option<(Combination, CacheFeatures)>,
+    done: Vec<CombinationResult>,
+    lines: RegionLines,
+    /// Level at which stage 2 should map the memory.
     level: u8,
-    every_line: bool,
-    seed: u64,
+    /// Reason why nothing is traced, if the command line asks for that.
     untraced: Option<&'static str>,
 }
 
-impl Ways {
-    fn new(on: &OnBlock<'_>, ways: &[Combination]) -> Self {
+impl Queue {
+    fn new(args: &Args, memory: &PreparedMemory, combinations: &[Combination]) -> Self {
+        let selection = if args.every_line { LineSelection::All } else { LineSelection::Seeded(args.seed) };
+        let PreparedMemory { region_bytes, block_bytes, .. } = *memory;
         Self {
-            left: ways.iter().copied().collect(),
-            under_way: None,
+            left: combinations.iter().copied().collect(),
+            running: None,
             done: Vec::new(),
-            region_bytes: on.memory.region_bytes,
-            block_bytes: on.memory.block_bytes,
-            level: stage2_level(on.memory.block_bytes, on.memory.host.page_bytes),
-            every_line: on.args.every_line,
-            seed: on.args.seed,
-            untraced: on.args.common.no_trace.then_some("--no-trace"),
+            lines: RegionLines { region_bytes, block_bytes, selection },
+            level: stage2_level(block_bytes, memory.host.page_bytes),
+            untraced: args.common.no_trace.then_some("--no-trace"),
         }
     }
 
+    /// Gives every combination that is left this status.
     fn give_up(&mut self, status: Status, why: &str) {
-        while let Some(way) = self.left.pop_front() {
-            self.done.push(of(&way, Verdict::new(status, why)));
+        while let Some(combination) = self.left.pop_front() {
+            self.done.push(CombinationResult::new(&combination, Verdict::new(status, why)));
         }
     }
 }
 
-impl ProgramSource for Ways {
-    fn next(&mut self, machine: &Machine) -> Option<Program> {
-        let way = self.left.pop_front()?;
-        self.under_way = Some((way, machine.geometry));
-        let spans = spans(self.region_bytes, self.block_bytes, machine.limits.line_bytes, self.every_line, self.seed);
-        Some(way.program(&spans))
+impl ProgramSource for Queue {
+    fn next(&mut self, target: &Target) -> Option<Program> {
+        let combination = self.left.pop_front()?;
+        self.running = Some((combination, target.features));
+        Some(combination.program(&self.lines.spans(target.limits.line_bytes)))
     }
 
-    fn done(&mut self, _: Program, ran: ProgramRun) {
-        let Some((way, geometry)) = self.under_way.take() else { return };
-        let mut result = of(&way, Verdict::new(Status::Error, ""));
-        let untraced = self.untraced.or_else(|| ran.host.is_none().then_some("no trace"));
-        let context = verdict::Context { geometry, untraced, lost: ran.lost, level: self.level };
-        result.verdict = match &ran.outcomes {
+    fn done(&mut self, _: Program, run: ProgramRun) {
+        let Some((combination, features)) = self.running.take() else { return };
+        let mut result = CombinationResult::new(&combination, Verdict::new(Status::Error, ""));
+        let untraced = self.untraced.or_else(|| run.host.is_none().then_some("no trace"));
+        let context = verdict::Context { features, untraced, lost: run.lost, level: self.level };
+        result.verdict = match &run.outcomes {
             Ok(outcomes) => {
-                result.seen.add(outcomes);
-                verdict::way(&way, outcomes, ran.host.as_ref(), &context)
+                result.seen = LookCounts::of(outcomes);
+                verdict::combination(&combination, outcomes, run.host.as_ref(), &context)
             }
             Err(why @ NoOutcome::Refused(..)) => Verdict::new(Status::Skip, why.to_string()),
             Err(why) => Verdict::new(Status::Error, why.to_string()),
         };
-        result.host = ran.host;
+        result.host = run.host;
         self.done.push(result);
     }
 }

@@ -1,4 +1,4 @@
-//! The grid of events and kinds of memory.
+//! Grid of events and kinds of memory.
 
 use record::case::CaseResult;
 use record::result::RunResult;
@@ -7,7 +7,7 @@ use record::view::{Table, View};
 use crate::coherence::findings::Findings;
 use crate::looks::LookCounts;
 
-/// Returns the view of a run: a row for each event, a column for each kind of memory.
+/// Returns the view of a run, with a row for each event and a column for each kind of memory.
 pub fn view(run: &RunResult) -> View {
     let cases: Vec<(&CaseResult, Findings)> =
         run.cases.iter().filter_map(|case| Some((case, case.findings.get::<Findings>()?))).collect();
@@ -23,8 +23,8 @@ pub fn view(run: &RunResult) -> View {
     };
     let row =
         |event: &String| std::iter::once(event.clone()).chain(kinds.iter().map(|kind| cell(event, kind))).collect();
-    let seen = cases.iter().flat_map(|(_, findings)| &findings.ways);
-    let seen = seen.fold(LookCounts::default(), |all, way| all.and(&way.seen));
+    let seen = cases.iter().flat_map(|(_, findings)| &findings.combinations);
+    let seen = seen.fold(LookCounts::default(), |all, combination| all.and(&combination.seen));
     let table = Table {
         head: std::iter::once("event".to_owned()).chain(kinds.iter().cloned()).collect(),
         rows: events.iter().map(row).collect(),

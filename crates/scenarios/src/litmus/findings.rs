@@ -7,74 +7,74 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use guest::report::GuestRun;
-use programs::litmus::event::Across;
+use programs::litmus::event::RaceEvent;
 use programs::litmus::races::{Case, RACE};
-use programs::litmus::test::{Ruling, Source, Variant};
+use programs::litmus::test::{MachineClass, Published, Source};
 use record::findings::Finding;
 
-/// A litmus test, in `litmus`.
+/// Findings about one litmus test across one event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Findings {
     /// Published name of the test.
     pub test: String,
-    /// Where it is published.
+    /// Publication of the test.
     pub source: Source,
-    /// What happened at stage 2 in each iteration.
-    pub across: Across,
-    /// Threads of the test.
+    /// Stage-2 event in each iteration.
+    pub event: RaceEvent,
+    /// Number of threads of the test.
     pub threads: u64,
-    /// How many copies of it raced at the same time.
+    /// Number of copies of the test that raced at the same time.
     pub copies: u64,
-    /// The outcome of interest: thread and location of each value; a fetch observes the version of the instruction, 0 is
-    /// the old one.
+    /// Outcome of interest. Each value has its thread and its location. A fetch observes the version of the
+    /// instruction, and 0 is the old one.
     pub condition: String,
-    /// What the machine makes unnecessary; absent where no guest said.
+    /// Class of the machine; absent if no guest ran.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub variant: Option<Variant>,
-    /// What is published about the outcome of interest on such machines.
+    pub machine_class: Option<MachineClass>,
+    /// Published verdict on the outcome of interest for that class.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub ruling: Option<Ruling>,
-    /// Iterations that each vCPU completed.
+    pub published: Option<Published>,
+    /// Number of iterations that each vCPU completed.
     pub iterations: Vec<u64>,
-    /// Races that were counted: iterations of all copies.
+    /// Number of counted races, which are the iterations of all copies.
     pub races: u64,
-    /// Races a second, without those that were traced.
+    /// Number of races in a second, without those that were traced.
     pub per_second: u64,
-    /// Every outcome that was seen.
+    /// All outcomes that occurred.
     pub outcomes: Vec<Outcome>,
-    /// How often the outcome of interest was.
+    /// Number of races with the outcome of interest.
     pub seen: u64,
-    /// Races in which a thread took an exception.
+    /// Number of races in which a thread took an exception.
     pub exceptions: u64,
-    /// Host events that the iterations asked for.
+    /// Number of host events that the iterations asked for.
     pub events_asked: u64,
-    /// Those that the host carried out.
+    /// Number of host events that the host did.
     pub events_done: u64,
 }
 
-/// One outcome.
+/// Outcome that occurred.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Outcome {
-    /// Its values, as in [`Findings::condition`].
+    /// Values, in the form of [`Findings::condition`].
     pub values: String,
-    /// How often it was seen.
+    /// Number of races with this outcome.
     pub count: u64,
-    /// Whether it is the one of interest.
+    /// True for the outcome of interest.
     pub of_interest: bool,
 }
 
 impl Findings {
-    /// Returns what is known of a case before it runs.
+    /// Returns the findings about a case before it runs.
     pub fn new(case: &Case<'_>) -> Self {
         Self {
             test: case.test.name.into(),
             source: case.test.source,
-            across: case.across,
+            event: case.event,
             threads: case.test.threads.len() as u64,
             copies: case.copies(),
             condition: case.test.condition(),
-            variant: None,
-            ruling: None,
+            machine_class: None,
+            published: None,
             iterations: Vec::new(),
             races: 0,
             per_second: 0,
@@ -86,10 +86,10 @@ impl Findings {
         }
     }
 
-    /// Takes in what a guest left behind.
-    pub fn collect(&mut self, case: &Case<'_>, run: &GuestRun, variant: Variant, events_done: u64) {
+    /// Adds the outcomes from the records of a guest.
+    pub fn collect(&mut self, case: &Case<'_>, run: &GuestRun, class: MachineClass, events_done: u64) {
         let test = case.test;
-        (self.variant, self.ruling) = (Some(variant), Some(test.ruling(variant)));
+        (self.machine_class, self.published) = (Some(class), Some(test.published_for(class)));
         let done = |records: &[Record]| summaries(records).map(|(_, summary)| summary.elements).sum();
         self.iterations = run.vcpus.iter().map(|vcpu| done(&vcpu.records)).collect();
         self.races = self.iterations.iter().step_by(test.threads.len()).sum();
@@ -106,19 +106,19 @@ impl Findings {
             self.seen += if of_interest { count } else { 0 };
             self.outcomes.push(Outcome { values: test.describe(outcome), count, of_interest });
         }
-        self.events_asked = case.events(self.iterations.first().copied().unwrap_or(0));
+        self.events_asked = case.host_events(self.iterations.first().copied().unwrap_or(0));
         self.events_done = events_done;
     }
 
-    /// Returns the name of the case: the test, and the event where there is one.
+    /// Returns the name of the case: the test, and the event if there is one.
     pub fn name(&self) -> String {
-        match self.across {
-            Across::Plain => self.test.clone(),
-            across => format!("{}.{}", self.test, across.name()),
+        match self.event {
+            RaceEvent::Plain => self.test.clone(),
+            event => format!("{}.{}", self.test, event.name()),
         }
     }
 
-    /// Returns the races whose outcome was counted.
+    /// Returns the number of races whose outcome was counted.
     pub fn counted(&self) -> u64 {
         self.outcomes.iter().map(|outcome| outcome.count).sum::<u64>().saturating_add(self.exceptions)
     }
@@ -130,11 +130,11 @@ impl Finding for Findings {
 
 /// Returns the summaries of races.
 fn summaries(records: &[Record]) -> impl Iterator<Item = (&Record, Summary)> {
-    // Nothing else has a tag.
+    // Only races have a tag.
     records.iter().filter(|record| record.tag != 0).filter_map(|record| Some((record, record.summary()?)))
 }
 
-/// Returns the races a second of all copies together, by the time that the first thread of each took.
+/// Returns the number of races in a second of all copies together, from the times of each copy's first thread.
 fn per_second(run: &GuestRun, threads: usize) -> u64 {
     let of_copy = |vcpu: &guest::report::VcpuReport| {
         let timed = summaries(&vcpu.records).filter(|(record, _)| record.tag == RACE);

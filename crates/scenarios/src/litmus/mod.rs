@@ -1,4 +1,4 @@
-//! `litmus`: races the published instruction-fetch litmus tests, plain and across stage-2 events.
+//! `litmus`: races the published litmus tests on instruction fetch, plain and across stage-2 events.
 
 mod args;
 mod findings;
@@ -20,7 +20,7 @@ pub struct Litmus;
 
 impl Scenario for Litmus {
     const NAME: &'static str = "litmus";
-    const ABOUT: &'static str = "Race the published instruction-fetch litmus tests, plain and across stage-2 events: does anything forbidden come";
+    const ABOUT: &'static str = "Race the published instruction-fetch litmus tests, plain and across stage-2 events, and count forbidden outcomes";
     type Args = args::Args;
     type Findings = findings::Findings;
     type Conclusion = Nothing;

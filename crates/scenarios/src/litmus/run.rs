@@ -1,9 +1,9 @@
-//! Runs `litmus`: each test across each event, in a guest of its own.
+//! Runs `litmus`. Each test across each event runs in a guest of its own.
 
 use guest::spec::Backing;
-use programs::litmus::event::Across;
+use programs::litmus::event::RaceEvent;
 use programs::litmus::races::Case;
-use programs::litmus::test::Variant;
+use programs::litmus::test::MachineClass;
 use programs::litmus::{self, Test};
 use record::case::{CaseResult, Memory};
 use record::memory::{MemoryKind, mapped_bytes};
@@ -19,7 +19,7 @@ use crate::runner::ending::facts;
 use crate::runner::observer::Setup;
 use crate::runner::session::{Build, Error, Finished, Session};
 
-/// vCPUs that race unless the command line says otherwise, at most.
+/// Maximum number of vCPUs that race by default.
 const VCPUS: u64 = 4;
 
 /// Runs the scenario.
@@ -34,19 +34,22 @@ pub fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
     let mut runner = CaseRunner::new("litmus", &args.common, build, vcpus)?;
     let mut session = Session::begin(&args.common, build)?;
     let mut cases = Vec::new();
-    let asked = Asked { args, vcpus, cpus };
-    let outcome = all_cases(&mut runner, &mut session, &asked, &tests, &mut cases);
+    let selection = Selection { args, tests, vcpus, cpus };
+    let outcome = all_cases(&mut runner, &mut session, &selection, &mut cases);
     session.end(outcome, runner.name, runner.vcpus, cases)
 }
 
-/// What was asked for, and on how many CPUs.
-struct Asked<'a> {
+/// Selection of what to run.
+struct Selection<'a> {
     args: &'a Args,
+    tests: Vec<&'static Test>,
+    /// Number of vCPUs to use.
     vcpus: u64,
+    /// Number of CPUs of the machine.
     cpus: u64,
 }
 
-/// Returns the tests asked for by name, or all.
+/// Returns the tests with these names, or all tests if there are no names.
 fn chosen(names: &[String]) -> Result<Vec<&'static Test>, Error> {
     if names.is_empty() {
         return Ok(litmus::tests().collect());
@@ -63,13 +66,12 @@ fn chosen(names: &[String]) -> Result<Vec<&'static Test>, Error> {
 fn all_cases(
     runner: &mut CaseRunner<'_>,
     session: &mut Session,
-    asked: &Asked<'_>,
-    tests: &[&'static Test],
+    selection: &Selection<'_>,
     cases: &mut Vec<CaseResult>,
 ) -> Result<(), Error> {
-    for test in tests {
-        for across in &asked.args.events {
-            let mut case = case(runner, session, asked, test, *across)?;
+    for test in &selection.tests {
+        for event in &selection.args.events {
+            let mut case = case(runner, session, selection, test, *event)?;
             runner.done(session, &mut case)?;
             cases.push(case);
             if session.interrupted() {
@@ -83,17 +85,17 @@ fn all_cases(
 fn case(
     runner: &mut CaseRunner<'_>,
     session: &mut Session,
-    asked: &Asked<'_>,
+    selection: &Selection<'_>,
     test: &'static Test,
-    across: Across,
+    event: RaceEvent,
 ) -> Result<CaseResult, Error> {
-    let args = asked.args;
-    let block = if across.needs_blocks() { MemoryKind::Thp } else { MemoryKind::Page };
-    let traced = across.fault().is_some() && !args.common.no_trace;
-    let plan = Case {
+    let args = selection.args;
+    let kind = if event.needs_blocks() { MemoryKind::Thp } else { MemoryKind::Page };
+    let traced = event.fault().is_some() && !args.common.no_trace;
+    let case = Case {
         test,
-        across,
-        vcpus: asked.vcpus,
+        event,
+        vcpus: selection.vcpus,
         iterations: if args.seconds.is_some() { u64::MAX } else { args.iterations },
         limit_ticks: args.seconds.map_or(0, |seconds| seconds * counter_hz()),
         seed: args.seed,
@@ -102,71 +104,74 @@ fn case(
         backing: Backing::Pages,
         doorbell: layout::DOORBELL,
     };
-    let mut litmus = Findings::new(&plan);
-    let memory = Memory { kind: block, block_bytes: 0, region_bytes: 0 };
+    let mut findings = Findings::new(&case);
+    let memory = Memory { kind, block_bytes: 0, region_bytes: 0 };
     let mut result = CaseResult {
         memory: Some(memory),
-        findings: record::findings::StoredFindings::of(&litmus),
-        ..CaseResult::not_run(litmus.name(), plan.racing_vcpus())
+        findings: record::findings::StoredFindings::of(&findings),
+        ..CaseResult::not_run(findings.name(), case.racing_vcpus())
     };
     let threads = test.threads.len() as u64;
-    if threads > asked.vcpus || plan.racing_vcpus() > asked.cpus {
-        let (vcpus, cpus) = (asked.vcpus.min(asked.cpus), asked.cpus);
-        let needed = if threads > vcpus { threads } else { plan.racing_vcpus() };
+    if threads > selection.vcpus || case.racing_vcpus() > selection.cpus {
+        let (vcpus, cpus) = (selection.vcpus.min(selection.cpus), selection.cpus);
+        let needed = if threads > vcpus { threads } else { case.racing_vcpus() };
         let reason = format!("needs {needed} vCPUs that run at the same time, there are {vcpus} on {cpus} CPUs");
         result.verdict = Verdict::new(Status::Skip, reason);
         return Ok(result);
     }
-    let memory = match prepare(runner, session, block, &plan)? {
+    let memory = match prepare(runner, session, kind, &case)? {
         Ok(memory) => memory,
         Err(missing) => {
             result.verdict = Verdict::new(Status::Skip, missing);
             return Ok(result);
         }
     };
-    let plan = Case { backing: memory.backing, ..plan };
-    let setup = Setup { label: format!("litmus {}", litmus.name()), traced: traced.then_some(1), ..Setup::default() };
-    let Some(mut ran) = runner.run(session, &memory, &plan.guest(), setup, &mut result)? else { return Ok(result) };
-    let vcpus: Vec<_> = ran.run.vcpus.iter().map(facts).collect();
-    litmus.collect(&plan, &ran.run, variant(&vcpus), ran.observation.events);
-    result.rounds = litmus.iterations.first().copied().unwrap_or(0);
-    // Exceptions are outcomes of their own.
+    let case = Case { backing: memory.backing, ..case };
+    let setup = Setup { label: format!("litmus {}", findings.name()), traced: traced.then_some(1), ..Setup::default() };
+    let Some(mut case_run) = runner.run(session, &memory, &case.guest(), setup, &mut result)? else {
+        return Ok(result);
+    };
+    let vcpus: Vec<_> = case_run.run.vcpus.iter().map(facts).collect();
+    findings.collect(&case, &case_run.run, machine_class(&vcpus), case_run.observation.events);
+    result.rounds = findings.iterations.first().copied().unwrap_or(0);
+    // A mismatch of a race is an exception, and the findings count those.
     result.mismatches = 0;
-    let judged = || verdict::case(&result, &litmus, &ran.context);
-    result.verdict = ran.bad_end.take().unwrap_or_else(judged);
-    result.findings = record::findings::StoredFindings::of(&litmus);
+    let judged = || verdict::case(&result, &findings, &case_run.context);
+    result.verdict = case_run.bad_end.take().unwrap_or_else(judged);
+    result.findings = record::findings::StoredFindings::of(&findings);
     Ok(result)
 }
 
-/// Makes the memory for the code ready, or says what is missing.
+/// Prepares the memory for the code, or returns what is missing.
 fn prepare(
     runner: &CaseRunner<'_>,
     session: &mut Session,
-    block: MemoryKind,
-    plan: &Case<'_>,
+    kind: MemoryKind,
+    case: &Case<'_>,
 ) -> Result<Result<PreparedMemory, String>, Error> {
-    let memory = runner.prepare(session, block, |_| plan.code_bytes())?.map_err(|missing| missing.to_string());
+    let memory = runner.prepare(session, kind, |_| case.code_bytes())?.map_err(|missing| missing.to_string());
     Ok(memory.and_then(|memory| {
         let mapped = mapped_bytes(memory.block_bytes, memory.host.page_bytes);
-        if plan.across.needs_blocks() && mapped <= memory.host.page_bytes {
+        if case.event.needs_blocks() && mapped <= memory.host.page_bytes {
             return Err("KVM maps no block here that could be split".into());
         }
         Ok(memory)
     }))
 }
 
-/// Returns what the machine makes unnecessary: what all of its vCPUs do.
-fn variant(vcpus: &[VcpuFacts]) -> Variant {
+/// Returns the class of the machine. A feature counts only if all vCPUs have it.
+fn machine_class(vcpus: &[VcpuFacts]) -> MachineClass {
     let all = |has: fn(&VcpuFacts) -> bool| !vcpus.is_empty() && vcpus.iter().all(has);
-    Variant::of(all(|vcpu| vcpu.idc), all(|vcpu| vcpu.dic))
+    MachineClass::of(all(|vcpu| vcpu.idc), all(|vcpu| vcpu.dic))
 }
 
-/// Returns the cache line that code is laid out by: the longest that any vCPU names, 64 bytes before one was asked.
+/// Returns the size of a cache line for the layout of the code: the largest of all vCPUs, and 64 bytes before the first
+/// guest.
 fn line_bytes(vcpus: &[VcpuFacts]) -> u64 {
     vcpus.iter().map(|vcpu| vcpu.imin_line_bytes.max(vcpu.dmin_line_bytes)).max().unwrap_or(64)
 }
 
-/// Returns the frequency of the counter in Hz, which guests read as well.
+/// Returns the frequency of the counter in Hz. Guests read the same counter.
 fn counter_hz() -> u64 {
     let hz: u64;
     // SAFETY: reads a register that Linux lets programs read; no memory is touched.

@@ -1,6 +1,6 @@
-//! The table of litmus tests.
+//! Table of litmus tests.
 
-use programs::litmus::test::Ruling;
+use programs::litmus::test::Published;
 use record::case::CaseResult;
 use record::result::RunResult;
 use record::view::{Table, View};
@@ -10,7 +10,8 @@ use crate::litmus::findings::{Findings, Outcome};
 
 const HEAD: [&str; 8] = ["test", "across", "of interest", "published", "seen", "races", "a second", "verdict"];
 
-/// Returns the view of a run: a row for each test, and the outcomes of those of interest.
+/// Returns the view of a run. It has a row for each test, and lists all outcomes of each test whose outcome of interest
+/// occurred.
 pub fn view(run: &RunResult) -> View {
     let tests: Vec<(&CaseResult, Findings)> =
         run.cases.iter().filter_map(|case| Some((case, case.findings.get::<Findings>()?))).collect();
@@ -32,9 +33,9 @@ fn row(case: &CaseResult, findings: &Findings) -> Vec<String> {
     let number = |number: u64| if findings.races == 0 { "-".into() } else { thousands(number) };
     vec![
         findings.test.clone(),
-        findings.across.name().into(),
+        findings.event.name().into(),
         findings.condition.clone(),
-        findings.ruling.map_or("-", Ruling::name).into(),
+        findings.published.map_or("-", Published::name).into(),
         number(findings.seen),
         number(findings.races),
         number(findings.per_second),
@@ -42,7 +43,7 @@ fn row(case: &CaseResult, findings: &Findings) -> Vec<String> {
     ]
 }
 
-/// Lists the outcomes; that of interest has a star.
+/// Returns the outcomes in words. A star marks the outcome of interest.
 fn histogram(findings: &Findings) -> String {
     let outcome = |outcome: &Outcome| {
         let star = if outcome.of_interest { "*" } else { "" };

@@ -5,23 +5,20 @@ use record::memory::MemoryKind;
 
 use crate::options::Common;
 
-/// Name of the scenario of programs from a file.
+/// Name of a run of a program file.
 pub const REPLAY: &str = "replay";
-
-/// How long `random` goes on unless the command line says otherwise, in seconds.
-pub const RANDOM_SECONDS: u64 = 10;
 
 /// Options of `random`.
 #[derive(ClapArgs, Clone, Debug)]
 #[command(args_override_self = true)]
 pub struct Args {
-    /// Seed of the first program; the others follow
+    /// Seed of the first program; each program has the next seed
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(..1 << 62))]
     pub seed: u64,
-    /// Go on for this long; 10 unless there is a number of programs
+    /// Duration of the run; 10 unless there is a number of programs
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub seconds: Option<u64>,
-    /// Run this many programs
+    /// Number of programs to run
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub programs: Option<u64>,
     /// Kind of memory: page, thp, memfd, file, or a hugetlb size such as 2M

@@ -1,4 +1,4 @@
-//! Findings of `random`, and of programs from a file.
+//! Findings of `random`, and of runs of program files.
 
 use std::collections::BTreeMap;
 
@@ -9,24 +9,24 @@ use serde::{Deserialize, Serialize};
 
 use crate::looks::LookCounts;
 
-/// Random programs, one after another.
+/// Findings about all programs of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Findings {
-    /// Seed of the first program; the others follow.
+    /// Seed of the first program. Each program has the next seed.
     pub seed: u64,
-    /// Programs that ran to their end and were judged.
+    /// Number of programs that ran to their end and were judged.
     pub programs: u64,
-    /// Steps of all of them.
-    pub steps: u64,
-    /// How long they took together, in ms of this machine's time.
+    /// Number of ops of all these programs.
+    pub ops: u64,
+    /// Duration of all programs together, in ms of this machine's time.
     pub elapsed_ms: u64,
-    /// How often each event was done.
+    /// Number of times that the host did each event.
     pub events: BTreeMap<Event, u64>,
-    /// Events that could not be had here, with the reason; no program has them.
+    /// Events that this machine cannot do, with the reasons. No program contains them.
     pub refused: BTreeMap<Event, String>,
-    /// What was seen.
+    /// Outcomes of all looks.
     pub seen: LookCounts,
-    /// The smallest program that still failed, as a file that `faultline run` replays.
+    /// Smallest program that still failed, as a program file.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub failure: Option<String>,
 }

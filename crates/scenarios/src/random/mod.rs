@@ -1,6 +1,7 @@
-//! `random`: runs random programs of writes, maintenance, host events and looks, and judges each.
+//! `random`: runs random programs of writes, maintenance, host events and looks, and judges each of them. It also runs
+//! the programs in program files.
 
-pub mod args;
+pub(crate) mod args;
 mod findings;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 pub mod run;

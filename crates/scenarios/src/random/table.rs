@@ -1,4 +1,4 @@
-//! The lines about random programs.
+//! Lines about random programs.
 
 use record::result::RunResult;
 use record::view::View;
@@ -6,7 +6,7 @@ use units::text::thousands;
 
 use crate::random::findings::Findings;
 
-/// Returns the view of a run: lines below its one case.
+/// Returns the view of a run, which has lines below its only case.
 pub fn view(run: &RunResult) -> View {
     let details =
         run.cases.iter().map(|case| case.findings.get::<Findings>().map(|found| lines(&found)).unwrap_or_default());
@@ -14,12 +14,12 @@ pub fn view(run: &RunResult) -> View {
 }
 
 fn lines(findings: &Findings) -> Vec<String> {
-    let Findings { seed, programs, steps, elapsed_ms, events, refused, seen, failure } = findings;
+    let Findings { seed, programs, ops, elapsed_ms, events, refused, seen, failure } = findings;
     let rate = programs * 1000 / (*elapsed_ms).max(1);
-    let (programs, steps) = (thousands(*programs), thousands(*steps));
+    let (programs, ops) = (thousands(*programs), thousands(*ops));
     let done: Vec<_> = events.iter().map(|(event, count)| format!("{} {}", thousands(*count), event.name())).collect();
     let mut lines = vec![
-        format!("{programs} programs from seed {seed}, {steps} steps, {rate} programs a second; {}", seen.text()),
+        format!("{programs} programs from seed {seed}, {ops} ops, {rate} programs a second; {}", seen.text()),
         format!("events: {}", if done.is_empty() { "none".into() } else { done.join(", ") }),
     ];
     lines.extend(refused.iter().map(|(event, why)| format!("without {}: {why}", event.name())));

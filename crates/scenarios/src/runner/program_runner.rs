@@ -1,4 +1,4 @@
-//! Runs programs one after another in one guest, and judges each.
+//! Runner of programs: runs programs one after another in one guest, and judges each.
 
 use std::time::{Duration, Instant};
 
@@ -11,10 +11,11 @@ use hostfacts::trace::{Trace, TraceLog};
 use indicatif::ProgressBar;
 use klog::parser::Parser;
 use programs::compile::{Compiled, Options, Waiting, compile, elements};
-use programs::judge::{self, Outcomes, judge};
-use programs::legal::{Illegal, Limits, legal};
-use programs::oracle::{Expectations, Geometry, expect};
-use programs::program::{Act as ProgramAct, Program, Step};
+use programs::judge::{self, judge};
+use programs::legal::{self, Illegal, Limits};
+use programs::oracle::{CacheFeatures, Expectations, expect};
+use programs::outcomes::Outcomes;
+use programs::program::{Action, Program, ProgramOp};
 use programs::slots::Slots;
 use record::case::AttributedComplaint;
 use record::maintenance::HostSide;
@@ -25,92 +26,98 @@ use crate::runner::ending::progress;
 use crate::runner::observer::{Probed, host_side};
 use crate::runner::session::{Error, Session};
 
-/// Ops that a program may have for each vCPU.
-const OPS: u64 = 4096;
-/// Records that a program may leave for each vCPU.
-const RECORDS: u64 = 32 << 10;
+/// Maximum number of guest ops of a program for each vCPU.
+const MAX_GUEST_OPS: u64 = 4096;
+/// Maximum number of records of a program for each vCPU.
+const MAX_RECORDS: u64 = 32 << 10;
 
-/// What a program is made for.
+/// Machine and guest that a program has to fit.
 #[derive(Clone, Copy, Debug)]
-pub struct Machine {
-    /// What the oracle has to know of it.
-    pub geometry: Geometry,
-    /// What programs have to fit into.
+pub struct Target {
+    /// Features of the machine, for the oracle.
+    pub features: CacheFeatures,
+    /// Limits for legal programs.
     pub limits: Limits,
-    /// vCPUs; programs with fewer have the others meet.
+    /// Number of vCPUs. If a program has fewer, the others only take part in its meetings.
     pub vcpus: usize,
 }
 
-/// Where programs come from, and what came of them goes.
+/// Source of the programs of a guest, which also takes their results.
 pub trait ProgramSource {
-    /// Returns the next program; none ends the guest.
-    fn next(&mut self, machine: &Machine) -> Option<Program>;
-    /// Takes what came of it.
-    fn done(&mut self, program: Program, ran: ProgramRun);
+    /// Returns the next program. `None` ends the guest.
+    fn next(&mut self, target: &Target) -> Option<Program>;
+    /// Takes the result of a program.
+    fn done(&mut self, program: Program, run: ProgramRun);
 }
 
-/// Why a program has no outcome.
+/// Reason why a program has no outcomes.
 #[derive(Debug, thiserror::Error)]
 pub enum NoOutcome {
     /// The host could not do an event.
     #[error("{name}: {1}", name = .0.name())]
     Refused(Event, EventError),
-    /// Its records say nothing.
+    /// The records cannot be judged.
     #[error("{0}")]
     Records(#[from] judge::Error),
-    /// It cannot be judged.
+    /// The program cannot be judged.
     #[error("{0}")]
     Illegal(#[from] Illegal),
-    /// It does not fit.
-    #[error("{0} ops for one vCPU, there is room for {OPS}")]
+    /// The program is too long.
+    #[error("{0} ops for one vCPU, there is room for {MAX_GUEST_OPS}")]
     Long(usize),
-    /// The guest did not come to its end.
+    /// The guest ended before the program did.
     #[error("{0}")]
     Died(String),
 }
 
-/// What came of a program.
+/// Result of a program.
 #[derive(Debug)]
 pub struct ProgramRun {
-    /// What its looks saw.
+    /// Outcomes of its looks.
     pub outcomes: Result<Outcomes, NoOutcome>,
-    /// What the kernel did after the program's last event but moves of vCPUs, where that was traced.
+    /// Faults and maintenance in the kernel after the last event that does not only move a vCPU; `None` without a
+    /// trace.
     pub host: Option<HostSide>,
-    /// Trace records lost meanwhile.
+    /// Number of trace records that were lost during the program.
     pub lost: u64,
-    /// Events that were done.
+    /// Events that the host did.
     pub events: Vec<Event>,
 }
 
 impl ProgramRun {
-    fn not(why: NoOutcome) -> Self {
+    /// Returns the result of a program without outcomes.
+    fn without_outcome(why: NoOutcome) -> Self {
         Self { outcomes: Err(why), host: None, lost: 0, events: Vec::new() }
     }
 }
 
-/// How slots come to hold generation 0 before a program.
+/// Memory in which every slot gets generation 0 before a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reset {
-    /// In new pages, so that each program finds the same kind of memory.
+    /// New pages, so that each program runs on the kind of memory that was asked for.
     NewPages,
-    /// In the pages that are there, which is quicker.
+    /// The same pages, which is faster.
     SamePages,
 }
 
-/// What a stage is set up with.
+/// Setup of a guest that runs programs.
 #[derive(Clone, Copy, Debug)]
-pub struct Setup {
-    /// How programs begin.
+pub struct Setup<'a> {
+    /// Guest to run, from [`guest()`].
+    pub guest: &'a GuestSpec,
+    /// Text of the progress line.
+    pub label: &'a str,
+    /// Memory of a new program.
     pub reset: Reset,
-    /// How many programs are traced, from the first.
+    /// Number of programs to trace, counted from the first.
     pub traced: u64,
-    /// How long one program may take.
+    /// Time limit of one program.
     pub limit: Duration,
-    /// Whether stage 2 forces Write-Back.
+    /// True if the machine has FWB.
     pub fwb: bool,
 }
 
-/// The program under way.
+/// Program that the guest runs now.
 struct Running {
     program: Program,
     compiled: Compiled,
@@ -118,101 +125,104 @@ struct Running {
     /// IPAs of all its slots.
     slots: Vec<u64>,
     refused: Option<(Event, EventError)>,
+    /// Trace since the last event.
     log: TraceLog,
     events: Vec<Event>,
     began: Instant,
 }
 
-/// Watches a guest that runs one program after another.
-pub struct ProgramRunner<'a, S> {
+/// Watcher of a guest that runs one program after another.
+struct ProgramRunner<'a, S> {
     session: &'a mut Session,
     source: &'a mut S,
-    setup: Setup,
+    setup: Setup<'a>,
     region: RegionSpec,
-    machine: Option<Machine>,
+    target: Option<Target>,
     running: Option<Running>,
+    /// Number of meetings so far.
     meetings: u64,
+    /// Number of programs so far.
     programs: u64,
     parser: Parser,
     trace: Option<Trace>,
     probed: Probed,
-    seen: Seen,
+    evidence: GuestEvidence,
     failure: Option<Error>,
+    /// True if a program exceeded its time limit.
     stuck: bool,
     bar: ProgressBar,
 }
 
-/// What was seen around the programs.
+/// Evidence from the kernel during the programs of one guest.
 #[derive(Default)]
-pub struct Seen {
-    /// The kernel's complaints.
+pub struct GuestEvidence {
+    /// Complaints of the kernel.
     pub complaints: Vec<AttributedComplaint>,
-    /// What was missing.
-    pub absent: Vec<String>,
-    /// Trace records lost.
-    pub lost: u64,
+    /// Parts of the evidence that are missing, with the reasons.
+    absent: Vec<String>,
+    /// Number of lost trace records.
+    lost: u64,
 }
 
-/// A guest that runs as long as there are programs; each has a limit of its own.
+/// Time limit of a guest. A guest runs as long as there are programs, and each program has a limit of its own.
 const GUEST_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Runs programs in one guest on this memory until there are no more, or the guest is at its end.
+/// Runs programs in one guest until the source has no more, or until the guest ends.
 ///
 /// # Errors
 ///
-/// What kept the guest from starting, or the kernel log from being read.
+/// The obstacle that kept the guest from starting, or the kernel log from being read.
 pub fn run<S: ProgramSource>(
     runner: &mut CaseRunner<'_>,
     session: &mut Session,
-    spec: &GuestSpec,
     source: &mut S,
-    setup: Setup,
-    label: &str,
-) -> Result<(GuestRun, Seen), Error> {
-    let region = *spec.regions.first().ok_or_else(|| Error::Usage("a stage needs a region".into()))?;
-    let spec = GuestSpec { ops: OPS, records: RECORDS, ctr: runner.common.guest_ctr, ..spec.clone() };
-    let mut stage = ProgramRunner::new(session, source, setup, region, label);
-    let run = vmm::run(&spec, runner.image(), GUEST_LIMIT, &mut stage)?;
-    let seen = stage.finish(&run)?;
+    setup: Setup<'_>,
+) -> Result<GuestEvidence, Error> {
+    let region = *setup.guest.regions.first().ok_or_else(|| Error::Usage("programs need a region".into()))?;
+    let common = runner.common;
+    let spec = GuestSpec { ops: MAX_GUEST_OPS, records: MAX_RECORDS, ctr: common.guest_ctr, ..setup.guest.clone() };
+    let mut watcher = ProgramRunner::new(session, source, setup, region);
+    let run = vmm::run(&spec, runner.image(), GUEST_LIMIT, &mut watcher)?;
+    let evidence = watcher.finish(&run)?;
     runner.learn(&run);
-    for reason in seen.absent.iter().chain(&run.notes) {
+    for reason in evidence.absent.iter().chain(&run.notes) {
         if !session.evidence.absent.contains(reason) {
             session.evidence.absent.push(reason.clone());
         }
     }
-    session.evidence.trace_lost += seen.lost;
-    Ok((run, seen))
+    session.evidence.trace_lost += evidence.lost;
+    Ok(evidence)
 }
 
-/// Returns the guest that programs run in: all vCPUs ask for their first one.
+/// Returns the guest for programs. Its vCPUs begin by asking for the first program.
 pub fn guest(region: RegionSpec, vcpus: usize) -> GuestSpec {
     GuestSpec { regions: vec![region], programs: vec![vec![Op::next()]; vcpus], ..GuestSpec::default() }
 }
 
 impl<'a, S: ProgramSource> ProgramRunner<'a, S> {
-    /// Returns the watcher of a guest about to start.
-    fn new(session: &'a mut Session, source: &'a mut S, setup: Setup, region: RegionSpec, label: &str) -> Self {
-        let mut stage = Self {
+    /// Returns the watcher of a guest that is about to start.
+    fn new(session: &'a mut Session, source: &'a mut S, setup: Setup<'a>, region: RegionSpec) -> Self {
+        let mut watcher = Self {
             session,
             source,
             setup,
             region,
-            machine: None,
+            target: None,
             running: None,
             meetings: 0,
             programs: 0,
             parser: Parser::new(),
             trace: None,
             probed: Probed::default(),
-            seen: Seen::default(),
+            evidence: GuestEvidence::default(),
             failure: None,
             stuck: false,
-            bar: progress(label),
+            bar: progress(setup.label),
         };
         if setup.traced > 0 {
-            stage.open_trace();
+            watcher.open_trace();
         }
-        stage
+        watcher
     }
 
     fn open_trace(&mut self) {
@@ -220,43 +230,44 @@ impl<'a, S: ProgramSource> ProgramRunner<'a, S> {
             Ok(trace) => {
                 self.probed = Probed::of(&trace);
                 let absent = trace.absent().iter().map(|part| format!("trace of {}: {}", part.part, part.why));
-                self.seen.absent.extend(absent);
+                self.evidence.absent.extend(absent);
                 self.trace = Some(trace);
             }
-            Err(error) => self.seen.absent.push(error.to_string()),
+            Err(error) => self.evidence.absent.push(error.to_string()),
         }
     }
 
+    /// Returns the trace since the last call.
     fn drain(&mut self) -> TraceLog {
         let log = match self.trace.as_mut().map(Trace::drain) {
             Some(Ok(log)) => log,
             Some(Err(error)) => {
-                self.seen.absent.push(format!("trace: {error}"));
+                self.evidence.absent.push(format!("trace: {error}"));
                 TraceLog::default()
             }
             None => TraceLog::default(),
         };
-        self.seen.lost += log.lost + log.malformed;
+        self.evidence.lost += log.lost + log.malformed;
         log
     }
 
-    /// Says what this machine is, from what the guest read of it.
-    fn learn(&mut self, reports: &[VcpuReport]) -> Option<Machine> {
+    /// Returns the target of programs, from the registers that the guest read.
+    fn learn(&mut self, reports: &[VcpuReport]) -> Option<Target> {
         let first = reports.first()?;
         let ctr = Ctr(first.ctr_el0);
-        let machine = Machine {
-            geometry: Geometry::new(ctr, first.clidr_el1, self.setup.fwb),
+        let target = Target {
+            features: CacheFeatures::new(ctr, first.clidr_el1, self.setup.fwb),
             limits: Limits {
                 region_bytes: self.region.bytes,
                 line_bytes: ctr.imin_line_bytes().max(ctr.dmin_line_bytes()),
             },
             vcpus: reports.len(),
         };
-        self.machine = Some(machine);
-        self.machine
+        self.target = Some(target);
+        self.target
     }
 
-    /// Hands over what came of the program that has ended.
+    /// Gives the source the result of the program that has ended.
     fn close(&mut self, reports: &[VcpuReport]) {
         let log = self.drain();
         let Some(mut running) = self.running.take() else { return };
@@ -274,21 +285,23 @@ impl<'a, S: ProgramSource> ProgramRunner<'a, S> {
         self.bar.tick();
     }
 
-    /// Gets programs until one can be run, and has the memory ready for it.
-    fn begin(&mut self, machine: &Machine, host: &Host<'_>) -> Option<Vec<Vec<Op>>> {
+    /// Gets programs until one of them can run. Prepares the memory for it and returns its guest ops.
+    fn begin(&mut self, target: &Target, host: &Host<'_>) -> Option<Vec<Vec<Op>>> {
         loop {
-            let program = Program { vcpus: machine.vcpus, ..self.source.next(machine)? };
-            match self.prepare(program.clone(), machine, host) {
+            let program = Program { vcpus: target.vcpus, ..self.source.next(target)? };
+            match self.prepare(program.clone(), target, host) {
                 Ok(ops) => return Some(ops),
-                Err(untold) => self.source.done(program, ProgramRun::not(untold)),
+                Err(why) => self.source.done(program, ProgramRun::without_outcome(why)),
             }
         }
     }
 
-    fn prepare(&mut self, program: Program, machine: &Machine, host: &Host<'_>) -> Result<Vec<Vec<Op>>, NoOutcome> {
-        legal(&program, machine.limits)?;
-        let moves = |step: &Step| matches!(step.act, ProgramAct::Event { event: Event::MoveVcpu, .. });
-        let crowded = host.vcpus() > host.cpus() || program.steps.iter().any(moves);
+    /// Prepares the memory for a program. Returns its guest ops.
+    fn prepare(&mut self, program: Program, target: &Target, host: &Host<'_>) -> Result<Vec<Vec<Op>>, NoOutcome> {
+        legal::check(&program, target.limits)?;
+        let moves = |op: &ProgramOp| matches!(op.action, Action::Event { event: Event::MoveVcpu, .. });
+        // If vCPUs may share a CPU, they wait in the host, so that a vCPU that waits leaves the CPU to the others.
+        let crowded = host.vcpus() > host.cpus() || program.ops.iter().any(moves);
         let options = Options {
             waiting: if crowded { Waiting::Host } else { Waiting::Guest },
             meetings_before: self.meetings,
@@ -297,10 +310,10 @@ impl<'a, S: ProgramSource> ProgramRunner<'a, S> {
         };
         let compiled = compile(&program, &options);
         let longest = compiled.ops.iter().map(Vec::len).max().unwrap_or(0);
-        if longest as u64 > OPS {
+        if longest as u64 > MAX_GUEST_OPS {
             return Err(NoOutcome::Long(longest));
         }
-        self.meetings += program.steps.iter().filter(|step| step.act == ProgramAct::Meet).count() as u64;
+        self.meetings += program.ops.iter().filter(|op| op.action == Action::Meet).count() as u64;
         let slots: Vec<_> = Slots::of(&program).offsets().map(|offset| REGION_IPA + offset).collect();
         self.reset(&slots, host)?;
         self.programs += 1;
@@ -310,7 +323,7 @@ impl<'a, S: ProgramSource> ProgramRunner<'a, S> {
         self.drain();
         let ops = compiled.ops.clone();
         self.running = Some(Running {
-            expectations: expect(&program, &machine.geometry),
+            expectations: expect(&program, &target.features),
             program,
             compiled,
             slots,
@@ -322,7 +335,7 @@ impl<'a, S: ProgramSource> ProgramRunner<'a, S> {
         Ok(ops)
     }
 
-    /// Makes every slot hold generation 0 on all sides: written by the host, then unmapped.
+    /// Gives every slot generation 0. The host writes it and unmaps the memory, so that no cache holds anything older.
     fn reset(&self, slots: &[u64], host: &Host<'_>) -> Result<(), NoOutcome> {
         let request = |event| EventRequest { event, vcpu: 0, written: slots, generation: 0, slots };
         let perform = |event| host.perform(&request(event)).map_err(|why| NoOutcome::Refused(event, why));
@@ -334,8 +347,8 @@ impl<'a, S: ProgramSource> ProgramRunner<'a, S> {
         perform(Event::Unmap)
     }
 
-    /// Ends watching: what was still under way has not come to its end.
-    fn finish(mut self, run: &GuestRun) -> Result<Seen, Error> {
+    /// Returns the evidence after the guest has ended. A program that is still running has no outcomes.
+    fn finish(mut self, run: &GuestRun) -> Result<GuestEvidence, Error> {
         vmm::Watch::tick(&mut self);
         self.bar.finish_and_clear();
         if let Some(failure) = self.failure {
@@ -348,19 +361,19 @@ impl<'a, S: ProgramSource> ProgramRunner<'a, S> {
                 Some(trouble) => trouble,
                 None => format!("the guest ended before the program did: {:?}", run.end),
             };
-            self.source.done(running.program, ProgramRun::not(NoOutcome::Died(why)));
+            self.source.done(running.program, ProgramRun::without_outcome(NoOutcome::Died(why)));
         }
         let events = self.parser.finish().into_iter();
-        self.seen.complaints = events.map(AttributedComplaint::from).collect();
-        Ok(self.seen)
+        self.evidence.complaints = events.map(AttributedComplaint::from).collect();
+        Ok(self.evidence)
     }
 }
 
 impl<S: ProgramSource> vmm::Watch for ProgramRunner<'_, S> {
     fn event(&mut self, vcpu: usize, op: &Op, host: &Host<'_>) {
         let Some(event) = Event::from_raw(op.args[0]) else { return };
-        // What came before, and what the event itself takes, is not what it leads to; a move of a vCPU leads to nothing
-        // of its own.
+        // The result of a program holds the faults after its last event, without those before and during the event. A
+        // move of a vCPU causes no faults and does not count as the last event.
         let before = self.drain();
         let Some(running) = &mut self.running else { return };
         running.log.append(before);
@@ -388,8 +401,8 @@ impl<S: ProgramSource> vmm::Watch for ProgramRunner<'_, S> {
         if self.session.interrupted() {
             return None;
         }
-        let machine = self.machine.or_else(|| self.learn(reports))?;
-        self.begin(&machine, host)
+        let target = self.target.or_else(|| self.learn(reports))?;
+        self.begin(&target, host)
     }
 
     fn tick(&mut self) {

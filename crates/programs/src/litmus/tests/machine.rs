@@ -1,23 +1,23 @@
-//! A machine that runs the compiled tests: one step of one thread at a time, on memory that all see alike. What it fetches
-//! is that memory, or, where it is told to be stale, what the code was at first.
+//! Machine that runs compiled litmus tests, one instruction of one thread at a time. All threads see the same memory.
+//! Fetches see that memory, too, or they are stale and see the code as it was at first.
 
 use std::collections::HashMap;
 
 use crate::litmus::layout::Placed;
 
-/// Return address of the outermost functions: nothing is there.
+/// Return address of the outermost functions. It holds no code.
 const OUT: u64 = 0;
 
-/// What instruction fetch sees.
+/// Code that fetches see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fetches {
-    /// What was written last.
+    /// Code that was written last.
     Coherent,
-    /// What was there at the start.
+    /// Code at the start.
     Stale,
 }
 
-/// Memory, in words.
+/// Machine, with its memory in words.
 #[derive(Clone)]
 pub struct Machine {
     memory: HashMap<u64, u32>,
@@ -25,7 +25,7 @@ pub struct Machine {
     fetches: Fetches,
 }
 
-/// One thread's registers.
+/// Registers of a thread.
 #[derive(Clone)]
 pub struct Thread {
     x: [u64; 32],
@@ -34,19 +34,19 @@ pub struct Thread {
 }
 
 impl Thread {
-    /// Returns a thread about to enter a function.
+    /// Returns a thread at the first instruction of a function.
     pub fn at(pc: u64) -> Self {
         let mut x = [0xdead; 32];
         x[30] = OUT;
         Self { x, pc, equal: false }
     }
 
-    /// Says whether it has returned.
+    /// Returns whether the function has returned.
     pub fn is_done(&self) -> bool {
         self.pc == OUT
     }
 
-    /// Returns what it returned.
+    /// Returns the value that the function returned.
     pub fn result(&self) -> u64 {
         self.x[0]
     }
@@ -63,7 +63,7 @@ impl Thread {
 }
 
 impl Machine {
-    /// Returns a machine with a test's code in its memory, as its init function leaves it.
+    /// Returns a machine with a test in its memory, after the test's init function has run.
     pub fn new(placed: &Placed, fetches: Fetches) -> Self {
         let words = |(at, words): &(u64, Vec<u32>)| {
             let at = *at;
@@ -76,7 +76,7 @@ impl Machine {
         machine
     }
 
-    /// Runs a function to its end and returns what it returns.
+    /// Runs a function to its end and returns its result.
     pub fn call(&mut self, function: u64) -> u64 {
         let mut thread = Thread::at(function);
         while !thread.is_done() {
@@ -85,7 +85,7 @@ impl Machine {
         thread.result()
     }
 
-    /// Returns a word.
+    /// Returns the word at an address.
     pub fn peek(&self, at: u64) -> u64 {
         self.load(at)
     }

@@ -1,4 +1,5 @@
-//! The tests as published, and their code on a machine that runs one instruction at a time.
+//! Tests of the litmus tests: their published verdicts, and their code on a machine that executes one instruction at a
+//! time.
 
 mod machine;
 
@@ -6,17 +7,17 @@ use std::collections::BTreeSet;
 
 use abi::OpCode;
 
-use crate::litmus::compile::Ring;
-use crate::litmus::event::Across;
-use crate::litmus::layout::{Alignment, PAGE_BYTES, Placed, Rings, Room, place};
+use crate::litmus::compile::{DoorbellWrite, DoorbellWrites};
+use crate::litmus::event::RaceEvent;
+use crate::litmus::layout::{Alignment, PAGE_BYTES, Placed, Placement, place};
 use crate::litmus::races::Case;
-use crate::litmus::test::{Code, Ruling, Shape, Variant};
+use crate::litmus::test::{Code, MachineClass, Position, Published};
 use crate::litmus::{Test, tests};
 use guest::spec::Backing;
 use machine::{Fetches, Machine, Thread};
 
-/// Name, published verdicts for DIC0-IDC0, DIC0-IDC1 and DIC1-IDC1, and the outcome of interest. `A` allowed, `F`
-/// forbidden, `-` not published.
+/// Names, published verdicts for DIC0-IDC0, DIC0-IDC1 and DIC1-IDC1, and outcomes of interest. `A` means allowed, `F`
+/// means forbidden, and `-` means not published.
 const PUBLISHED: &str = "
 CoFF                                    A--  1:f=1 1:f'=0
 CoFR                                    FFF  1:f=1 1:[f]=0
@@ -89,27 +90,29 @@ SB-bnop-cachesyncs1-reordered           AAF  0:g=0 1:f=0
 
 #[test]
 fn verdicts_and_conditions_are_the_published_ones() {
-    let letter = |ruling: Ruling| match ruling {
-        Ruling::Allowed => 'A',
-        Ruling::Forbidden => 'F',
-        Ruling::Unpublished => '-',
+    let letter = |published: Published| match published {
+        Published::Allowed => 'A',
+        Published::Forbidden => 'F',
+        Published::Unpublished => '-',
     };
     let ours: Vec<_> = tests()
         .map(|test| {
-            let rulings: String = test.rulings.into_iter().map(letter).collect();
-            format!("{:<40}{rulings}  {}", test.name, test.condition())
+            let verdicts: String = test.published.into_iter().map(letter).collect();
+            format!("{:<40}{verdicts}  {}", test.name, test.condition())
         })
         .collect();
     assert_eq!(ours.join("\n"), PUBLISHED.trim());
-    let variants = [(false, false), (true, false), (true, true), (false, true)].map(|(idc, dic)| Variant::of(idc, dic));
-    assert_eq!(variants, [Variant::Neither, Variant::Idc, Variant::IdcDic, Variant::Neither]);
+    let classes =
+        [(false, false), (true, false), (true, true), (false, true)].map(|(idc, dic)| MachineClass::of(idc, dic));
+    let wanted = [MachineClass::Neither, MachineClass::Idc, MachineClass::IdcDic, MachineClass::Neither];
+    assert_eq!(classes, wanted);
     let test = tests().find(|test| test.name == "S.RF-dsb-iccvau-dsb-isb").expect("it is there");
-    assert_eq!(variants.map(|variant| letter(test.ruling(variant))), ['A', 'F', 'F', 'A']);
+    assert_eq!(classes.map(|class| letter(test.published_for(class))), ['A', 'F', 'F', 'A']);
 }
 
-/// Every outcome that has all terms, and no other.
+/// An outcome meets the condition if and only if it has all terms of the condition.
 #[test]
-fn conditions_are_met_by_nothing_else() {
+fn outcomes_meet_a_condition_only_with_all_its_terms() {
     for test in tests() {
         let terms = test.condition();
         for outcome in 0..256_u64 {
@@ -123,11 +126,11 @@ fn conditions_are_met_by_nothing_else() {
     }
 }
 
-fn room(alignment: Alignment) -> Room {
-    Room { code: 1 << 32, data: 2 << 32, alignment, line_bytes: 64 }
+fn placement(alignment: Alignment) -> Placement {
+    Placement { code: 1 << 32, data: 2 << 32, alignment, line_bytes: 64 }
 }
 
-/// Every outcome of many interleavings.
+/// Returns the outcomes of many interleavings.
 fn outcomes(test: &Test, placed: &Placed, fetches: Fetches) -> BTreeSet<u64> {
     let fresh = Machine::new(placed, fetches);
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
@@ -140,7 +143,7 @@ fn outcomes(test: &Test, placed: &Placed, fetches: Fetches) -> BTreeSet<u64> {
             random ^= random << 13;
             random ^= random >> 7;
             random ^= random << 17;
-            // Long runs of one thread as well as single steps.
+            // A thread executes one instruction or many before the next thread is chosen.
             let (chosen, steps) = (random as usize % threads.len(), 1 + (random >> 32) % (1 << ((random >> 40) % 6)));
             for _ in 0..steps {
                 if !threads[chosen].is_done() {
@@ -154,13 +157,13 @@ fn outcomes(test: &Test, placed: &Placed, fetches: Fetches) -> BTreeSet<u64> {
     seen
 }
 
-/// On a machine on which fetches see what was written last, in program order, no outcome of interest comes; but more than
-/// one outcome does, where threads race.
+/// On a machine on which fetches see the last write, in program order, no outcome of interest occurs. If threads race,
+/// more than one outcome occurs.
 #[test]
-fn nothing_weak_comes_of_a_strong_machine() {
+fn a_strong_machine_has_no_outcome_of_interest() {
     for test in tests() {
         for alignment in [Alignment::Lines, Alignment::LineEnds, Alignment::Packed, Alignment::Pages] {
-            let placed = place(test, room(alignment), &Rings::default());
+            let placed = place(test, placement(alignment), &DoorbellWrites::default());
             let seen = outcomes(test, &placed, Fetches::Coherent);
             let described: Vec<_> = seen.iter().map(|outcome| test.describe(*outcome)).collect();
             assert!(!seen.iter().any(|outcome| test.is_met(*outcome)), "{}: {described:?}", test.name);
@@ -169,18 +172,18 @@ fn nothing_weak_comes_of_a_strong_machine() {
     }
 }
 
-/// On a machine that never sees new code, every outcome of interest with nothing but old instructions comes.
+/// On a machine whose fetches never see new code, every outcome of interest occurs that needs only old instructions.
 #[test]
 fn old_instructions_meet_the_conditions() {
     let mut met = 0;
     for test in tests() {
-        let placed = place(test, room(Alignment::Lines), &Rings::default());
+        let placed = place(test, placement(Alignment::Lines), &DoorbellWrites::default());
         let seen = outcomes(test, &placed, Fetches::Stale);
         let condition = test.condition();
-        // Both values that SB-bnop and SM observe, and what others observe besides the flag, are old.
+        // An outcome of interest is possible if all its fetched versions are old.
         let new_code = ["f=1", "f=2", "g=1", "f≠2"].iter().any(|new| condition.contains(new))
             && !condition.contains("[f]=1 1:f=0");
-        let switch = test.shape(Code::F) == Some(Shape::Switch);
+        let switch = test.position(Code::F) == Some(Position::Switch);
         let possible = (!new_code || switch) && !test.name.starts_with("MP.R.RF");
         let described: Vec<_> = seen.iter().map(|outcome| test.describe(*outcome)).collect();
         assert_eq!(seen.iter().any(|outcome| test.is_met(*outcome)), possible, "{}: {described:?}", test.name);
@@ -190,23 +193,23 @@ fn old_instructions_meet_the_conditions() {
 }
 
 #[test]
-fn alignments_are_what_they_say() {
+fn code_has_the_alignment_that_was_asked_for() {
     for test in tests() {
-        let changed = |alignment| place(test, room(alignment), &Rings::default()).addresses.code;
-        let used = |code: &Code| test.shape(*code).is_some();
-        // A thread with two changed instructions has one of them aligned.
+        let modified = |alignment| place(test, placement(alignment), &DoorbellWrites::default()).addresses.code;
+        let used = |code: &Code| test.position(*code).is_some();
+        // If a thread has two modified instructions, only one of them is aligned.
         let aligned = |addresses: [u64; 2], remainder: u64, modulus: u64| {
             Code::ALL.into_iter().filter(used).any(|code| addresses[code as usize] % modulus == remainder)
         };
-        assert!(aligned(changed(Alignment::LineEnds), 60, 64), "{}", test.name);
-        assert!(aligned(changed(Alignment::Pages), 0, PAGE_BYTES), "{}", test.name);
+        assert!(aligned(modified(Alignment::LineEnds), 60, 64), "{}", test.name);
+        assert!(aligned(modified(Alignment::Pages), 0, PAGE_BYTES), "{}", test.name);
     }
 }
 
-fn case(test: &Test, across: Across, vcpus: u64) -> Case<'_> {
+fn case(test: &Test, event: RaceEvent, vcpus: u64) -> Case<'_> {
     Case {
         test,
-        across,
+        event,
         vcpus,
         iterations: 100,
         limit_ticks: 0,
@@ -219,10 +222,10 @@ fn case(test: &Test, across: Across, vcpus: u64) -> Case<'_> {
 }
 
 #[test]
-fn guests_are_sound() {
+fn contents_do_not_overlap_and_programs_have_their_events() {
     for test in tests() {
-        for across in Across::ALL {
-            let case = case(test, across, 4);
+        for event in RaceEvent::ALL {
+            let case = case(test, event, 4);
             let spec = case.guest();
             assert_eq!(spec.programs.len() as u64, case.racing_vcpus());
             assert_eq!(spec.regions[0].bytes, case.code_bytes());
@@ -239,22 +242,26 @@ fn guests_are_sound() {
                 })
             };
             assert!(ends.iter().all(inside), "{}", test.name);
-            // Behind the program's end stand the events that code rings for, and nowhere else.
+            // The event ops that the code asks for come after the program's end.
             let program = &spec.programs[0];
             let end = program.iter().position(|op| *op == abi::Op::end()).expect("programs end");
             let events = program[end + 1..].iter().filter(|op| op.code == OpCode::Event as u16).count();
-            assert_eq!((events as u64, program.len() - end - 1), (across.events(), events));
+            assert_eq!((events as u64, program.len() - end - 1), (event.host_events(), events));
         }
     }
 }
 
-/// The doorbell is rung in the order of the ops, the last time behind the first write.
+/// The code writes the doorbell in the order of the ops. The last write comes after the first write of code.
 #[test]
-fn code_rings_for_its_events() {
-    let ring = |value| Ring { doorbell: 0x0a00_0000, value };
-    let rings = Rings { before: vec![ring(7), ring(8)], after: vec![ring(9)], during: Some(ring(10)) };
+fn code_asks_for_its_events() {
+    let write = |value| DoorbellWrite { address: 0x0a00_0000, value };
+    let doorbell = DoorbellWrites {
+        before_init: vec![write(7), write(8)],
+        before_race: vec![write(9)],
+        during_race: Some(write(10)),
+    };
     let test = tests().find(|test| test.name == "MP.RF+dmb.st+ctrlisb").expect("it is there");
-    let placed = place(test, room(Alignment::Pages), &rings);
+    let placed = place(test, placement(Alignment::Pages), &doorbell);
     assert_eq!(placed.setup.prime, 0);
     let mut machine = Machine::new(&placed, Fetches::Coherent);
     assert_eq!(machine.peek(0x0a00_0000), 9);

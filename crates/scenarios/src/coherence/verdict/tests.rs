@@ -1,20 +1,20 @@
-//! Verdicts on hand-made evidence.
+//! Tests of the verdicts, on evidence made by hand.
 
-use crate::coherence::program::{Looker, Writer};
+use crate::coherence::program::{Reader, Writer};
 use crate::coherence::verdict::*;
-use programs::judge::StepOutcome;
+use programs::outcomes::OpOutcomes;
 use record::maintenance::{FaultCount, Maintenance};
 
 const CONTEXT: Context<'_> =
-    Context { geometry: Geometry { idc: true, dic: false, fwb: false }, untraced: None, lost: 0, level: 2 };
+    Context { features: CacheFeatures { idc: true, dic: false, fwb: false }, untraced: None, lost: 0, level: 2 };
 
 fn fetched(event: Event) -> Combination {
-    Combination { event, writer: Writer::Host, looks: Looks::Fetch, looker: Looker::Same }
+    Combination { event, writer: Writer::Host, look: LookKind::Fetch, reader: Reader::Same }
 }
 
 fn seen(required: u64, unjudged: u64, skipped: u64) -> Outcomes {
     let slots = required + unjudged + skipped;
-    Outcomes { steps: vec![StepOutcome { slots, required, unjudged, skipped, ..StepOutcome::default() }] }
+    Outcomes { ops: vec![OpOutcomes { slots, required, unjudged, skipped, ..OpOutcomes::default() }] }
 }
 
 fn host(access: Access, level: u8, icache: u64, dcache: u64) -> HostSide {
@@ -24,7 +24,7 @@ fn host(access: Access, level: u8, icache: u64, dcache: u64) -> HostSide {
 }
 
 fn status(event: Event, outcomes: &Outcomes, host: Option<&HostSide>, context: &Context<'_>) -> (Status, String) {
-    let verdict = way(&fetched(event), outcomes, host, context);
+    let verdict = combination(&fetched(event), outcomes, host, context);
     (verdict.status, verdict.reason)
 }
 
@@ -45,9 +45,9 @@ fn a_pass_needs_the_fault_and_its_maintenance() {
 
 #[test]
 fn dic_and_fwb_spare_the_maintenance() {
-    let geometry = Geometry { idc: true, dic: true, fwb: true };
+    let features = CacheFeatures { idc: true, dic: true, fwb: true };
     let idle = host(Access::Fetch, 2, 0, 0);
-    assert_eq!(status(Event::Unmap, &seen(8, 0, 0), Some(&idle), &Context { geometry, ..CONTEXT }).0, Status::Pass);
+    assert_eq!(status(Event::Unmap, &seen(8, 0, 0), Some(&idle), &Context { features, ..CONTEXT }).0, Status::Pass);
 }
 
 #[test]
@@ -58,23 +58,23 @@ fn pages_in_place_of_blocks_show_nothing() {
 }
 
 #[test]
-fn what_was_not_judged_is_no_pass() {
+fn looks_that_were_not_judged_do_not_pass() {
     let good = host(Access::Fetch, 2, 2, 2);
     assert_eq!(status(Event::Unmap, &seen(8, 1, 0), Some(&good), &CONTEXT).0, Status::Error);
     assert_eq!(status(Event::Unmap, &seen(0, 0, 8), Some(&good), &CONTEXT).0, Status::Skip);
 }
 
 #[test]
-fn an_event_is_as_good_as_its_worst_way() {
-    let way = |status| Way {
+fn an_event_is_as_good_as_its_worst_combination() {
+    let result = |status| CombinationResult {
         writer: Writer::Host,
-        looks: Looks::Fetch,
-        looker: Looker::Same,
+        look: LookKind::Fetch,
+        reader: Reader::Same,
         verdict: Verdict::new(status, "because"),
         seen: LookCounts { required: 4, ..LookCounts::default() },
         host: None,
     };
-    let over = |all: &[Status]| event(&all.iter().map(|status| way(*status)).collect::<Vec<_>>()).status;
+    let over = |all: &[Status]| event(&all.iter().map(|status| result(*status)).collect::<Vec<_>>()).status;
     assert_eq!(over(&[Status::Pass, Status::Skip]), Status::Pass);
     assert_eq!(over(&[Status::Skip, Status::Skip]), Status::Skip);
     assert_eq!(over(&[Status::Pass, Status::Error, Status::Fail]), Status::Fail);

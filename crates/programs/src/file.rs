@@ -1,9 +1,9 @@
-//! Program files: a program as TOML, to run again what once failed. Pure.
+//! Program files: programs as TOML, for example to run a program again that failed once.
 //!
 //! ```toml
-//! failed = "what failed, for people"
-//! seed = "7"            # what it was made from, if it was
-//! backing = "thp"       # the memory it failed on
+//! failed = "description of the failure"
+//! seed = "7"            # the seed that the program came from
+//! backing = "thp"       # the kind of memory on which it failed
 //! vcpus = 2
 //! [[op]]
 //! vcpu = 1
@@ -19,50 +19,51 @@
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
-use crate::legal::{Illegal, Limits, legal};
-use crate::program::{Program, Step};
+use crate::legal::{self, Illegal, Limits};
+use crate::program::{Program, ProgramOp};
 
-/// Why a file is no program. Each message begins with the file, and the line where there is one.
+/// Reason why a file is not a program file. Each message begins with the name of the file and, if known, the line.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Error {
-    /// Not TOML, or not these tables and keys.
+    /// The file is not TOML, or has other tables or keys.
     #[error("{0}: not a program: {1}")]
     Toml(String, String),
-    /// An op that does not read.
-    #[error("{0}:{1}: this [[op]] does not read: {2}; see docs/oracle.md for what an op says")]
+    /// An op cannot be read.
+    #[error("{0}:{1}: this [[op]] cannot be read: {2}; docs/oracle.md lists the keys of an op")]
     Op(String, usize, String),
-    /// A key that would be ignored.
+    /// An op has a key that does not belong to its action.
     #[error("{0}:{1}: this [[op]] has no use for {2}: take it out")]
     Key(String, usize, String),
-    /// A seed that is none.
-    #[error("{0}: seed = \"{1}\" is no number: write it as in --seed, or leave it out")]
+    /// The seed is not a number.
+    #[error("{0}: seed = \"{1}\" is not a number: write it as in --seed, or leave it out")]
     Seed(String, String),
-    /// Nothing to run.
+    /// The program has no op.
     #[error("{0}: nothing to run: give it at least one [[op]]")]
     Empty(String),
-    /// A program that cannot be judged.
+    /// The program cannot be judged.
     #[error("{0}:{1}: cannot be judged: {2}")]
     Illegal(String, usize, Illegal),
 }
 
-/// A program, and where it comes from.
+/// Program in a file, with its origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Replay {
-    /// What failed, in words.
+pub struct ProgramFile {
+    /// Description of the failure.
     pub failed: String,
-    /// What the program was made from.
+    /// Seed that the program came from.
     pub seed: Option<u64>,
-    /// The memory that it failed on, by the name that `--backing` takes.
+    /// Kind of memory on which it failed, as the command line names it.
     pub backing: Option<String>,
     /// The program.
     pub program: Program,
 }
 
+/// Form of a file that is written.
 #[derive(Serialize)]
 struct Written<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     failed: &'a str,
-    /// As text: TOML's integers have a sign.
+    /// Seed as text, because integers in TOML are signed.
     #[serde(skip_serializing_if = "Option::is_none")]
     seed: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -71,6 +72,7 @@ struct Written<'a> {
     program: &'a Program,
 }
 
+/// Form of a file that is read.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Read {
@@ -83,17 +85,17 @@ struct Read {
     op: Vec<Spanned<toml::Table>>,
 }
 
-/// Says whether a file is meant to be a program: whether it has ops. Plans have steps.
+/// Returns whether the text is meant to be a program file: it has ops and no steps. Plans have steps.
 pub fn is_program(text: &str) -> bool {
     toml::from_str::<toml::Table>(text).is_ok_and(|table| table.contains_key("op") && !table.contains_key("step"))
 }
 
-impl Replay {
-    /// Returns the file.
+impl ProgramFile {
+    /// Returns the text of the file.
     ///
     /// # Panics
     ///
-    /// Never: numbers in a legal program are below a region's size.
+    /// Never, because the numbers in a legal program are smaller than the size of a region.
     pub fn to_toml(&self) -> String {
         let Self { failed, seed, backing, program } = self;
         let seed = seed.map(|seed| seed.to_string());
@@ -101,24 +103,24 @@ impl Replay {
         toml::to_string(&written).expect("strings and numbers below 2^63 are TOML")
     }
 
-    /// Reads the file at `source`.
+    /// Reads the text of the file `source`.
     ///
     /// # Errors
     ///
     /// See [`Error`].
     pub fn parse(source: &str, text: &str, limits: Limits) -> Result<Self, Error> {
-        let at = || source.to_owned();
+        let name = || source.to_owned();
         let read: Read =
-            toml::from_str(text).map_err(|error| Error::Toml(at(), error.to_string().trim_end().into()))?;
+            toml::from_str(text).map_err(|error| Error::Toml(name(), error.to_string().trim_end().into()))?;
         if read.op.is_empty() {
-            return Err(Error::Empty(at()));
+            return Err(Error::Empty(name()));
         }
-        let seed = read.seed.map(|seed| seed.parse().map_err(|_| Error::Seed(at(), seed))).transpose()?;
+        let seed = read.seed.map(|seed| seed.parse().map_err(|_| Error::Seed(name(), seed))).transpose()?;
         let lines: Vec<_> = read.op.iter().map(|op| line_of(text, op.span().start)).collect();
-        let steps = read.op.into_iter().zip(&lines).map(|(op, line)| step(source, *line, op.into_inner()));
-        let program = Program { vcpus: read.vcpus, steps: steps.collect::<Result<_, _>>()? };
-        let line = |illegal: &Illegal| illegal.step().and_then(|step| lines.get(step)).copied().unwrap_or(1);
-        legal(&program, limits).map_err(|illegal| Error::Illegal(at(), line(&illegal), illegal))?;
+        let ops = read.op.into_iter().zip(&lines).map(|(op, line)| parse_op(source, *line, op.into_inner()));
+        let program = Program { vcpus: read.vcpus, ops: ops.collect::<Result<_, _>>()? };
+        let line = |illegal: &Illegal| illegal.op().and_then(|op| lines.get(op)).copied().unwrap_or(1);
+        legal::check(&program, limits).map_err(|illegal| Error::Illegal(name(), line(&illegal), illegal))?;
         Ok(Self { failed: read.failed, seed, backing: read.backing, program })
     }
 }
@@ -127,41 +129,41 @@ fn line_of(text: &str, offset: usize) -> usize {
     text.get(..offset).map_or(0, |before| before.matches('\n').count()) + 1
 }
 
-/// Reads one op, and refuses keys that do not come out again.
-fn step(source: &str, line: usize, op: toml::Table) -> Result<Step, Error> {
+/// Reads one op. Refuses each key that writing the op again would lose.
+fn parse_op(source: &str, line: usize, table: toml::Table) -> Result<ProgramOp, Error> {
     let error = |error: &dyn std::fmt::Display| Error::Op(source.into(), line, error.to_string().trim_end().into());
-    let step: Step = op.clone().try_into().map_err(|e: toml::de::Error| error(&e))?;
-    let known = toml::Table::try_from(step).map_err(|e| error(&e))?;
-    match op.keys().find(|key| !known.contains_key(*key)) {
+    let op: ProgramOp = table.clone().try_into().map_err(|e: toml::de::Error| error(&e))?;
+    let known = toml::Table::try_from(op).map_err(|e| error(&e))?;
+    match table.keys().find(|key| !known.contains_key(*key)) {
         Some(key) => Err(Error::Key(source.into(), line, key.clone())),
-        None => Ok(step),
+        None => Ok(op),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::generate::{self, Space};
+    use crate::generate::{Space, random_program};
     use guest::event::Event;
 
     const LIMITS: Limits = Limits { region_bytes: 1 << 20, line_bytes: 64 };
 
     #[test]
     fn programs_round_trip() {
-        let space = Space { limits: LIMITS, vcpus: 4, steps: 20, events: &Event::ALL };
+        let space = Space { limits: LIMITS, vcpus: 4, ops: 20, events: &Event::ALL };
         for seed in 0..500 {
-            let program = generate::program(seed, &space);
+            let program = random_program(seed, &space);
             let backing = (seed % 2 == 0).then(|| "thp".to_owned());
-            let replay = Replay { failed: "line 3\n\"old\"".into(), seed: Some(u64::MAX - seed), backing, program };
-            let text = replay.to_toml();
-            assert_eq!(Replay::parse("f.toml", &text, LIMITS).as_ref(), Ok(&replay), "{text}");
+            let file = ProgramFile { failed: "line 3\n\"old\"".into(), seed: Some(u64::MAX - seed), backing, program };
+            let text = file.to_toml();
+            assert_eq!(ProgramFile::parse("f.toml", &text, LIMITS).as_ref(), Ok(&file), "{text}");
             assert!(is_program(&text));
         }
     }
 
     #[test]
-    fn errors_say_where_and_what_to_do() {
-        let error = |text: &str| Replay::parse("f.toml", text, LIMITS).expect_err("no program").to_string();
+    fn errors_name_the_place_and_the_remedy() {
+        let error = |text: &str| ProgramFile::parse("f.toml", text, LIMITS).expect_err("no program").to_string();
         let fetch = "[[op]]\ndo = \"fetch\"\nstart = 0\nstride = 64\n";
         assert!(error("vcpus = 1\n").contains("[[op]]"));
         assert!(error("vcpus = x\n").contains("line 1"));

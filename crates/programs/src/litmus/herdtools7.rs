@@ -1,57 +1,59 @@
-//! Tests of herdtools7's catalogue/aarch64-ifetch, at least one of each shape: one writer, and those of coherence.
+//! Tests of herdtools7's catalogue/aarch64-ifetch: at least one test of each shape with one writer, and the coherence
+//! tests.
 //!
-//! Threads that hold nothing but code are none here: their code stands by itself. Verdicts are those of the catalogue for
-//! DIC0-IDC0, DIC0-IDC1 and DIC1-IDC1.
+//! A thread of the catalogue that contains only code is not a thread here, but a function. The verdicts are those of
+//! the catalogue for DIC0-IDC0, DIC0-IDC1 and DIC1-IDC1.
 
 use crate::litmus::a64::Fence::{DmbLd, DmbSt, DmbSy, DsbIsh, DsbSy, Isb};
 use crate::litmus::test::Code::{F, G};
 use crate::litmus::test::Data::{X, Y};
-use crate::litmus::test::Ruling::{Allowed, Forbidden};
-use crate::litmus::test::Step::{
+use crate::litmus::test::Instruction::{
     Call, Clean, Control, Fence, Fetch, Invalidate, JumpThrough, Load, Nop, Read, Store, StoreAddress, SwitchOn, Write,
 };
+use crate::litmus::test::Published::{Allowed, Forbidden};
 use crate::litmus::test::Term::{Final, Is};
-use crate::litmus::test::{Ruling, Source, Step, Term, Test};
+use crate::litmus::test::{Instruction, Published, Source, Term, Test};
 
-const AAA: [Ruling; 3] = [Allowed, Allowed, Allowed];
-const AAF: [Ruling; 3] = [Allowed, Allowed, Forbidden];
-const AFF: [Ruling; 3] = [Allowed, Forbidden, Forbidden];
-const FFF: [Ruling; 3] = [Forbidden, Forbidden, Forbidden];
+const AAA: [Published; 3] = [Allowed, Allowed, Allowed];
+const AAF: [Published; 3] = [Allowed, Allowed, Forbidden];
+const AFF: [Published; 3] = [Allowed, Forbidden, Forbidden];
+const FFF: [Published; 3] = [Forbidden, Forbidden, Forbidden];
 
 const fn test(
     name: &'static str,
-    rulings: [Ruling; 3],
-    threads: &'static [&'static [Step]],
+    published: [Published; 3],
+    threads: &'static [&'static [Instruction]],
     exists: &'static [Term],
 ) -> Test {
-    Test { name, source: Source::Herdtools7, threads, exists, rulings }
+    Test { name, source: Source::Herdtools7, threads, exists, published }
 }
 
-/// Thread 1 saw the flag, and fetched the old instruction.
+/// Thread 1 sees the flag and fetches the old instruction.
 const STALE: &[Term] = &[Is(1, 0, 1), Is(1, 1, 0)];
-/// Thread 0 fetched the old instruction.
+/// Thread 0 fetches the old instruction.
 const STALE_0: &[Term] = &[Is(0, 0, 0)];
-/// Thread 1 fetched the new instruction and signalled; thread 2 saw that, and fetched the old one.
+/// Thread 1 fetches the new instruction and sets a flag. Thread 2 sees the flag and fetches the old instruction.
 const STALE_2: &[Term] = &[Is(1, 0, 1), Is(2, 0, 1), Is(2, 1, 0)];
-/// Threads 1 and 2 saw their flags, but thread 1 fetched the new instruction and thread 2 the old one.
+/// Threads 1 and 2 see their flags, thread 1 fetches the new instruction, and thread 2 fetches the old one.
 const STALE_3: &[Term] = &[Is(1, 0, 1), Is(1, 1, 1), Is(2, 0, 1), Is(2, 1, 0)];
 
-/// Writes an instruction and, behind a barrier, a flag.
-const WRITE_DMB_ST_FLAG: &[Step] = &[Write(F, 1), Fence(DmbSt), Store(X, 1)];
-/// Writes an instruction, cleans it, and writes a flag.
-const WRITE_CLEAN_FLAG: &[Step] = &[Write(F, 1), Clean(F), Fence(DsbIsh), Store(X, 1)];
-/// Writes an instruction with all maintenance, and then a flag.
-const WRITE_SYNC_FLAG: &[Step] = &[Write(F, 1), Clean(F), Fence(DsbIsh), Invalidate(F), Fence(DsbIsh), Store(X, 1)];
-/// Writes two instructions with a barrier between them.
-const WRITE_DMB_ST_WRITE: &[Step] = &[Write(F, 1), Fence(DmbSt), Write(G, 1)];
-/// Writes data and, behind a barrier, an instruction.
-const DATA_DMB_ST_WRITE: &[Step] = &[Store(X, 1), Fence(DmbSt), Write(F, 1)];
-/// The same with a stronger barrier.
-const DATA_DSB_WRITE: &[Step] = &[Store(X, 1), Fence(DsbIsh), Write(F, 1)];
-/// Executes an instruction, and says so.
-const CALL_FLAG: &[Step] = &[Call(F), Store(X, 1)];
+/// Write an instruction and, after a barrier, a flag.
+const WRITE_DMB_ST_FLAG: &[Instruction] = &[Write(F, 1), Fence(DmbSt), Store(X, 1)];
+/// Write an instruction, clean it, and write a flag.
+const WRITE_CLEAN_FLAG: &[Instruction] = &[Write(F, 1), Clean(F), Fence(DsbIsh), Store(X, 1)];
+/// Write an instruction, do all maintenance, and write a flag.
+const WRITE_SYNC_FLAG: &[Instruction] =
+    &[Write(F, 1), Clean(F), Fence(DsbIsh), Invalidate(F), Fence(DsbIsh), Store(X, 1)];
+/// Write two instructions with a barrier between them.
+const WRITE_DMB_ST_WRITE: &[Instruction] = &[Write(F, 1), Fence(DmbSt), Write(G, 1)];
+/// Write data and, after a barrier, an instruction.
+const DATA_DMB_ST_WRITE: &[Instruction] = &[Store(X, 1), Fence(DmbSt), Write(F, 1)];
+/// Do the same with a stronger barrier.
+const DATA_DSB_WRITE: &[Instruction] = &[Store(X, 1), Fence(DsbIsh), Write(F, 1)];
+/// Execute an instruction, and set a flag.
+const CALL_FLAG: &[Instruction] = &[Call(F), Store(X, 1)];
 
-/// One thread, or two on one instruction.
+/// Tests with one thread, or with two threads and one instruction.
 pub const SELF_MODIFYING: [Test; 14] = [
     test("SM.B+isb", AAA, &[&[Write(F, 1), Fence(Isb), Fetch(F)]], STALE_0),
     test("SM.B+dsb.ish", AAA, &[&[Write(F, 1), Fence(DsbIsh), Fetch(F)]], STALE_0),
@@ -75,7 +77,7 @@ pub const SELF_MODIFYING: [Test; 14] = [
         &[&[Write(F, 1), Clean(F), Fence(DsbIsh), Invalidate(F), Fence(DsbIsh), Fence(Isb), Fetch(F)]],
         STALE_0,
     ),
-    // Its name says nothing of the ISB that it has.
+    // The test has an ISB that its name leaves out.
     test(
         "SM.B+dc.cvau-dsb.ish-ic.vau-dsb.ish",
         FFF,
@@ -110,7 +112,7 @@ pub const SELF_MODIFYING: [Test; 14] = [
     test("coFW-2", FFF, &[&[Fetch(F), Nop, Write(F, 1)]], &[Is(0, 0, 1)]),
 ];
 
-/// Two fetches of one instruction.
+/// Tests with two fetches of one instruction.
 pub const COHERENCE: [Test; 2] = [
     test("coFF", AAF, &[&[Write(F, 1)], &[Call(F), Call(F)]], STALE),
     test(
@@ -121,7 +123,7 @@ pub const COHERENCE: [Test; 2] = [
     ),
 ];
 
-/// An instruction, then a flag.
+/// Tests in which the writer writes an instruction and then a flag.
 pub const MESSAGE_PASSING: [Test; 12] = [
     test(
         "MP.RF+dc-dsb-ic-dsb+addr",
@@ -181,7 +183,7 @@ pub const MESSAGE_PASSING: [Test; 12] = [
     test("icc2", FFF, &[WRITE_SYNC_FLAG, &[Load(X), Fence(DsbIsh), Fence(Isb), Fetch(F)]], STALE),
 ];
 
-/// Two instructions; or data, then an instruction.
+/// Tests in which the writer writes two instructions, or data and then an instruction.
 pub const THROUGH_CODE: [Test; 13] = [
     test("MP.FF+dmb.st+po", AAF, &[WRITE_DMB_ST_WRITE, &[Fetch(G), Fetch(F)]], STALE),
     test("MP.FF+dsb.ish+po", AAF, &[&[Write(F, 1), Fence(DsbIsh), Write(G, 1)], &[Fetch(G), Fetch(F)]], STALE),
@@ -223,10 +225,10 @@ pub const THROUGH_CODE: [Test; 13] = [
     test("MP.FW+dmb.st+po", FFF, &[DATA_DMB_ST_WRITE, &[Fetch(F), Store(X, 2)]], &[Is(1, 0, 1), Final(X, 1)]),
 ];
 
-/// Three threads, and store buffering.
+/// Tests with three threads, and tests of store buffering.
 pub const MORE_THREADS: [Test; 10] = [
     test("WRC-inst", AAF, &[&[Write(F, 1)], CALL_FLAG, &[Load(X), Control, Fence(Isb), Call(F)]], STALE_2),
-    // The catalogue has it twice.
+    // The catalogue has this test twice, under two names.
     test("WRC-inst+ctrlisb", AAF, &[&[Write(F, 1)], CALL_FLAG, &[Load(X), Control, Fence(Isb), Call(F)]], STALE_2),
     test("WRC-inst+dsb.ish", AAA, &[&[Write(F, 1)], CALL_FLAG, &[Load(X), Fence(DsbIsh), Call(F)]], STALE_2),
     test(
@@ -251,8 +253,9 @@ pub const MORE_THREADS: [Test; 10] = [
         &[&[Write(F, 1)], CALL_FLAG, &[Load(X), Fence(DsbSy), Invalidate(F), Fence(DsbSy), Fence(Isb), Call(F)]],
         STALE_2,
     ),
-    // The catalogue's condition names registers that its code does not use, so that nothing meets it. This is icc3's, which
-    // must not be met here either: the clean comes before the flag, and both readers invalidate.
+    // The catalogue's condition names registers that the test's code does not use, so no outcome can meet it. This is
+    // the condition of icc3. Its outcome is forbidden here, too: the clean comes before the flag, and both readers
+    // invalidate.
     test(
         "dcc3",
         FFF,

@@ -1,31 +1,32 @@
-//! The tests of Simner et al., "ARMv8-A system semantics: instruction fetch in relaxed architectures", ESOP 2020.
+//! Tests of Simner et al., "ARMv8-A system semantics: instruction fetch in relaxed architectures", ESOP 2020.
 //!
-//! Their verdicts are for machines that set neither DIC nor IDC. What is forbidden there is forbidden everywhere: either bit
-//! only makes a machine stronger. What is allowed there may not be elsewhere, and nobody said.
+//! The paper gives verdicts for machines without DIC and IDC. An outcome that is forbidden there is forbidden
+//! everywhere, because either bit only makes a machine stronger. An outcome that is allowed there may be forbidden on
+//! other machines, and nothing is published about that.
 
 use crate::litmus::a64::Fence::{DmbIsh, DmbSy, DsbIsh, Isb};
 use crate::litmus::test::Code::{F, G};
 use crate::litmus::test::Data::{X, Y};
-use crate::litmus::test::Ruling::{Allowed, Forbidden, Unpublished};
-use crate::litmus::test::Step::{
+use crate::litmus::test::Instruction::{
     Call, Clean, CleanDependent, Control, Fence, Fetch, Invalidate, Load, Read, Store, Write,
 };
+use crate::litmus::test::Published::{Allowed, Forbidden, Unpublished};
 use crate::litmus::test::Term::{Is, Not};
-use crate::litmus::test::{Ruling, Source, Step, Term, Test};
+use crate::litmus::test::{Instruction, Published, Source, Term, Test};
 
-const A: [Ruling; 3] = [Allowed, Unpublished, Unpublished];
-const F_: [Ruling; 3] = [Forbidden; 3];
+const A: [Published; 3] = [Allowed, Unpublished, Unpublished];
+const F_: [Published; 3] = [Forbidden; 3];
 
 const fn test(
     name: &'static str,
-    threads: &'static [&'static [Step]],
+    threads: &'static [&'static [Instruction]],
     exists: &'static [Term],
-    rulings: [Ruling; 3],
+    published: [Published; 3],
 ) -> Test {
-    Test { name, source: Source::Esop2020, threads, exists, rulings }
+    Test { name, source: Source::Esop2020, threads, exists, published }
 }
 
-/// All tests of its table, in its order.
+/// Tests of the paper's table, in its order.
 pub const TESTS: [Test; 16] = [
     test("CoFF", &[&[Write(F, 1)], &[Call(F), Call(F)]], &[Is(1, 0, 1), Is(1, 1, 0)], A),
     test("CoFR", &[&[Write(F, 1)], &[Call(F), Read(F)]], &[Is(1, 0, 1), Is(1, 1, 0)], F_),
@@ -105,9 +106,9 @@ pub const TESTS: [Test; 16] = [
         &[Is(1, 0, 1), Is(1, 1, 2), Is(1, 2, 1), Is(1, 3, 0)],
         A,
     ),
-    // The paper has its name and its verdict alone. The threads are those of the test of this name that Isla runs; that
-    // any other version than the last is forbidden follows from thread 1's, which comes after thread 0's and is cleaned and
-    // invalidated by it.
+    // The paper has only the name and the verdict. The threads are those of the test of this name that Isla runs. Every
+    // version but the last is forbidden: thread 1's version comes after thread 0's, and thread 0 cleans and invalidates
+    // it.
     test(
         "MP.R.RF+addr-cachesync+dmb+ctrl-isb",
         &[
@@ -118,7 +119,7 @@ pub const TESTS: [Test; 16] = [
         &[Is(0, 0, 1), Is(1, 0, 1), Is(2, 0, 1), Not(2, 1, 2)],
         F_,
     ),
-    // The paper has its name and its verdict alone; the threads are what the name says.
+    // The paper has only the name and the verdict. The threads follow the name.
     test(
         "MP.RF+dmb+addr-cachesync",
         &[
