@@ -3,7 +3,6 @@
 //! Nothing in such a result is guessed. Values that nobody wrote down are unknown.
 
 mod evidence;
-mod pstore;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,8 +1,8 @@
 //! Facts about this host: the machine, its lockup detectors, its settings, its kernel log and its trace.
 //!
-//! Only this crate reads `/proc`, `/sys`, tracefs and `/dev/kmsg`, with two exceptions: `faultline recover` reads
-//! pstore, and the init of the emulated host, in `lab`, mounts and reads these file systems. This crate is also the
-//! only one that changes settings. It does so through [`guard::Guard`], which restores them.
+//! Only this crate reads `/proc`, `/sys`, tracefs and `/dev/kmsg`. The one exception is the init of the emulated host, in
+//! `lab`, which mounts these file systems. This crate is also the only one that changes settings. It does so through
+//! [`guard::Guard`], which restores them.
 //!
 //! The crate judges nothing. Its readers return plain data or a reason why there is none; a missing file is never a
 //! panic. The text of kernel messages is parsed in `klog`, and the types that a result stores are in `record`.
@@ -32,5 +32,6 @@ pub mod memory;
 pub mod phase;
 pub mod process;
 mod procfs;
+pub mod pstore;
 pub mod symbols;
 pub mod trace;

@@ -40,7 +40,7 @@ pub enum Origin {
 
 impl Origin {
     /// Decodes the origin from a syslog priority (`facility << 3 | level`).
-    pub fn from_priority(priority: u32) -> Self {
+    pub(crate) fn from_priority(priority: u32) -> Self {
         if priority >> 3 == 0 { Self::Kernel } else { Self::User }
     }
 }

@@ -19,7 +19,7 @@ const MAX_LINE_BYTES: u64 = 64 * 1024;
 /// # Errors
 ///
 /// Fails if `source` cannot be read. Bytes that are not text are no error.
-pub fn feed(mut source: impl BufRead, parser: &mut Parser) -> io::Result<u64> {
+fn feed(mut source: impl BufRead, parser: &mut Parser) -> io::Result<u64> {
     let mut buffer = Vec::with_capacity(256);
     let mut lines = 0;
     loop {

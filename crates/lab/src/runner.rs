@@ -20,7 +20,7 @@ use crate::error::Error;
 /// [`Error::NoRunner`] or [`Error::RunnerKind`].
 pub fn find(chosen: Option<&Path>) -> Result<Vec<u8>, Error> {
     let named = chosen.map(Path::to_path_buf).or_else(from_environment);
-    let own = env::current_exe().unwrap_or_else(|_| PathBuf::from("/proc/self/exe"));
+    let own = env::current_exe().unwrap_or_default();
     if named.is_none()
         && cfg!(target_arch = "aarch64")
         && let Some(program) = fs::read(&own).ok().filter(|program| is_static_arm64(program))

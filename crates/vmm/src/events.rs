@@ -231,7 +231,7 @@ impl Host<'_> {
         let vas: Vec<_> = request.slots.iter().map(|ipa| memory.host_va() + self.offset(*ipa) as u64).collect();
         for _ in 0..PAGE_OUT_TRIES {
             memory.page_out().map_err(call("madvise(MADV_PAGEOUT)"))?;
-            if hostfacts::memory::count_present(&vas).map_err(call("/proc/self/pagemap"))? < vas.len() {
+            if hostfacts::memory::count_present(&vas).map_err(call("pread(pagemap)"))? < vas.len() {
                 return Ok(());
             }
         }

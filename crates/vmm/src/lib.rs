@@ -13,6 +13,8 @@
 //! A guest with one vCPU and an empty program:
 //!
 //! ```no_run
+//! # #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use std::time::Duration;
 //!
 //! use abi::Op;
@@ -24,7 +26,10 @@
 //! let spec = GuestSpec { programs: vec![vec![Op::end()]], records: 8, ..GuestSpec::default() };
 //! let report = run(&spec, &image, Duration::from_secs(10), &mut Unwatched)?;
 //! assert_eq!(report.end, End::PoweredOff);
-//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # Ok(())
+//! # }
+//! # #[cfg(not(all(target_os = "linux", target_arch = "aarch64")))]
+//! # fn main() {}
 //! ```
 
 #![cfg(all(target_os = "linux", target_arch = "aarch64"))]

@@ -198,7 +198,7 @@ mod tests {
         let text = |name: &str| std::fs::read_to_string(reference.join(name)).expect("it is committed");
         let mut results = ["by-line", "upton", "shan", "none"].map(|name| {
             let path = reference.join(format!("reproduce-patch/{name}.json"));
-            record::runs::load_one(&path.to_string_lossy()).expect("a result").result
+            record::runs::load(&path.to_string_lossy()).expect("a result").remove(0).result
         });
         for (name, picture) in
             pictures(&results.each_ref().map(|result| Source::new(scenarios::viewed(result), "", "")))

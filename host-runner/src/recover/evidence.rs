@@ -12,7 +12,7 @@ use record::case::{AttributedComplaint, CaseResult};
 use record::journal::case_mark_end;
 use record::machine::{LAB_VARIABLE, Machine};
 
-use crate::recover::pstore;
+use hostfacts::pstore;
 
 /// File with the runner's copy of the kernel log.
 const KMSG: &str = "kmsg.raw";

@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use syn::punctuated::Punctuated;
 use syn::visit::{self, Visit};
-use syn::{Attribute, File, Item, LitStr, Meta, Token, UseTree};
+use syn::{Attribute, File, Item, LitStr, Meta, UseTree};
 
 /// A source file.
 pub struct Module {
@@ -94,23 +93,12 @@ fn attributes(item: &Item) -> &[Attribute] {
     }
 }
 
-/// Returns whether these attributes keep an item to tests: `#[cfg(test)]`, alone or as one of `any`.
+/// Returns whether these attributes keep an item to tests: `#[cfg(test)]`.
 pub fn is_for_tests(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         let Meta::List(list) = &attribute.meta else { return false };
-        if !list.path.is_ident("cfg") {
-            return false;
-        }
-        let conditions = list.parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated);
-        conditions.is_ok_and(|conditions| {
-            conditions.iter().any(|condition| match condition {
-                Meta::Path(path) => path.is_ident("test"),
-                Meta::List(any) => {
-                    any.path.is_ident("any") && any.tokens.to_string().split(',').any(|one| one.trim() == "test")
-                }
-                Meta::NameValue(_) => false,
-            })
-        })
+        let is_test = || list.parse_args::<syn::Path>().is_ok_and(|path| path.is_ident("test"));
+        list.path.is_ident("cfg") && is_test()
     })
 }
 
