@@ -54,7 +54,7 @@ installed() { # root: installs the .deb there and tests that it does what it say
     install -t "$root/tmp" "$dist"/faultline_*_amd64.deb
     in_root sh -c 'dpkg -i /tmp/faultline_*_amd64.deb' >"$work/dpkg"
     [ "$(in_root faultline --version)" = "$("$dist/faultline-x86_64" --version)" ] || fail "--version"
-    cp -r host-runner/tests/runs "$root/tmp/"
+    cp -r crates/record/tests/runs "$root/tmp/"
     [ "$(in_root faultline list /tmp/runs | wc -l)" = 2 ] || fail "list"
     for page in $(in_root faultline --help | awk '/^  [a-z]/ && $1 != "help" {print $1}'); do
         LC_ALL=C.UTF-8 MANWIDTH=120 man --nj --nh -l "$root/usr/share/man/man1/faultline-$page.1.gz" >"$work/page"
@@ -75,7 +75,7 @@ installed() { # root: installs the .deb there and tests that it does what it say
     systemctl -q --root="$root" enable faultline-nightly.timer
     mkdir -p "$root/var/lib/systemd/timers"
     touch "$root/var/lib/systemd/timers/stamp-faultline-nightly.timer"
-    cp -r host-runner/tests/runs "$root/var/lib/faultline"
+    cp -r crates/record/tests/runs "$root/var/lib/faultline"
     touch "$root/var/lib/faultline/settings.journal"
 }
 

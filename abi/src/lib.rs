@@ -9,9 +9,9 @@
 //! The host writes a program. The guest runs it and writes records, which the host decodes:
 //!
 //! ```
-//! use abi::op::{CHECK, Op, OpCode};
-//! use abi::record::{Body, Mismatch, Outcome, Place, Record};
-//! use abi::slot;
+//! use faultline_abi::op::{CHECK, Op, OpCode};
+//! use faultline_abi::record::{Body, Mismatch, Outcome, Place, Record};
+//! use faultline_abi::slot;
 //!
 //! // Host: write code of generation 1 to sixteen cache lines, call each slot, and compare its token.
 //! let ipa = 0x8000_0000;

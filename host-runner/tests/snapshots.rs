@@ -1,4 +1,4 @@
-//! What `show` prints of stored runs, against the texts beside them: tables, and every format for labs.
+//! Compares the output of `show` for stored runs with the texts beside them: tables, and every format for test labs.
 //!
 //! `UPDATE_EXPECTED=1 cargo test -p host-runner --test snapshots` writes the texts anew.
 

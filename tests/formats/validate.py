@@ -157,7 +157,7 @@ def others(subjects):
     for directory in {str(pathlib.Path(subject).parent) for subject in subjects}:
         faultline("list", directory)
         faultline("list", directory, "--json")
-    for log in sorted(pathlib.Path("host-runner/tests/logs").glob("*.log")):
+    for log in sorted(pathlib.Path("crates/klog/tests/logs").glob("*.log")):
         faultline("dmesg", log)
         faultline("dmesg", log, "--json")
 

@@ -12,10 +12,9 @@
 //! - [`judge`], [`outcomes`] and [`diagnose`]: judgement of a guest's records, and the rule behind a failure.
 //! - [`generate`], [`shrink`] and [`file`](mod@file): random programs, smaller programs, and programs as TOML.
 //! - [`litmus`]: the published litmus tests on instruction fetch. They do not use the oracle.
-//! - `fake`, with the feature `fake`: a simulated machine with stale caches, for tests.
 //!
 //! This crate is pure. I/O, clocks, unsafe code and KVM's types may not be added. The scenarios run the programs on KVM,
-//! and the tests run them on the fake machine.
+//! and the tests run them on a simulated machine with stale caches, `fake`.
 //!
 //! # Example
 //!
@@ -54,8 +53,8 @@
 
 pub mod compile;
 pub mod diagnose;
-#[cfg(any(test, feature = "fake"))]
-pub mod fake;
+#[cfg(test)]
+mod fake;
 pub mod file;
 pub mod generate;
 pub mod judge;

@@ -49,7 +49,7 @@ const BISECT: &str = "--bisect";
 ///
 /// # Errors
 ///
-/// What keeps the lab itself from working.
+/// The obstacle that keeps the lab itself from working.
 pub fn run(args: &Args) -> CommandResult {
     let argv: Vec<_> = args.argv.iter().filter(|word| *word != BISECT).cloned().collect();
     let mut options = args.options.clone();

@@ -13,7 +13,7 @@ pub struct Module {
     pub path: Vec<String>,
     /// The file.
     pub file: PathBuf,
-    /// Its syntax, without everything that is compiled for tests alone.
+    /// Its syntax, without everything that is compiled for tests only.
     pub syntax: File,
 }
 
@@ -21,7 +21,7 @@ pub struct Module {
 ///
 /// # Panics
 ///
-/// If a file cannot be read or is no Rust: then the crate does not build either.
+/// If a file cannot be read or is not Rust.
 pub fn read(source: &Path) -> Vec<Module> {
     let mut files = Vec::new();
     collect(source, &mut files);
@@ -54,7 +54,7 @@ fn collect(directory: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// Removes files of modules that their parent declares for tests alone, with everything below them.
+/// Removes the modules that their parents declare for tests only, with all modules below them.
 fn drop_test_modules(modules: &mut Vec<Module>) {
     let mut kept: BTreeSet<Vec<String>> = BTreeSet::from([Vec::new()]);
     loop {
@@ -93,7 +93,7 @@ fn attributes(item: &Item) -> &[Attribute] {
     }
 }
 
-/// Returns whether these attributes keep an item to tests: `#[cfg(test)]`.
+/// Returns whether an item with these attributes is compiled for tests only: `#[cfg(test)]`.
 pub fn is_for_tests(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         let Meta::List(list) = &attribute.meta else { return false };
@@ -107,9 +107,9 @@ pub fn is_for_tests(attributes: &[Attribute]) -> bool {
 pub struct Names {
     /// Paths, such as `crate::store::read` or `std::fs::File`.
     pub paths: Vec<Vec<String>>,
-    /// Texts.
+    /// String literals.
     pub texts: Vec<String>,
-    /// Single identifiers, those in macros included.
+    /// Identifiers, including those in macros.
     pub words: BTreeSet<String>,
 }
 
@@ -137,7 +137,7 @@ impl Names {
         self.paths.push(path);
     }
 
-    /// Reads the tokens of a macro, whose grammar nobody knows: words, texts, and paths as `a::b`.
+    /// Reads the tokens of a macro: identifiers, string literals, and paths as `a::b`. The grammar of the macro is unknown.
     fn tokens(&mut self, tokens: &proc_macro2::TokenStream) {
         let mut path: Vec<String> = Vec::new();
         let mut colons = 0;
@@ -183,7 +183,7 @@ impl<'ast> Visit<'ast> for Names {
     }
 
     fn visit_vis_restricted(&mut self, _: &'ast syn::VisRestricted) {
-        // `pub(super)` says who may use the item, and uses nothing itself.
+        // `pub(super)` names a module and does not use it.
     }
 
     fn visit_ident(&mut self, ident: &'ast proc_macro2::Ident) {
@@ -191,7 +191,7 @@ impl<'ast> Visit<'ast> for Names {
     }
 
     fn visit_attribute(&mut self, attribute: &'ast Attribute) {
-        // Documentation names much that the code does not use.
+        // Doc comments name items that the code does not use.
         if !attribute.path().is_ident("doc")
             && let Meta::List(list) = &attribute.meta
         {
@@ -209,7 +209,7 @@ impl<'ast> Visit<'ast> for Names {
     }
 }
 
-/// Returns the modules of this crate that each module uses. Declaring a child is no use of it.
+/// Returns the modules of this crate that each module uses. To declare a child is not to use it.
 pub fn uses(modules: &[Module]) -> BTreeMap<Vec<String>, BTreeSet<Vec<String>>> {
     let known: BTreeSet<&Vec<String>> = modules.iter().map(|module| &module.path).collect();
     let mut graph = BTreeMap::new();
@@ -221,7 +221,8 @@ pub fn uses(modules: &[Module]) -> BTreeMap<Vec<String>, BTreeSet<Vec<String>>> 
     graph
 }
 
-/// Returns the module of this crate that holds what `path` names in the module `place`; none for other crates.
+/// Returns the module of this crate that has the item `path`, as the module `place` writes it. Returns none if the item
+/// is in another crate.
 fn resolve(path: &[String], place: &[String], known: &BTreeSet<&Vec<String>>) -> Option<Vec<String>> {
     let mut rest = path;
     let mut base = place.to_vec();
@@ -238,7 +239,7 @@ fn resolve(path: &[String], place: &[String], known: &BTreeSet<&Vec<String>>) ->
             }
         }
         child => {
-            // A child of this module, named as it is.
+            // A child of this module, named without a prefix.
             let path: Vec<_> = base.iter().cloned().chain([child.to_owned()]).collect();
             if rest.len() < 2 || !known.contains(&path) {
                 return None;
@@ -249,7 +250,7 @@ fn resolve(path: &[String], place: &[String], known: &BTreeSet<&Vec<String>>) ->
     (0..=base.len()).rev().map(|length| base[..length].to_vec()).find(|path| known.contains(path))
 }
 
-/// Returns the circles of a graph: sets of modules each of which uses all others, directly or not.
+/// Returns the circles of a graph. A circle is a set of modules of which each uses all others, directly or indirectly.
 pub fn circles(graph: &BTreeMap<Vec<String>, BTreeSet<Vec<String>>>) -> Vec<Vec<String>> {
     let reach = |from: &Vec<String>| {
         let mut seen: BTreeSet<&Vec<String>> = BTreeSet::new();

@@ -11,8 +11,8 @@ fn is_public(visibility: &Visibility) -> bool {
     matches!(visibility, Visibility::Public(_))
 }
 
-/// Returns `module::item`, or `module::Type::method`, of everything public in the public modules of a crate. Re-exports
-/// stand for the item that they name.
+/// Returns the public items in the public modules of a crate, as `module::item` or `module::Type::method`. An item that
+/// is re-exported has the name of its own module.
 pub fn items(modules: &[Module]) -> Vec<String> {
     let public = public_modules(modules);
     let exported = re_exports(modules, &public);
@@ -107,7 +107,7 @@ fn leaves(tree: &syn::UseTree, names: &mut BTreeSet<String>) {
     }
 }
 
-/// Returns every word in the signatures of the public items of a crate: a type that stands in one has to be public, too.
+/// Returns every word in the signatures of the public items of a crate. A type in such a signature has to be public.
 pub fn signature_words(modules: &[Module]) -> BTreeSet<String> {
     let mut words = Words::default();
     for module in modules {

@@ -13,7 +13,7 @@ pub struct Crate {
     pub name: String,
     /// Its directory.
     pub directory: PathBuf,
-    /// Crates of the workspace that it depends on, for more than its tests.
+    /// Crates of the workspace that it depends on, without the dependencies of its tests.
     pub dependencies: BTreeSet<String>,
 }
 
@@ -31,7 +31,7 @@ fn short(package: &str) -> String {
 ///
 /// # Panics
 ///
-/// If cargo gives no answer: then nothing can be checked.
+/// If cargo fails.
 pub fn crates() -> Vec<Crate> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
@@ -55,7 +55,7 @@ pub fn crates() -> Vec<Crate> {
     packages.iter().map(of).collect()
 }
 
-/// Reads the arrows that ARCHITECTURE.md allows, from its lines `name → other, other`; `nothing` and `all below` are words.
+/// Reads the arrows that ARCHITECTURE.md allows, from its lines `name → other, other`. `nothing` stands for no crate.
 ///
 /// # Panics
 ///

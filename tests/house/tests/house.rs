@@ -1,4 +1,4 @@
-//! The rules of ARCHITECTURE.md, held against the source tree.
+//! Checks that the source tree obeys the rules of ARCHITECTURE.md.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -16,7 +16,7 @@ fn all_code(of: &Crate) -> Vec<Module> {
     modules
 }
 
-/// Returns the Rust files of a directory, none of which is another's module.
+/// Returns the Rust files of a directory. Each is read as a crate root.
 fn files(directory: &Path) -> Vec<Module> {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
     let mut found = Vec::new();
@@ -62,15 +62,15 @@ fn no_circles_among_modules() {
     assert!(found.is_empty(), "these modules use each other in circles:\n{}", found.join("\n"));
 }
 
-/// Something that code may name in some crates alone.
+/// Names that only some crates may use.
 struct Absence {
-    /// The reason, as ARCHITECTURE.md has it.
+    /// The rule, in the words of ARCHITECTURE.md.
     rule: &'static str,
-    /// Crates, or folders of crates below `src`, that may.
+    /// Crates that may use them, or folders below the `src` of a crate.
     only: &'static [&'static str],
-    /// Beginnings of paths in the code.
+    /// Beginnings of paths, such as `std::fs`.
     paths: &'static [&'static str],
-    /// Beginnings of texts in the code.
+    /// Beginnings of string literals, such as `/proc/`.
     texts: &'static [&'static str],
 }
 
@@ -133,7 +133,7 @@ fn absences_hold() {
             };
             let paths = names.paths.iter().filter(|path| named(path)).map(|path| path.join("::"));
             let said = |text: &&String| {
-                // A message to a person has spaces, and a path has none.
+                // A message has spaces, and a path has none.
                 !text.contains(' ') && absence.texts.iter().any(|start| text.starts_with(start))
             };
             let all = paths.chain(names.texts.iter().filter(said).cloned()).collect::<BTreeSet<_>>();
@@ -143,7 +143,7 @@ fn absences_hold() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Public items that no other crate names, each with the reason; one a line, `crate::module::item`.
+/// Public items that no other crate uses. Each line has `crate::module::item` and the reason.
 const DECLARED: &str = include_str!("../declared.txt");
 
 #[test]
@@ -161,7 +161,7 @@ fn public_items_are_used_by_another_crate_or_declared() {
     }
     let fuzz = files(&root().join("fuzz/fuzz_targets")).iter().flat_map(|file| Names::of(&file.syntax).words).collect();
     words.insert("fuzz", fuzz);
-    // A crate's own tests and examples stand outside of it.
+    // The tests and examples of a crate use it from outside.
     let own_tests = |one: &Crate| -> BTreeSet<String> {
         let tests = files(&one.directory.join("tests"));
         let mut words: BTreeSet<_> = tests.iter().flat_map(|file| Names::of(&file.syntax).words).collect();
@@ -181,7 +181,7 @@ fn public_items_are_used_by_another_crate_or_declared() {
         for item in public::items(&modules) {
             let name = format!("{}::{item}", one.name);
             let last = item.rsplit("::").next().unwrap_or_default();
-            // Of what stands in signatures only types have to be public: a method of that name is another thing.
+            // A word in a signature names a type. A method of the same name is something else.
             let is_type = last.starts_with(char::is_uppercase);
             let used = outside.contains(last)
                 || (is_type && needed.contains(last))
