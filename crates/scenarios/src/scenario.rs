@@ -130,7 +130,8 @@ fn tagged<F: Finding>(generator: &mut SchemaGenerator) -> Option<Schema> {
     if F::SCENARIO == Nothing::SCENARIO {
         return None;
     }
-    let own = generator.subschema_for::<F>();
+    // Without a name of its own: names would be numbered, and a new scenario would change the numbers of others.
+    let own = F::json_schema(generator);
     let tag = json_schema!({
         "type": "object",
         "properties": { "scenario": { "const": F::SCENARIO } },

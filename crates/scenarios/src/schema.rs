@@ -46,4 +46,13 @@ mod tests {
             "results/schema is stale: FAULTLINE_WRITE_SCHEMA=1 cargo test -p faultline-scenarios"
         );
     }
+
+    /// The generator numbers types of one name, and a new type would then change the numbers of the others.
+    #[test]
+    fn no_two_types_of_the_schema_have_one_name() {
+        let schema = result();
+        let names = schema.get("$defs").and_then(|all| all.as_object()).expect("definitions").keys();
+        let numbered: Vec<_> = names.filter(|name| name.ends_with(|last: char| last.is_ascii_digit())).collect();
+        assert!(numbered.is_empty(), "{numbered:?}");
+    }
 }

@@ -58,7 +58,7 @@ pub struct Conclusion {
 
 /// Operations that the lab's plugin counted for one block size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Counted {
+pub struct ICacheCounts {
     /// Number of blocks that were made executable meanwhile.
     pub blocks: u64,
     /// Number of `IC IVAU`.
@@ -93,7 +93,7 @@ pub struct Findings {
     pub probe_max_ns: Option<u64>,
     /// Operations that the lab's plugin counted; absent without it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub counted: Option<Counted>,
+    pub counted: Option<ICacheCounts>,
 }
 
 impl Finding for Findings {

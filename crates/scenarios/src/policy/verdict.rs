@@ -2,7 +2,7 @@
 //!
 //! Each case measures one block size. Its measurement is read in one of three ways, the strongest that is available:
 //!
-//! 1. *Counted operations* from the emulator's plugin are exact.
+//! 1. *ICacheCounts operations* from the emulator's plugin are exact.
 //! 2. *A probe* on the kernel's maintenance function shows the calls of the function, but not the operations in it.
 //! 3. *Time.* For a block, this is the time of the permission fault: a line takes at least
 //!    [`CostModel::line_floor_ns`], and the rest of the fault takes at most [`CostModel::fixed_ceiling_ns`]. For a page,
@@ -14,12 +14,11 @@
 use std::collections::BTreeMap;
 
 use record::case::CaseResult;
-use record::maintenance::Counted as Counts;
 use record::result::RunResult;
 use record::verdict::overall;
 
 use crate::cost::CostModel;
-use crate::policy::findings::{Cap, Class, Conclusion, Counted, Findings};
+use crate::policy::findings::{Cap, Class, Conclusion, Findings, ICacheCounts};
 use record::status::{Status, Verdict};
 use units::size::Size;
 use units::text::{thousands, time};
@@ -76,8 +75,8 @@ pub fn conclude(cases: &[CaseResult], cost: &CostModel) -> Conclusion {
 pub fn conclude_with_counts(run: &mut RunResult) {
     for case in &mut run.cases {
         if let (Some(mut findings), Some(counted)) = (case.findings.get::<Findings>(), &case.counted) {
-            let Counts { faults, ic_ivau, ic_ialluis, .. } = *counted;
-            findings.counted = Some(Counted { blocks: faults, ic_ivau, ic_ialluis });
+            let (blocks, ic_ivau, ic_ialluis) = (counted.faults, counted.ic_ivau, counted.ic_ialluis);
+            findings.counted = Some(ICacheCounts { blocks, ic_ivau, ic_ialluis });
             case.findings = record::findings::StoredFindings::of(&findings);
         }
     }
@@ -141,8 +140,8 @@ fn read(size: &Findings, all: &[Findings], cost: &CostModel) -> Reading {
     Reading { called, ..read_probe(size, lines, cost).unwrap_or_else(|| read_time(size, all, cost)) }
 }
 
-fn read_counts(counted: Counted, lines: u64, size: Size) -> Reading {
-    let Counted { blocks, ic_ivau, ic_ialluis } = counted;
+fn read_counts(counted: ICacheCounts, lines: u64, size: Size) -> Reading {
+    let ICacheCounts { blocks, ic_ivau, ic_ialluis } = counted;
     let evidence = format!(
         "counted: {blocks} × {size} took {} IC IVAU and {} IC IALLUIS",
         thousands(ic_ivau),

@@ -94,7 +94,7 @@ fn aliasing_needs_counts() {
     let conclusion = classify_sizes(&blocks(|_| 0), &vipt);
     assert_eq!(conclusion.class, Class::CannotTell);
     assert!(judge(&conclusion).reason.contains("always all or none, cannot be told"));
-    let counted = Some(Counted { blocks: 2, ic_ivau: 0, ic_ialluis: 2 });
+    let counted = Some(ICacheCounts { blocks: 2, ic_ivau: 0, ic_ialluis: 2 });
     let points: Vec<_> = blocks(|_| 0).into_iter().map(|p| Findings { counted, ..p }).collect();
     assert_eq!(class(&points, &vipt), Class::AlwaysAll);
 }
@@ -104,7 +104,7 @@ fn counts_decide_alone() {
     let counted = |rule: fn(u64) -> (u64, u64)| -> Vec<Findings> {
         let count = |p: Findings| {
             let (ic_ivau, ic_ialluis) = rule(p.mapped_bytes / 64);
-            Findings { counted: Some(Counted { blocks: 1, ic_ivau, ic_ialluis }), ..p }
+            Findings { counted: Some(ICacheCounts { blocks: 1, ic_ivau, ic_ialluis }), ..p }
         };
         blocks(|_| 0).into_iter().map(count).collect()
     };
