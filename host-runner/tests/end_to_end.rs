@@ -377,7 +377,7 @@ fn the_lab_prints_as_much_as_its_options_ask_for() {
     let plain = shell(&line(""));
     let printed = stderr(&plain);
     assert!(printed.contains("debian:6.12: booting\n") && !printed.contains(['\u{1b}', '\r']), "{printed:?}");
-    assert!(!printed.contains("-machine") && stdout(&plain).contains(" page: pass"), "{}", stdout(&plain));
+    assert!(!printed.contains("-machine") && stdout(&plain).contains(" boot: pass"), "{}", stdout(&plain));
     let loud = stderr(&shell(&line("-v")));
     assert!(loud.contains("debian:6.12: qemu-system-aarch64 -machine"), "{loud}");
     let quiet = shell(&line("-q --json"));
