@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use record::exit::{HARNESS, USAGE};
+use record::exit::{HARNESS, INTERRUPTED, USAGE};
 
 /// Failure of a command that ends without a verdict.
 #[derive(Debug)]
@@ -28,6 +28,13 @@ impl Failure {
     /// Returns a failure of the tool or of its surroundings.
     pub fn harness(message: impl ToString) -> Self {
         Self::new(HARNESS, message)
+    }
+
+    /// Returns the failure of a run or a plan that a signal ended. `directory` holds what was recorded until then.
+    pub fn interrupted(directory: &Path) -> Self {
+        let directory = directory.display();
+        let message = format!("interrupted: settings are back as they were, what was recorded is in {directory}");
+        Self::new(INTERRUPTED, message)
     }
 
     /// Prints an error of clap and returns its failure. To clap, the text of `--help` is an error, too: its exit code is 0.

@@ -93,7 +93,6 @@ fn conclude(
     finished: Result<scenarios::runner::session::Finished, scenarios::runner::session::Error>,
     common: &scenarios::options::Common,
 ) -> CommandResult {
-    use record::exit::INTERRUPTED;
     use record::format::Format;
     use report::formats;
     use report::subject::Subject;
@@ -103,8 +102,7 @@ fn conclude(
     formats::write_all(&finished.directory, &subject).map_err(Failure::harness)?;
     let path = finished.directory.display().to_string();
     if finished.interrupted {
-        let kept = format!("interrupted: settings are back as they were, what was recorded is in {path}");
-        return Err(Failure::new(INTERRUPTED, kept));
+        return Err(Failure::interrupted(&finished.directory));
     }
     if !common.quiet {
         // Ignores a reader that closes the pipe: the result is on disk.

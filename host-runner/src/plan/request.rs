@@ -4,7 +4,6 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
-use record::exit::INTERRUPTED;
 use record::format::Format;
 use record::result::RunId;
 use record::summary::Step;
@@ -137,11 +136,7 @@ fn failure(error: runner::Error) -> Failure {
 
 fn exit_code(finished: &FinishedPlan) -> CommandResult {
     if finished.stopped {
-        let kept = finished.directory.display();
-        return Err(Failure::new(
-            INTERRUPTED,
-            format!("interrupted: settings are back as they were, what was recorded is in {kept}"),
-        ));
+        return Err(Failure::interrupted(&finished.directory));
     }
     Ok(finished.stored.summary.verdict.status.exit_code())
 }

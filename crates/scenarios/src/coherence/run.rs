@@ -137,7 +137,7 @@ impl CasesOn<'_> {
 enum Splitting {
     /// At the guest's write faults.
     AtFaults,
-    /// When dirty logging begins.
+    /// At the start of dirty logging.
     Eager,
 }
 
