@@ -70,7 +70,7 @@ fn every_answer_is_available_as_json() {
         ("show --json RUN", "/verdict/status", &[0]),
         ("dmesg --json dmesg.txt", "/events", &[0]),
         ("project --json --ns-per-line 69", "/headroom/locks_up_from/0/racers", &[0]),
-        ("compare --json before after", "/change", &[0, 1]),
+        ("compare --json before after", "/headline", &[0, 1]),
         ("baseline set --json RUN", "/set", &[0]),
         ("prune --json --dry-run --keep 1", "/removed/0", &[0]),
         ("recover --json none", "/recovered", &[0]),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use record::result::RunResult;
 use record::runs;
 use report::compare::baseline::Baseline;
-use report::compare::{Change, Options, Platforms, compare, print};
+use report::compare::{Options, Platforms, compare, print};
 
 use crate::failure::{CommandResult, Failure};
 use crate::output::{emit, emit_json};
@@ -23,8 +23,11 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     baseline: Option<PathBuf>,
     /// Largest change that counts as none, in percent
-    #[arg(long, default_value_t = 5.0, value_name = "PERCENT", value_parser = percent)]
+    #[arg(long, default_value_t = 20.0, value_name = "PERCENT", value_parser = percent)]
     threshold: f64,
+    /// Largest difference of times that counts as none, in milliseconds
+    #[arg(long, default_value_t = 1.0, value_name = "MS", value_parser = milliseconds)]
+    min_difference: f64,
     /// Compare even if only one side is emulated
     #[arg(long)]
     force: bool,
@@ -55,7 +58,14 @@ fn percent(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Runs the command. The exit code is 1 if anything got worse.
+fn milliseconds(text: &str) -> Result<f64, String> {
+    match text.trim_end_matches("ms").parse::<f64>() {
+        Ok(value) if value >= 0.0 && value.is_finite() => Ok(value),
+        _ => Err("give a time in milliseconds, such as 1 or 0.5".into()),
+    }
+}
+
+/// Runs the command. The exit code is 1 after REGRESSED and WORSE, and 4 after INCONCLUSIVE.
 ///
 /// # Errors
 ///
@@ -78,6 +88,7 @@ pub fn run(args: &Args) -> CommandResult {
     };
     let options = Options {
         threshold: args.threshold / 100.0,
+        min_difference_ns: args.min_difference * 1e6,
         platforms: if args.force { Platforms::Any } else { Platforms::Same },
         ..Options::default()
     };
@@ -88,5 +99,5 @@ pub fn run(args: &Args) -> CommandResult {
         Format::Markdown => emit(&print::markdown(&comparison))?,
         Format::Json => emit_json(&comparison)?,
     }
-    Ok(u8::from(comparison.change == Change::Worse))
+    Ok(comparison.headline.status().exit_code())
 }

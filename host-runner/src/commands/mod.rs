@@ -68,7 +68,7 @@ enum Command {
     List(list::Args),
     /// Print stored runs again, as a table or in another format
     Show(show::Args),
-    /// Compare two sets of runs; the exit code is 1 if anything got worse
+    /// Compare two sets of runs: FIXED, BETTER or SAME (exit code 0), REGRESSED or WORSE (1), or INCONCLUSIVE (4)
     Compare(compare::Args),
     /// Write an HTML page about one or more runs
     Report(report::Args),

@@ -91,7 +91,7 @@ fn by_case(run: &RunResult, comparison: &Comparison) -> Vec<RegressionCase> {
 
 fn judge(comparison: &Comparison, case: &str) -> Verdict {
     let facts = || comparison.facts.iter().filter(|fact| fact.case == case);
-    let metrics = || comparison.metrics.iter().filter(|metric| metric.case == case);
+    let metrics = || comparison.metrics.iter().filter(|metric| metric.case == case && metric.decides());
     let worse: Vec<_> = facts()
         .filter(|fact| fact.change == Change::Worse)
         .map(|fact| format!("{}: {} -> {}", fact.what, fact.before, fact.after))

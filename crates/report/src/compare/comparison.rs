@@ -1,11 +1,53 @@
 //! The result of a comparison, as plain data.
 
-use record::measure::Measure;
+use record::measure::{Measure, Phase};
+use record::status::Status;
 use serde::Serialize;
 
 use crate::compare::stats::Interval;
 
-/// Verdict of a comparison, for one fact or measurement or for all of them.
+/// Verdict of a comparison on everything together. Facts decide it, and times only if no fact changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Headline {
+    /// A fault of the kernel is gone, and none is new.
+    Fixed,
+    /// The facts are the same, and untraced times are shorter.
+    Better,
+    /// Nothing changed that matters.
+    Same,
+    /// A fault of the kernel is new.
+    Regressed,
+    /// The facts are the same, and untraced times are longer.
+    Worse,
+    /// The runs are too few or too noisy for a verdict.
+    Inconclusive,
+}
+
+impl Headline {
+    /// Returns the word used in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fixed => "FIXED",
+            Self::Better => "BETTER",
+            Self::Same => "SAME",
+            Self::Regressed => "REGRESSED",
+            Self::Worse => "WORSE",
+            Self::Inconclusive => "INCONCLUSIVE",
+        }
+    }
+
+    /// Returns the status with the exit code of this headline.
+    pub fn status(self) -> Status {
+        match self {
+            Self::Fixed | Self::Better | Self::Same => Status::Pass,
+            Self::Regressed | Self::Worse => Status::Fail,
+            Self::Inconclusive => Status::Skip,
+        }
+    }
+}
+
+/// Verdict on one fact or measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
@@ -96,16 +138,26 @@ pub struct Metric {
     pub change: Change,
 }
 
+impl Metric {
+    /// Returns whether the measurement can decide a verdict. Times of the traced round include the cost of tracing.
+    pub fn decides(&self) -> bool {
+        !matches!(self.measure.phase, Phase::HostIcache | Phase::HostDcache)
+    }
+}
+
 /// A comparison of two sets of runs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Comparison {
     /// Verdict over all facts and measurements.
-    pub change: Change,
-    /// Facts and measurements that decided the verdict, in one line.
+    pub headline: Headline,
+    /// Facts and measurements that decided the headline, in one line.
     pub reason: String,
     /// Largest relative change that counts as none: 0.05 is five percent.
     pub threshold: f64,
-    /// True if times repeat to the last digit (emulated with a time scale), so that one run a side is enough.
+    /// Largest difference that counts as none, in ns.
+    pub min_difference_ns: f64,
+    /// True if emulated time counts instructions, so that one run a side is enough. The times are exact only for one
+    /// build, one kernel name and one set of options.
     pub exact: bool,
     /// True if a run was emulated: its times are a model.
     pub emulated: bool,

@@ -11,8 +11,8 @@ use crate::compare::stats::{change, change_intervals, median, rank_test};
 pub struct Limits {
     /// Largest relative change that counts as none.
     pub threshold: f64,
-    /// Resolution of the guest's counter in ns.
-    pub resolution_ns: f64,
+    /// Largest difference that counts as none, in ns: at least the resolution of the guest's counter.
+    pub small_ns: f64,
     /// Probability of reporting a difference where there is none.
     pub alpha: f64,
 }
@@ -20,7 +20,7 @@ pub struct Limits {
 impl Limits {
     /// Returns true if a change is too small to matter, or too small for the guest's counter to show.
     fn contain(self, relative: f64, difference_ns: f64) -> bool {
-        relative.abs() <= self.threshold || difference_ns.abs() <= self.resolution_ns
+        relative.abs() <= self.threshold || difference_ns.abs() <= self.small_ns
     }
 }
 

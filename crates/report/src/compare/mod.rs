@@ -17,7 +17,7 @@ use record::machine::Platform;
 use record::result::RunResult;
 use units::stats::ns;
 
-pub use crate::compare::comparison::{Change, Comparison, Difference, Fact, Metric, Side};
+pub use crate::compare::comparison::{Change, Comparison, Difference, Fact, Headline, Metric, Side};
 use crate::compare::facts::{TestedFact, case_facts, run_facts};
 use crate::compare::machines::differences;
 use crate::compare::metrics::{Limits, TestedMetric, case_metrics, doubt_lone_maxima};
@@ -41,6 +41,8 @@ pub enum Error {
 pub struct Options {
     /// Largest relative change that counts as none: 0.05 is five percent.
     pub threshold: f64,
+    /// Largest difference of times that counts as none, in ns.
+    pub min_difference_ns: f64,
     /// Rule for runs of different platforms.
     pub platforms: Platforms,
     /// Probability of reporting a difference where there is none, over everything that is compared together. A
@@ -48,10 +50,11 @@ pub struct Options {
     pub alpha: f64,
 }
 
-/// Options of `faultline compare` without arguments: a threshold of five percent, and a false alarm in one of twenty.
+/// Options of `faultline compare` without arguments: changes that matter exceed both 20 percent and 1 ms, and one of
+/// twenty comparisons may raise a false alarm.
 impl Default for Options {
     fn default() -> Self {
-        Self { threshold: 0.05, platforms: Platforms::Same, alpha: ALPHA }
+        Self { threshold: 0.2, min_difference_ns: 1e6, platforms: Platforms::Same, alpha: ALPHA }
     }
 }
 
@@ -97,7 +100,8 @@ pub fn compare(before: &[RunResult], after: &[RunResult], options: Options) -> R
         metrics.extend(case_metrics(&name, &cases_before, &cases_after));
     }
     let resolution_ns = resolution_ns(before).max(resolution_ns(after));
-    let limits = Limits { threshold: options.threshold, resolution_ns, alpha: options.alpha };
+    let small_ns = resolution_ns.max(options.min_difference_ns);
+    let limits = Limits { threshold: options.threshold, small_ns, alpha: options.alpha };
     if exact {
         metrics.iter_mut().for_each(|tested| tested.judge_exact(limits));
         doubt_lone_maxima(&mut metrics);
@@ -107,15 +111,16 @@ pub fn compare(before: &[RunResult], after: &[RunResult], options: Options) -> R
     }
     let facts: Vec<Fact> = facts.into_iter().map(|tested| tested.fact).collect();
     let metrics: Vec<Metric> = metrics.into_iter().map(|tested| tested.metric).collect();
-    let (change, reason) = overall(&facts, &metrics);
+    let (headline, reason) = overall(&facts, &metrics);
     let only = |keys: &[Key], others: &[Key], side: &str| -> Vec<String> {
         keys.iter().filter(|key| !others.contains(key)).map(|key| format!("{} only {side}", named(key))).collect()
     };
     let unmatched = [only(&keys_before, &keys_after, "before"), only(&keys_after, &keys_before, "after")].concat();
     Ok(Comparison {
-        change,
+        headline,
         reason,
         threshold: options.threshold,
+        min_difference_ns: options.min_difference_ns,
         exact,
         emulated: before.iter().chain(after).any(|run| run.machine.platform == Platform::Emulated),
         before: side(before),
@@ -194,34 +199,46 @@ fn judge(facts: &mut [TestedFact], metrics: &mut [TestedMetric], limits: Limits)
     }
 }
 
-/// Returns the verdict over everything and its reason. Anything worse makes it worse; otherwise anything better makes it
-/// better.
-fn overall(facts: &[Fact], metrics: &[Metric]) -> (Change, String) {
-    let changes = || facts.iter().map(|fact| fact.change).chain(metrics.iter().map(|metric| metric.change));
-    let count = |wanted| changes().filter(|change| *change == wanted).count();
-    let (worse, better, same) = (count(Change::Worse), count(Change::Better), count(Change::Same));
-    if worse > 0 {
-        let besides =
-            if better > 0 { format!("; better: {}", named(facts, metrics, Change::Better)) } else { String::new() };
-        return (Change::Worse, named(facts, metrics, Change::Worse) + &besides);
+/// Returns the headline and its reason. Facts decide. Times decide only if no fact changed, and only those of untraced
+/// rounds.
+fn overall(facts: &[Fact], metrics: &[Metric]) -> (Headline, String) {
+    let times: Vec<&Metric> = metrics.iter().filter(|metric| metric.decides()).collect();
+    let has_fact = |wanted| facts.iter().any(|fact| fact.change == wanted);
+    let has_time = |wanted| times.iter().any(|metric| metric.change == wanted);
+    let decisive = [
+        (Headline::Regressed, Change::Worse),
+        (Headline::Fixed, Change::Better),
+        (Headline::Inconclusive, Change::Inconclusive),
+    ];
+    if let Some((headline, change)) = decisive.into_iter().find(|(_, change)| has_fact(*change)) {
+        let mut reason = named(facts, &[], change);
+        if headline == Headline::Inconclusive {
+            reason += ": run both sides more often";
+        }
+        let besides = [(Change::Better, "shorter"), (Change::Worse, "longer")].into_iter();
+        for (change, word) in besides.filter(|(change, _)| has_time(*change)) {
+            reason += &format!("; {word}: {}", named(&[], &times, change));
+        }
+        return (headline, reason);
     }
-    if better > 0 {
-        return (Change::Better, named(facts, metrics, Change::Better));
+    for (headline, change) in [(Headline::Worse, Change::Worse), (Headline::Better, Change::Better)] {
+        if has_time(change) {
+            return (headline, named(&[], &times, change));
+        }
     }
-    let unclear = count(Change::Inconclusive);
+    let all = facts.len() + times.len();
+    let unclear = times.iter().filter(|metric| metric.change == Change::Inconclusive).count();
     if unclear == 0 {
-        return (Change::Same, format!("all {same} the same"));
+        return (Headline::Same, format!("all {all} the same"));
     }
-    let facts = named(facts, &[], Change::Inconclusive);
-    let among = if facts.is_empty() { facts } else { format!(" (among them {facts})") };
-    (Change::Inconclusive, format!("{same} the same, {unclear} cannot be told{among}: run both sides more often"))
+    (Headline::Inconclusive, format!("{} the same, {unclear} cannot be told: run both sides more often", all - unclear))
 }
 
 /// Names the few changes that matter most: facts first, then the largest changes of times.
-fn named(facts: &[Fact], metrics: &[Metric], wanted: Change) -> String {
+fn named(facts: &[Fact], metrics: &[&Metric], wanted: Change) -> String {
     const NAMED: usize = 3;
     let size = |metric: &Metric| (metric.after_ns / metric.before_ns.max(1.0)).max(1e-9).ln().abs();
-    let mut largest: Vec<&Metric> = metrics.iter().filter(|metric| metric.change == wanted).collect();
+    let mut largest: Vec<&Metric> = metrics.iter().copied().filter(|metric| metric.change == wanted).collect();
     largest.sort_by(|a, b| size(b).total_cmp(&size(a)));
     let facts = facts.iter().filter(|fact| fact.change == wanted);
     let all: Vec<_> = facts

@@ -49,9 +49,11 @@ fn side(name: &str, side: &Side) -> String {
 }
 
 fn method(comparison: &Comparison) -> String {
-    let threshold = format!("changes up to {:.0} % count as none", comparison.threshold * 100.0);
+    let (percent, least) = (comparison.threshold * 100.0, time(comparison.min_difference_ns as u64));
+    let threshold = format!("changes up to {percent:.0} % or {least} count as none");
     if comparison.exact {
-        return format!("EMULATED, instructions counted: times are exact, and a model; {threshold}");
+        let exact = "exact only for one build, one kernel name and one set of options";
+        return format!("EMULATED, instructions counted: times are a model, {exact}; {threshold}");
     }
     let model = if comparison.emulated { "EMULATED, times are a model; " } else { "" };
     let test = "p by Mann-Whitney, of counted runs by Fisher, corrected after Holm";
@@ -83,11 +85,14 @@ fn cells(metric: &Metric) -> [String; 6] {
 /// Returns the comparison as text. Words on which log scanners fail, which labels and command lines may contain, are
 /// replaced.
 pub fn text(comparison: &Comparison) -> String {
+    let verdict = format!("{}: {}", comparison.headline.name(), comparison.reason);
     let mut out = String::new();
     let mut line = |text: String| {
         // Writing to a String cannot fail.
         let _ = writeln!(out, "{}", text.trim_end());
     };
+    line(verdict.clone());
+    line(String::new());
     line(side("before", &comparison.before));
     line(side("after", &comparison.after));
     line(method(comparison));
@@ -120,7 +125,7 @@ pub fn text(comparison: &Comparison) -> String {
         line(format!("not compared: {unmatched}"));
     }
     line(String::new());
-    line(format!("{}: {}", comparison.change.name().to_uppercase(), comparison.reason));
+    line(verdict);
     quiet_lines(&out).into_owned()
 }
 
@@ -128,7 +133,7 @@ pub fn text(comparison: &Comparison) -> String {
 /// columns.
 pub fn markdown(comparison: &Comparison) -> String {
     let mut out = String::new();
-    out.push_str(&wrap(&format!("**{}**: {}", comparison.change.name(), comparison.reason), ""));
+    out.push_str(&wrap(&format!("**{}**: {}", comparison.headline.name(), comparison.reason), ""));
     out.push('\n');
     out.push_str(&wrap(&side("- before", &comparison.before), "  "));
     out.push_str(&wrap(&side("- after", &comparison.after), "  "));
