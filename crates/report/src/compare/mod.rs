@@ -111,7 +111,7 @@ pub fn compare(before: &[RunResult], after: &[RunResult], options: Options) -> R
     }
     let facts: Vec<Fact> = facts.into_iter().map(|tested| tested.fact).collect();
     let metrics: Vec<Metric> = metrics.into_iter().map(|tested| tested.metric).collect();
-    let (headline, reason) = overall(&facts, &metrics);
+    let (headline, reason) = overall(&facts, &metrics, exact);
     let only = |keys: &[Key], others: &[Key], side: &str| -> Vec<String> {
         keys.iter().filter(|key| !others.contains(key)).map(|key| format!("{} only {side}", named(key))).collect()
     };
@@ -201,7 +201,7 @@ fn judge(facts: &mut [TestedFact], metrics: &mut [TestedMetric], limits: Limits)
 
 /// Returns the headline and its reason. Facts decide. Times decide only if no fact changed, and only those of untraced
 /// rounds.
-fn overall(facts: &[Fact], metrics: &[Metric]) -> (Headline, String) {
+fn overall(facts: &[Fact], metrics: &[Metric], exact: bool) -> (Headline, String) {
     let times: Vec<&Metric> = metrics.iter().filter(|metric| metric.decides()).collect();
     let has_fact = |wanted| facts.iter().any(|fact| fact.change == wanted);
     let has_time = |wanted| times.iter().any(|metric| metric.change == wanted);
@@ -230,6 +230,10 @@ fn overall(facts: &[Fact], metrics: &[Metric]) -> (Headline, String) {
     let unclear = times.iter().filter(|metric| metric.change == Change::Inconclusive).count();
     if unclear == 0 {
         return (Headline::Same, format!("all {all} the same"));
+    }
+    if exact {
+        // Only the largest of several faults is ever unclear here. It may have met a timer tick.
+        return (Headline::Same, format!("{} the same; {unclear} largest times alone decide nothing", all - unclear));
     }
     (Headline::Inconclusive, format!("{} the same, {unclear} cannot be told: run both sides more often", all - unclear))
 }
