@@ -233,7 +233,10 @@ fn overall(facts: &[Fact], metrics: &[Metric], exact: bool) -> (Headline, String
     }
     if exact {
         // Only the largest of several faults is ever unclear here. It may have met a timer tick.
-        return (Headline::Same, format!("{} the same; {unclear} largest times alone decide nothing", all - unclear));
+        return (
+            Headline::Same,
+            format!("{} the same; largest times, which alone decide nothing: {unclear}", all - unclear),
+        );
     }
     (Headline::Inconclusive, format!("{} the same, {unclear} cannot be told: run both sides more often", all - unclear))
 }
