@@ -25,7 +25,9 @@ def side(name, runs):
 
 
 def compare(before, after):
-    ended = subprocess.run([FAULTLINE, "compare", before, after, "--threshold", "5", "--min-difference", "0", "--json"], capture_output=True, text=True, check=False)
+    small = ["--threshold", "5", "--min-difference", "0"]
+    words = [FAULTLINE, "compare", before, after, *small, "--json"]
+    ended = subprocess.run(words, capture_output=True, text=True, check=False)
     if ended.returncode not in (0, 1, 4):
         sys.exit(ended.stderr)
     told = json.loads(ended.stdout)

@@ -135,7 +135,7 @@ READERS = {
 
 
 def faultline(*arguments):
-    """Returns the output of a command. The command may report a failure, a regression or too little evidence, but it must work."""
+    """Returns the output of a command. Any verdict but an error will do."""
     said = subprocess.run([FAULTLINE, *arguments], capture_output=True, text=True, check=False)
     require(said.returncode in (0, 1, 4) and said.stdout, f"{arguments}: {said.stderr}")
     words = SCANNED.findall(said.stdout + said.stderr)

@@ -203,42 +203,42 @@ fn judge(facts: &mut [TestedFact], metrics: &mut [TestedMetric], limits: Limits)
 /// rounds.
 fn overall(facts: &[Fact], metrics: &[Metric], exact: bool) -> (Headline, String) {
     let times: Vec<&Metric> = metrics.iter().filter(|metric| metric.decides()).collect();
-    let has_fact = |wanted| facts.iter().any(|fact| fact.change == wanted);
-    let has_time = |wanted| times.iter().any(|metric| metric.change == wanted);
-    let decisive = [
-        (Headline::Regressed, Change::Worse),
-        (Headline::Fixed, Change::Better),
-        (Headline::Inconclusive, Change::Inconclusive),
-    ];
-    if let Some((headline, change)) = decisive.into_iter().find(|(_, change)| has_fact(*change)) {
-        let mut reason = named(facts, &[], change);
-        if headline == Headline::Inconclusive {
-            reason += ": run both sides more often";
-        }
-        let besides = [(Change::Better, "shorter"), (Change::Worse, "longer")].into_iter();
-        for (change, word) in besides.filter(|(change, _)| has_time(*change)) {
-            reason += &format!("; {word}: {}", named(&[], &times, change));
-        }
-        return (headline, reason);
-    }
-    for (headline, change) in [(Headline::Worse, Change::Worse), (Headline::Better, Change::Better)] {
-        if has_time(change) {
-            return (headline, named(&[], &times, change));
+    let of_facts = |wanted| named(facts, &[], wanted);
+    let of_times = |wanted| named(&[], &times, wanted);
+    let (longer, shorter) = (of_times(Change::Worse), of_times(Change::Better));
+    for (headline, change) in [(Headline::Regressed, Change::Worse), (Headline::Fixed, Change::Better)] {
+        let mut reason = of_facts(change);
+        if !reason.is_empty() {
+            for (word, times) in [("shorter", &shorter), ("longer", &longer)] {
+                reason += &if times.is_empty() { String::new() } else { format!("; {word}: {times}") };
+            }
+            return (headline, reason);
         }
     }
-    let all = facts.len() + times.len();
-    let unclear = times.iter().filter(|metric| metric.change == Change::Inconclusive).count();
-    if unclear == 0 {
-        return (Headline::Same, format!("all {all} the same"));
+    if !longer.is_empty() {
+        return (Headline::Worse, longer);
     }
-    if exact {
-        // Only the largest of several faults is ever unclear here. It may have met a timer tick.
-        return (
-            Headline::Same,
-            format!("{} the same; largest times, which alone decide nothing: {unclear}", all - unclear),
-        );
+    let unclear = of_facts(Change::Inconclusive);
+    if !unclear.is_empty() {
+        return (Headline::Inconclusive, format!("{unclear}: run both sides more often"));
     }
-    (Headline::Inconclusive, format!("{} the same, {unclear} cannot be told: run both sides more often", all - unclear))
+    if !shorter.is_empty() {
+        return (Headline::Better, shorter);
+    }
+    if times.is_empty() && facts.iter().all(|fact| (fact.before.as_str(), fact.after.as_str()) == ("skip", "skip")) {
+        return (Headline::Inconclusive, "every case was skipped on both sides".into());
+    }
+    let same = facts.len() + times.iter().filter(|metric| metric.change == Change::Same).count();
+    match facts.len() + times.len() - same {
+        0 => (Headline::Same, format!("all {same} the same")),
+        // Only the largest of several faults is ever unclear if instructions are counted. It may have met a timer tick.
+        largest if exact => {
+            (Headline::Same, format!("{same} the same; largest times, which alone decide nothing: {largest}"))
+        }
+        unclear => {
+            (Headline::Inconclusive, format!("{same} the same, {unclear} cannot be told: run both sides more often"))
+        }
+    }
 }
 
 /// Names the few changes that matter most: facts first, then the largest changes of times.

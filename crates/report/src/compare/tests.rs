@@ -357,3 +357,27 @@ fn times_of_the_traced_round_decide_nothing() {
     assert_eq!(comparison.headline, Headline::Same, "{}", comparison.reason);
     assert!(comparison.metrics.iter().any(|metric| metric.change == Change::Worse));
 }
+
+#[test]
+fn runs_that_were_skipped_are_not_the_same() {
+    let mut run = stored("debian-6.12");
+    for case in &mut run.cases {
+        *case = CaseResult {
+            verdict: record::status::Verdict::new(Status::Skip, "why"),
+            ..CaseResult::not_run(&*case.name, 1)
+        };
+    }
+    let comparison = compared(from_ref(&run), from_ref(&run));
+    assert_eq!((comparison.headline, comparison.headline.status()), (Headline::Inconclusive, Status::Skip));
+}
+
+/// A case that lost its evidence does not excuse another one that got slower.
+#[test]
+fn an_unclear_fact_does_not_hide_a_longer_time() {
+    let before = stored("debian-6.12");
+    let mut after = before.clone();
+    after.cases[0].verdict.status = Status::Skip;
+    assert_eq!(compared(from_ref(&before), from_ref(&after)).headline, Headline::Inconclusive);
+    after.cases[2].times.as_mut().and_then(|times| times.exec.as_mut()).expect("it was timed").ns.max *= 2;
+    assert_eq!(compared(from_ref(&before), from_ref(&after)).headline, Headline::Worse);
+}
