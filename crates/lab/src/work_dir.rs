@@ -1,10 +1,10 @@
 //! The directory in which the lab works on one boot.
 //!
 //! ```text
-//! RESULTS/.lab-XXXXXX/lock             locked while the lab is alive
-//! RESULTS/.lab-XXXXXX/initramfs.cpio
-//! RESULTS/.lab-XXXXXX/qemu.stderr      QEMU's own messages
-//! RESULTS/.lab-XXXXXX/run/             the staging directory, where QEMU runs; later the run directory
+//! RESULTS/.lab-<random>/lock             locked while the lab is alive
+//! RESULTS/.lab-<random>/initramfs.cpio
+//! RESULTS/.lab-<random>/qemu.stderr      QEMU's own messages
+//! RESULTS/.lab-<random>/run/             the staging directory, where QEMU runs; later the run directory
 //! ```
 
 use std::fs::{self, File};
