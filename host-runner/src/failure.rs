@@ -12,12 +12,19 @@ pub struct Failure {
     pub message: String,
     /// Exit code.
     pub code: u8,
+    /// True if the reason is that this machine, or this user, can run no guests.
+    pub no_guests: bool,
 }
 
 impl Failure {
     /// Returns a failure with this exit code.
     pub fn new(code: u8, message: impl ToString) -> Self {
-        Self { message: message.to_string(), code }
+        Self { message: message.to_string(), code, no_guests: false }
+    }
+
+    /// Returns the failure of a command that needs guests where none can be run.
+    pub fn no_guests(message: impl ToString) -> Self {
+        Self { no_guests: true, ..Self::harness(message) }
     }
 
     /// Returns the failure of wrong usage.

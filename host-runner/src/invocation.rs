@@ -23,17 +23,26 @@ impl Invocation {
     ///
     /// The message of the parser, also if the words name no scenario.
     pub fn parse(words: &[String]) -> Result<Self, String> {
+        match Self::parse_words(words) {
+            Ok(Self::Other(_)) => Err(unknown_scenario(&words[0])),
+            Ok(invocation) => Ok(invocation),
+            Err(error) => Err(error.render().to_string()),
+        }
+    }
+
+    /// Parses the words after `run`.
+    ///
+    /// # Errors
+    ///
+    /// Clap's error. The text of `--help` is an error, too.
+    pub fn parse_words<W: Clone + Into<OsString>>(words: &[W]) -> Result<Self, clap::Error> {
         #[derive(clap::Parser)]
         #[command(no_binary_name = true)]
         struct Line {
             #[command(subcommand)]
             invocation: Invocation,
         }
-        match <Line as clap::Parser>::try_parse_from(words) {
-            Ok(Line { invocation: Self::Other(_) }) => Err(unknown_scenario(&words[0])),
-            Ok(Line { invocation }) => Ok(invocation),
-            Err(error) => Err(error.render().to_string()),
-        }
+        Ok(<Line as clap::Parser>::try_parse_from(words.iter().cloned())?.invocation)
     }
 
     /// Returns the options that every scenario has. `None` if the words name no scenario.

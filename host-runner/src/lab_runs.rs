@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use lab::{Boot, HostEnd, QemuChoice, Verbosity};
+use record::answer::Answer;
 use record::exit::{HARNESS, INTERRUPTED};
 use record::journal::WitnessedEnd;
 use record::result::RunResult;
@@ -21,6 +22,12 @@ pub struct LabRun {
     pub kernel: String,
     /// The run directory.
     pub path: Option<PathBuf>,
+    /// The answer of `check`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answer: Option<Answer>,
+    /// What `check` saw beside the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub also: Option<Vec<String>>,
     /// The exit code of the verdict, or else of the end of the emulated host.
     pub exit_code: u8,
     /// The end of the emulated host, in words.
@@ -76,16 +83,28 @@ pub fn complete(boot: Boot) -> Result<LabRun, Failure> {
         let subject = Subject::from(scenarios::viewed(result));
         report::formats::write_all(directory, &subject).map_err(Failure::harness)?;
     }
+    let answer = result.as_ref().and_then(RunResult::answer);
+    let also = result.as_ref().filter(|_| answer.is_some()).map(|result| scenarios::viewed(result).view.also);
     Ok(LabRun {
+        answer,
+        also,
         kernel,
         path: run_dir,
-        exit_code: result.as_ref().map_or(ended, |result| result.verdict.status.exit_code()),
+        exit_code: result.as_ref().map_or(ended, |result| exit_code_with(result, ended)),
         ended: end.as_ref().map(ToString::to_string),
         seconds,
         lost,
         result,
         end,
     })
+}
+
+/// Returns the exit code of a run with a result. A runner that lived to write it and failed afterwards has failed.
+fn exit_code_with(result: &RunResult, ended: u8) -> u8 {
+    let verdict = result.verdict.status.exit_code();
+    let of_verdict = [Status::Pass, Status::Fail, Status::Skip].iter().any(|status| status.exit_code() == ended);
+    // The lab's result, or its counts, may have changed the verdict that the runner gave.
+    if of_verdict || result.recovered { verdict } else { worse(verdict, ended) }
 }
 
 impl LabRun {
@@ -102,12 +121,36 @@ impl LabRun {
         })
     }
 
-    /// Returns whether the run died and the lab wrote its result. A runner that gave up has printed the reason itself.
-    pub fn died(&self) -> bool {
-        const KILLED: i32 = 128;
-        let gave_up = matches!(self.end, Some(HostEnd::Exited(code)) if code < KILLED);
-        !gave_up && self.result.as_ref().is_some_and(|result| result.recovered)
+    /// Returns the exit code, as `git bisect run` needs it if `bisect` is true.
+    pub fn exit_code_for(&self, bisect: bool) -> u8 {
+        match &self.result {
+            Some(result) if self.exit_code == Status::Pass.exit_code() => exit_code_of(result, bisect),
+            _ => self.exit_code,
+        }
     }
+}
+
+/// Returns the options and the words for `check` in an emulated host; none if the words are another command.
+///
+/// The settings are those that show the lockup, unless the user chose others: exact time, a CPU without DIC, and a low
+/// threshold of the watchdog. Nothing is lost if the emulated host panics.
+///
+/// # Errors
+///
+/// An error if the QEMU is not found and cannot be fetched.
+pub fn for_check(options: &lab::Options, argv: &[OsString]) -> Result<Option<(lab::Options, Vec<OsString>)>, Failure> {
+    const TIME_SCALE: u8 = 6;
+    let [first, rest @ ..] = argv else { return Ok(None) };
+    let rest = match (first.to_str(), rest) {
+        (Some("check"), rest) => rest,
+        (Some("run"), [word, rest @ ..]) if word == "check" => rest,
+        _ => return Ok(None),
+    };
+    let mut options = options.clone();
+    options.cpu = Some(cpu(options.cpu.as_deref(), &options.qemu, options.verbosity)?);
+    options.time_scale = options.time_scale.or(Some(TIME_SCALE));
+    let words = ["run", "check", "--may-panic", "--watchdog-thresh=1"].map(OsString::from);
+    Ok(Some((options, words.into_iter().chain(rest.iter().cloned()).collect())))
 }
 
 /// Returns the CPU model that the user asked for, or else the one with which the chosen QEMU shows the I side best.
@@ -127,6 +170,16 @@ pub fn failure(error: impl Into<lab::Error>) -> Failure {
     let error = error.into();
     let code = if matches!(error, lab::Error::Interrupted) { INTERRUPTED } else { HARNESS };
     Failure::new(code, error)
+}
+
+/// Returns the exit code for a result. For `git bisect run`, a pass beside skipped cases is a skip: what was skipped may
+/// have shown the bug. An answer holds whatever was skipped.
+pub fn exit_code_of(result: &RunResult, bisect: bool) -> u8 {
+    let skipped = result.cases.iter().any(|case| case.verdict.status == Status::Skip);
+    match result.verdict.status {
+        Status::Pass if bisect && skipped && result.answer().is_none() => Status::Skip.exit_code(),
+        status => status.exit_code(),
+    }
 }
 
 /// Returns the exit code for the end of an emulated host.

@@ -144,7 +144,7 @@ fn errors_say_what_to_do_next() {
         (vec!["prune"], 64, "--keep"),
         (vec!["prune", "--keep", "3", "--results", "nowhere"], 64, "name the directory of your runs"),
         (vec!["baseline", "set", "nowhere"], 64, "name a run directory"),
-        (vec!["run", "nonsense"], 64, "name one of relax"),
+        (vec!["run", "nonsense"], 64, "name one of check, relax"),
         ([&lab[..], &["debian:nonsense"], &inside].concat(), 70, "give debian:6.1"),
         ([&lab[..], &["nowhere/Image"], &inside].concat(), 70, "nowhere/Image"),
     ];

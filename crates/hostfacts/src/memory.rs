@@ -17,6 +17,8 @@ const THP: &str = "/sys/kernel/mm/transparent_hugepage";
 pub struct MemoryKinds {
     /// Size of a base page in bytes.
     pub page_bytes: u64,
+    /// True if the kernel has transparent huge pages, whether they are on or off.
+    pub has_thp: bool,
     /// Size of a transparent huge page in bytes; `None` if the kernel has none or they are disabled.
     pub thp_bytes: Option<u64>,
     /// Pools of hugetlb pages, smallest pages first.
@@ -28,9 +30,11 @@ pub struct MemoryKinds {
 /// Reads the kinds of memory of this host.
 pub fn memory_kinds() -> MemoryKinds {
     let root = Path::new("/");
-    let thp_on = thp_mode(root).is_some_and(|mode| mode != "never");
+    let thp_mode = thp_mode(root);
+    let thp_on = thp_mode.as_ref().is_some_and(|mode| mode != "never");
     MemoryKinds {
         page_bytes: rustix::param::page_size() as u64,
+        has_thp: thp_mode.is_some(),
         thp_bytes: thp_bytes(root).filter(|_| thp_on),
         hugetlb: hugepage_pools(root),
         // Without the line, nothing is known to be too large.

@@ -26,9 +26,9 @@ pub struct Options {
     /// Directory that receives one run directory for each kernel
     #[arg(long, default_value = "results", value_name = "DIR")]
     pub results: PathBuf,
-    /// CPU model that QEMU emulates
-    #[arg(long, default_value = "neoverse-n1", value_name = "MODEL")]
-    pub cpu: String,
+    /// CPU model that QEMU emulates [default: neoverse-n1; for `check`, one without DIC and, if QEMU has one, with FWB]
+    #[arg(long, value_name = "MODEL")]
+    pub cpu: Option<String>,
     /// CPUs of the emulated host
     #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub smp: u32,
@@ -96,14 +96,19 @@ impl Options {
         Self { kernel: vec![kernel.to_string()], ..parsed.options }
     }
 
+    /// Returns the CPU model that QEMU emulates.
+    pub fn cpu(&self) -> &str {
+        self.cpu.as_deref().unwrap_or("neoverse-n1")
+    }
+
     /// Checks the options that clap does not check, and returns the kernels.
     ///
     /// # Errors
     ///
     /// [`Error::Cpu`], [`Error::Swap`], [`Error::UnknownKernel`] or [`Error::Policy`].
     pub(crate) fn check(&self) -> Result<Vec<KernelChoice>, Error> {
-        if !is_cpu_name(&self.cpu) {
-            return Err(Error::Cpu(self.cpu.clone()));
+        if !is_cpu_name(self.cpu()) {
+            return Err(Error::Cpu(self.cpu().to_owned()));
         }
         if let Some(size) = self.swap.filter(|size| *size < LEAST_SWAP) {
             return Err(Error::Swap { size, least: LEAST_SWAP });

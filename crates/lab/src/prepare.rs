@@ -102,7 +102,7 @@ impl Preparation<'_> {
     fn manifest(&self, kernel: &str, swap: Option<SwapOrder>) -> Manifest {
         let lab = LabFacts {
             emulator: self.emulator.name(),
-            cpu: self.options.cpu.clone(),
+            cpu: self.options.cpu().to_owned(),
             smp: self.options.smp,
             nodes: self.options.nodes,
             swap: self.options.swap,

@@ -25,11 +25,11 @@ pub struct Verbosity {
 /// Treatment of the output of the runner in the emulated host. The run directory has a copy in any case.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum RunnerOutput {
-    /// It goes to standard output, and so do the lab's notes.
+    /// It goes to standard output.
     #[default]
     Printed,
-    /// It is not printed, and the lab's notes go to standard error. Standard output is free for another use.
-    Stored,
+    /// It goes to standard error, as progress. Standard output is free for the result.
+    Progress,
 }
 
 /// The progress of all kernels of one call.
@@ -62,11 +62,11 @@ impl Progress {
     }
 
     /// Prints lines that the spinners do not overwrite.
-    fn print(&self, text: &str) {
+    fn print(&self, text: &str, to: RunnerOutput) {
         // A reader may close the pipe, which is no failure of the lab.
-        let write = || match self.verbosity.runner_output {
+        let write = || match to {
             RunnerOutput::Printed => drop(io::stdout().lock().write_all(text.as_bytes())),
-            RunnerOutput::Stored => drop(io::stderr().lock().write_all(text.as_bytes())),
+            RunnerOutput::Progress => drop(io::stderr().lock().write_all(text.as_bytes())),
         };
         match &self.spinners {
             Some(spinners) => spinners.suspend(write),
@@ -102,16 +102,26 @@ impl ProgressLine<'_> {
         }
     }
 
-    /// Prints a line.
+    /// Prints a note on standard error.
     pub fn print(&self, text: &str) {
-        self.progress.print(&format!("{}{text}\n", self.label()));
+        self.progress.print(&format!("{}{text}\n", self.label()), RunnerOutput::Progress);
+    }
+
+    fn print_output(&self, lines: &str) {
+        let Verbosity { quiet, runner_output, .. } = self.progress.verbosity;
+        if quiet && runner_output == RunnerOutput::Progress {
+            return;
+        }
+        let label = self.label();
+        let labelled: String = lines.lines().map(|line| format!("{label}{line}\n")).collect();
+        self.progress.print(&labelled, runner_output);
     }
 
     /// Prints the rest of the runner's output and removes the spinner.
     pub fn finish(&self) {
         let rest = self.unfinished.take();
         if !rest.is_empty() {
-            self.print(&String::from_utf8_lossy(&rest));
+            self.print_output(&String::from_utf8_lossy(&rest));
         }
         if let Some(spinner) = &self.spinner {
             spinner.finish_and_clear();
@@ -132,15 +142,10 @@ impl BootObserver for ProgressLine<'_> {
     }
 
     fn output(&self, bytes: &[u8]) {
-        if self.progress.verbosity.runner_output == RunnerOutput::Stored {
-            return;
-        }
         let mut unfinished = self.unfinished.borrow_mut();
         unfinished.extend_from_slice(bytes);
         let Some(end) = unfinished.iter().rposition(|&byte| byte == b'\n') else { return };
         let lines: Vec<u8> = unfinished.drain(..=end).collect();
-        let label = self.label();
-        let text = String::from_utf8_lossy(&lines);
-        self.progress.print(&text.lines().map(|line| format!("{label}{line}\n")).collect::<String>());
+        self.print_output(&String::from_utf8_lossy(&lines));
     }
 }

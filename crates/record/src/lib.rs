@@ -25,6 +25,7 @@
 //! # Ok::<(), store::Error>(())
 //! ```
 
+pub mod answer;
 pub mod barrier;
 pub mod case;
 pub mod detector;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::answer::{self, Answer};
 use crate::case::CaseResult;
 use crate::detector::Detector;
 use crate::findings::StoredFindings;
@@ -65,6 +66,16 @@ impl RunResult {
     /// Returns the name that the user of the lab gave to the kernel.
     pub fn lab_kernel(&self) -> Option<&str> {
         self.machine.lab.as_ref()?.kernel.as_deref()
+    }
+
+    /// Returns the name of the kernel: the one that the user of the lab gave to it, or else its release.
+    pub fn kernel_name(&self) -> &str {
+        self.lab_kernel().unwrap_or(&self.machine.kernel_release)
+    }
+
+    /// Returns the answer of `faultline check`, if the run gave one.
+    pub fn answer(&self) -> Option<Answer> {
+        Answer::by_name(self.facts.get(answer::FACT)?)
     }
 
     /// Returns the description of the lab without the name of the kernel.

@@ -7,6 +7,10 @@ use crate::result::RunResult;
 /// The parts of a report that come from the scenario. The report adds the parts that every run has.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct View {
+    /// The answer to the question of the run, which a report prints first and last. Without it, that is the verdict.
+    pub headline: Option<String>,
+    /// What was seen beside the answer and does not change it.
+    pub also: Vec<String>,
     /// Tables of the cases.
     pub tables: Vec<Table>,
     /// Lines below each case, in the order of the cases. If this list is the shorter one, the last cases have no lines.
@@ -30,8 +34,6 @@ pub struct Table {
     pub rows: Vec<Vec<String>>,
     /// Number of columns, from the first, that are aligned to the left. The others are aligned to the right.
     pub left: usize,
-    /// True if several runs share one table. The report then adds a first column, which names the kernel.
-    pub shared: bool,
     /// Lines below the table.
     pub notes: Vec<String>,
 }

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use klog::quiet::{quiet, quiet_lines};
+use klog::quiet::quiet;
 use record::case::CaseResult;
 use record::machine::Platform;
 use record::result::RunResult;
@@ -11,52 +11,70 @@ use record::verdict::describe;
 use record::view::{Table, Viewed};
 use units::text::thousands;
 
-/// Prints the runs: a headline for each, then their tables, then each case with its evidence.
+/// Width of a terminal, in characters, which no line exceeds.
+const WIDTH: usize = 80;
+
+/// Prints the runs. Each begins with its verdict, and the verdicts of all runs are the last lines.
 ///
 /// # Errors
 ///
 /// If the writer fails.
 pub fn print(out: &mut impl Write, runs: &[Viewed<'_>]) -> io::Result<()> {
     for viewed in runs {
-        writeln!(out, "{}", quiet(&headline(viewed.run)))?;
-    }
-    writeln!(out)?;
-    for table in runs.iter().flat_map(|viewed| &viewed.view.tables).filter(|table| !table.shared) {
-        print_table(out, table)?;
-    }
-    for table in shared_tables(runs) {
-        print_table(out, &table)?;
-    }
-    for viewed in runs {
+        prose(out, &verdict(viewed, runs.len()))?;
+        writeln!(out)?;
+        for line in headline(viewed.run) {
+            prose(out, &line)?;
+        }
+        writeln!(out)?;
+        for table in &viewed.view.tables {
+            print_table(out, table)?;
+        }
         print_details(out, viewed)?;
+        writeln!(out)?;
     }
-    Ok(())
+    runs.iter().try_for_each(|viewed| prose(out, &verdict(viewed, runs.len())))
+}
+
+/// Returns the verdict of a run in one line. Among several runs, it begins with the name of the kernel.
+fn verdict(viewed: &Viewed<'_>, runs: usize) -> String {
+    let Viewed { run, view } = viewed;
+    let own = || format!("{}: {}", run.verdict.status.name().to_uppercase(), run.verdict.reason);
+    let verdict = view.headline.clone().filter(|_| run.verdict.status < Status::Error).unwrap_or_else(own);
+    if runs > 1 { format!("{}: {verdict}", run.kernel_name()) } else { verdict }
+}
+
+/// Prints a line of text, folded at [`WIDTH`]. Each line after the first has four more blanks at its start.
+///
+/// # Errors
+///
+/// If the writer fails.
+pub fn prose(out: &mut impl Write, line: &str) -> io::Result<()> {
+    folded(line).iter().try_for_each(|line| writeln!(out, "{line}"))
+}
+
+/// Returns a line of text, folded at [`WIDTH`]. Words that are longer, such as paths, stay whole.
+pub fn folded(line: &str) -> Vec<String> {
+    let line = quiet(line);
+    let text = line.trim_start();
+    let indent = &line[..line.len() - text.len()];
+    let hanging = format!("{indent}    ");
+    let options = textwrap::Options::new(WIDTH)
+        .initial_indent(indent)
+        .subsequent_indent(&hanging)
+        .break_words(false)
+        .word_splitter(textwrap::WordSplitter::NoHyphenation)
+        .word_separator(textwrap::WordSeparator::AsciiSpace);
+    textwrap::wrap(text, options).into_iter().map(std::borrow::Cow::into_owned).collect()
 }
 
 fn print_table(out: &mut impl Write, table: &Table) -> io::Result<()> {
     let rows: Vec<_> = std::iter::once(&table.head).chain(&table.rows).cloned().collect();
     columns(out, &rows, Align::RightAfter(table.left))?;
     for note in &table.notes {
-        writeln!(out, "{}", quiet(note))?;
+        prose(out, note)?;
     }
     writeln!(out)
-}
-
-/// Joins the tables of several runs that have the same head. The joined table begins with a column for the kernel.
-fn shared_tables(runs: &[Viewed<'_>]) -> Vec<Table> {
-    let mut joined: Vec<Table> = Vec::new();
-    for viewed in runs {
-        for table in viewed.view.tables.iter().filter(|table| table.shared) {
-            let with = |first: &str, row: &Vec<String>| std::iter::once(first.to_owned()).chain(row.clone()).collect();
-            let head: Vec<String> = with("kernel", &table.head);
-            let rows = table.rows.iter().map(|row| with(&viewed.run.machine.kernel_release, row));
-            match joined.iter_mut().find(|known| known.head == head) {
-                Some(known) => known.rows.extend(rows),
-                None => joined.push(Table { head, rows: rows.collect(), left: table.left + 1, ..table.clone() }),
-            }
-        }
-    }
-    joined
 }
 
 /// Alignment of columns.
@@ -101,21 +119,21 @@ pub fn aligned<R: AsRef<[String]>>(rows: &[R], align: Align) -> Vec<String> {
     rows.iter().map(line).collect()
 }
 
-/// Returns the headline of a run: kernel, platform, caches of its CPUs and lockup threshold.
-pub fn headline(run: &RunResult) -> String {
-    let mut parts = vec![run.machine.kernel_release.clone()];
-    parts.extend(platform(run));
+/// Returns lines about the machine of a run: kernel, platform, caches of its CPUs and lockup threshold.
+pub fn headline(run: &RunResult) -> Vec<String> {
+    let release = &run.machine.kernel_release;
+    let kernel = match run.kernel_name() {
+        name if name == release => format!("kernel   {release}"),
+        name => format!("kernel   {name}, {release}"),
+    };
+    let mut lines = vec![kernel];
+    lines.extend(platform(run));
     if let Some(vcpu) = run.vcpus.first() {
-        parts.push(format!(
-            "I line {} B {}, IDC {}, DIC {}",
-            vcpu.imin_line_bytes,
-            vcpu.l1ip.name(),
-            u8::from(vcpu.idc),
-            u8::from(vcpu.dic)
-        ));
+        let (idc, dic) = (u8::from(vcpu.idc), u8::from(vcpu.dic));
+        lines.push(format!("caches   I line {} B {}, IDC {idc}, DIC {dic}", vcpu.imin_line_bytes, vcpu.l1ip.name()));
     }
     if let Some(shown) = run.vcpus.first().and_then(|vcpu| vcpu.shown.as_ref()) {
-        parts.push(format!(
+        lines.push(format!(
             "guests read CTR_EL0 {:#x}: I line {} B, D line {} B, IDC {}, DIC {}",
             shown.ctr_el0,
             shown.imin_line_bytes,
@@ -124,62 +142,72 @@ pub fn headline(run: &RunResult) -> String {
             u8::from(shown.dic)
         ));
     }
-    if let Some(seconds) = run.detector.soft_threshold_s() {
-        parts.push(format!("soft lockup after {seconds} s"));
-    }
-    parts.join("; ")
+    lines.extend(watchdog(run));
+    lines
+}
+
+/// Returns the threshold of the soft lockup detector.
+fn watchdog(run: &RunResult) -> Option<String> {
+    const DEFAULT_S: u32 = 20;
+    Some(match run.detector.soft_threshold_s()? {
+        0 => "The watchdog is off: no stall is reported.".into(),
+        DEFAULT_S => "The watchdog reports a stall of more than 20 s, the kernel's default.".into(),
+        s => format!("The watchdog reports a stall of more than {s} s (the kernel's default is {DEFAULT_S} s)."),
+    })
 }
 
 /// Returns the kind of machine, unless it is real hardware. The numbers of other machines mean less.
 fn platform(run: &RunResult) -> Option<String> {
     match run.machine.platform {
         Platform::Hardware => None,
-        Platform::VirtualMachine => Some("virtual machine".into()),
-        Platform::Unknown => Some("machine not known".into()),
+        Platform::VirtualMachine => Some("A virtual machine: its hypervisor takes part in all times.".into()),
+        Platform::Unknown => Some("The machine is not known.".into()),
         Platform::Emulated => {
             let lab = run.machine.lab.as_ref();
             let (emulator, cpu) = lab.map_or(("unknown", "unknown"), |lab| (&*lab.emulator, &*lab.cpu));
-            let scale = lab.and_then(|lab| lab.time_scale);
-            let time = scale.map_or_else(|| "host time".into(), |n| format!("{} ns an instruction", 1u64 << n));
-            Some(format!("EMULATED ({emulator}, {cpu}, {time})"))
+            let emulator = emulator.replace("qemu-system-aarch64", "QEMU");
+            let time = match lab.and_then(|lab| lab.time_scale) {
+                Some(n) => format!("{} ns an instruction. Times are a model.", 1u64 << n),
+                None => "host time. Times are those of the emulator.".into(),
+            };
+            Some(format!("EMULATED: {emulator}, CPU {cpu}, {time}"))
         }
     }
 }
 
 fn print_details(out: &mut impl Write, viewed: &Viewed<'_>) -> io::Result<()> {
     let (run, view) = (viewed.run, &viewed.view);
+    let below = |n: usize| view.details.get(n).is_some_and(|lines| !lines.is_empty());
     for (n, case) in run.cases.iter().enumerate() {
+        // Cases that were skipped for the same reason share a line.
+        let alike = |other: &CaseResult| other.verdict == case.verdict && case.verdict.status == Status::Skip;
+        if n > 0 && alike(&run.cases[n - 1]) && !below(n) && !below(n - 1) {
+            continue;
+        }
+        let following =
+            run.cases[n + 1..].iter().enumerate().take_while(|(m, other)| alike(other) && !below(n + 1 + m));
+        let following: Vec<_> = following.map(|(_, case)| case.name.as_str()).collect();
+        let name = std::iter::once(case.name.as_str()).chain(following.into_iter().filter(|_| !below(n)));
+        let name = name.collect::<Vec<_>>().join(", ");
         if view.passes_in_table && case.verdict.status == Status::Pass && case.complaints.is_empty() {
             continue;
         }
-        let (status, reason) = (case.verdict.status.name(), quiet(&case.verdict.reason));
-        writeln!(out, "{} {}: {status}: {reason}", run.machine.kernel_release, case.name)?;
-        for line in view.details.get(n).into_iter().flatten() {
-            writeln!(out, "    {}", quiet_lines(line))?;
-        }
-        if let Some(line) = describe_counts(case) {
-            writeln!(out, "    {line}")?;
-        }
-        for complaint in &case.complaints {
-            let line = describe(complaint);
-            if !reason.contains(&line) {
-                writeln!(out, "    {}", quiet(&line))?;
-            }
-        }
-        for line in &case.autopsy {
-            writeln!(out, "    {}", quiet(line))?;
+        let (status, reason) = (case.verdict.status.name(), &case.verdict.reason);
+        prose(out, &format!("{name}: {status}: {reason}"))?;
+        let complaints = case.complaints.iter().map(describe).filter(|line| !reason.contains(line));
+        let below = view.details.get(n).into_iter().flatten().cloned().chain(describe_counts(case)).chain(complaints);
+        for line in below.collect::<Vec<_>>().iter().chain(&case.autopsy).flat_map(|lines| lines.lines()) {
+            prose(out, &format!("  {line}"))?;
         }
     }
     for line in &view.findings {
-        writeln!(out, "{}", quiet(line))?;
+        prose(out, line)?;
     }
-    print_absent(out, run)
-}
-
-/// Prints the evidence that is missing.
-fn print_absent(out: &mut impl Write, run: &RunResult) -> io::Result<()> {
+    for line in &view.also {
+        prose(out, &format!("also: {line}"))?;
+    }
     for absent in &run.evidence.absent {
-        writeln!(out, "{}: without {}", run.machine.kernel_release, quiet(absent))?;
+        prose(out, &format!("without {absent}"))?;
     }
     Ok(())
 }
@@ -208,21 +236,4 @@ fn describe_counts(case: &CaseResult) -> Option<String> {
         operations(predicted.by_line),
         operations(predicted.capped)
     ))
-}
-
-/// Prints the operations that were counted in each case, and the policy that the run inferred from them.
-///
-/// # Errors
-///
-/// If the writer fails.
-pub fn print_counts(out: &mut impl Write, run: &RunResult) -> io::Result<()> {
-    for (case, line) in run.cases.iter().filter_map(|case| Some((case, describe_counts(case)?))) {
-        writeln!(out, "{} {}: {line}", run.machine.kernel_release, case.name)?;
-    }
-    match run.facts.get("policy") {
-        Some(policy) if run.cases.iter().any(|case| case.counted.is_some()) => {
-            writeln!(out, "{}: {}: {policy}", run.machine.kernel_release, run.verdict.status.name())
-        }
-        _ => Ok(()),
-    }
 }

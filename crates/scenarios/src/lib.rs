@@ -30,9 +30,11 @@
 
 mod boot;
 mod chaos;
+pub mod check;
 mod coherence;
 mod cost;
 mod dside;
+mod icache;
 pub mod inspection;
 mod list;
 mod litmus;

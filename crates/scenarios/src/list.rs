@@ -9,6 +9,7 @@ use crate::scenario::{AnyScenario, Scenario};
 
 /// All scenarios, in the order of the help text.
 pub static LIST: &[&dyn AnyScenario] = &[
+    &crate::check::Check,
     &crate::relax::Relax,
     &crate::storm::Storm,
     &crate::policy::Policy,

@@ -9,14 +9,29 @@ use units::size::Size;
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Missing {
     /// Transparent huge pages are off.
-    #[error("transparent huge pages are not built in or switched off (/sys/kernel/mm/transparent_hugepage/enabled)")]
-    Thp,
+    #[error("transparent huge pages are off: echo madvise > /sys/kernel/mm/transparent_hugepage/enabled")]
+    ThpOff,
+    /// The kernel has no transparent huge pages.
+    #[error("this kernel has no transparent huge pages (CONFIG_TRANSPARENT_HUGEPAGE)")]
+    NoThp,
     /// The kernel has no hugetlb pages of this size.
     #[error("this kernel has no hugetlb pages of {0}")]
     NoPool(Size),
     /// The hugetlb pool is too small.
     #[error("{needed} free hugetlb pages of {size} needed, {free} there: echo {needed} > /sys/kernel/mm/hugepages/hugepages-{}kB/nr_hugepages", .size.0 >> 10)]
     Pool {
+        /// Page size.
+        size: Size,
+        /// Pages needed.
+        needed: u64,
+        /// Pages free.
+        free: u64,
+    },
+    /// The hugetlb pool is too small, and the kernel found no free memory to enlarge it.
+    #[error(
+        "{needed} free hugetlb pages of {size} needed, and the kernel could free only {free}: boot with hugepagesz={size} hugepages={needed}"
+    )]
+    NotFilled {
         /// Page size.
         size: Size,
         /// Pages needed.
@@ -52,7 +67,7 @@ pub fn block_bytes(kind: MemoryKind, host: &MemoryKinds) -> Result<u64, Missing>
     match kind {
         MemoryKind::Page | MemoryKind::Memfd | MemoryKind::File => Ok(host.page_bytes),
         MemoryKind::Hugetlb(size) if size.0 == host.page_bytes => Ok(size.0),
-        MemoryKind::Thp => host.thp_bytes.ok_or(Missing::Thp),
+        MemoryKind::Thp => host.thp_bytes.ok_or(if host.has_thp { Missing::ThpOff } else { Missing::NoThp }),
         MemoryKind::Hugetlb(size) if host.hugetlb.iter().any(|pool| pool.page_bytes == size.0) => Ok(size.0),
         MemoryKind::Hugetlb(size) => Err(Missing::NoPool(size)),
     }
@@ -101,11 +116,11 @@ pub fn check(kind: MemoryKind, region_bytes: u64, host: &MemoryKinds) -> Result<
     Ok(())
 }
 
-/// Returns the kinds of memory that pass `fits`: `page`, `thp` and the hugetlb sizes of the host. It leaves out `memfd`
-/// and `file`, which have the same blocks as `page`.
-pub fn available(host: &MemoryKinds, fits: impl Fn(MemoryKind) -> bool) -> Vec<MemoryKind> {
+/// Returns every kind of memory that the kernel of the host could have: `page`, `thp` and the hugetlb sizes. It leaves
+/// out `memfd` and `file`, which have the same blocks as `page`.
+pub fn all(host: &MemoryKinds) -> Vec<MemoryKind> {
     let hugetlb = host.hugetlb.iter().map(|pool| MemoryKind::Hugetlb(Size(pool.page_bytes)));
-    [MemoryKind::Page, MemoryKind::Thp].into_iter().chain(hugetlb).filter(|kind| fits(*kind)).collect()
+    [MemoryKind::Page, MemoryKind::Thp].into_iter().chain(hugetlb).collect()
 }
 
 #[cfg(test)]
@@ -114,7 +129,7 @@ mod tests {
     use record::machine::HugepagePool;
 
     const HOST: MemoryKinds =
-        MemoryKinds { page_bytes: 4096, thp_bytes: None, hugetlb: Vec::new(), available_bytes: 1 << 30 };
+        MemoryKinds { page_bytes: 4096, has_thp: true, thp_bytes: None, hugetlb: Vec::new(), available_bytes: 1 << 30 };
 
     #[test]
     fn errors_name_the_reason_and_the_remedy() {
@@ -123,7 +138,7 @@ mod tests {
         assert_eq!(check(two_m, 2 << 20, &host), Ok(()));
         let error = check(two_m, 8 << 20, &host).expect_err("one page is not four").to_string();
         assert!(error.ends_with("echo 4 > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"), "{error}");
-        assert_eq!(check(MemoryKind::Thp, 2 << 20, &host), Err(Missing::Thp));
+        assert_eq!(check(MemoryKind::Thp, 2 << 20, &host), Err(Missing::ThpOff));
         let one_g = MemoryKind::Hugetlb(Size(1 << 30));
         assert!(matches!(check(one_g, 1 << 30, &host), Err(Missing::NoPool(_))));
         assert!(matches!(check(MemoryKind::Page, 5000, &host), Err(Missing::PartialBlock { .. })));

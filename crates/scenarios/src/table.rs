@@ -9,16 +9,14 @@ use units::stats::Timing;
 use units::text::{thousands, time};
 
 /// Column heads.
-const HEAD: [&str; 6] =
-    ["block", "first touch", "exec fault", "inval. in host", "IC IVAU by line", "permission faults"];
+const HEAD: [&str; 7] = ["block", "verdict", "touch", "execution", "in host", "lines", "permission faults"];
 
 /// Returns the view of a run: a table with one row for each case.
 pub fn faults(run: &RunResult) -> View {
     let table = Table {
         head: HEAD.map(str::to_owned).to_vec(),
         rows: run.cases.iter().map(|case| row(run, case)).collect(),
-        left: 1,
-        shared: true,
+        left: 2,
         notes: Vec::new(),
     };
     View { tables: vec![table], costs: costs(run, |_| true), ..View::default() }
@@ -38,6 +36,7 @@ fn row(run: &RunResult, case: &CaseResult) -> Vec<String> {
     let by_line = case.predicted.map_or(0, |predicted| predicted.by_line);
     vec![
         case.name.clone(),
+        case.verdict.status.name().into(),
         worst(case.times().touch),
         worst(case.times().exec),
         invalidation.map_or_else(|| "-".into(), |calls| time(calls.max_ns)),

@@ -7,6 +7,7 @@ use record::case::CaseResult;
 use record::memory::stage2_level;
 use record::status::{Status, Verdict};
 use record::verdict::{describe, describe_as, fatal_complaint, no_detector, records_lost, relax_faults, relax_lockup};
+use units::text::time;
 
 /// Facts of the whole run that the verdict of a case needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub struct Context {
     pub page_bytes: u64,
     /// The machine's CTR_EL0.DIC.
     pub dic: bool,
+    /// Time without scheduling after which the kernel reports a soft lockup, in seconds.
+    pub threshold_s: Option<u32>,
     /// Reason for the soft lockup detector not to watch the CPUs of the guest; none if it watches them.
     pub unwatched: Option<String>,
     /// Number of kernel log records that were lost.
@@ -58,13 +61,25 @@ pub fn not_observable(context: &Context) -> Option<Verdict> {
     skip(format!("timed, but no evidence of the faults taken: {why}"))
 }
 
+/// Says that no vCPU locked up, and how far from a lockup the longest stall was.
+pub fn no_lockup(longest_ns: Option<u64>, context: &Context) -> String {
+    let threshold = context.threshold_s.map(|seconds| format!("threshold {seconds} s"));
+    let longest = longest_ns.map(|ns| format!("longest stall {}", time(ns)));
+    let known: Vec<_> = threshold.into_iter().chain(longest).collect();
+    format!("no lockup of a vCPU ({})", known.join(", "))
+}
+
 /// Passes a case if the trace shows at least as many permission faults of the right level as there are blocks.
 fn judge_path(case: &CaseResult, context: &Context) -> Verdict {
     let level = stage2_level(case.block_bytes(), context.page_bytes);
     let seen = relax_faults(case, context.page_bytes);
     let blocks = case.region_bytes() / case.block_bytes().max(1);
     if seen >= blocks && blocks > 0 {
-        return Verdict::new(Status::Pass, format!("permission faults taken at level {level}: {seen}; no lockup"));
+        let faults = format!("permission faults taken at level {level}: {seen}");
+        return Verdict::new(
+            Status::Pass,
+            format!("{faults}; {}", no_lockup(case.times().exec.map(|exec| exec.ns.max), context)),
+        );
     }
     if context.trace_lost > 0 {
         return Verdict::new(Status::Error, format!("{} trace records were lost", context.trace_lost));

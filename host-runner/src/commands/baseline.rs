@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use record::answer::Answer;
 use record::{runs, store};
 use report::compare::baseline::Baseline;
 
@@ -26,6 +27,9 @@ enum Action {
         /// File of the baseline
         #[arg(long, default_value = "results/baseline.json", value_name = "FILE")]
         baseline: PathBuf,
+        /// Expect this answer of the machine's `check` from now on: a night is not failed for it
+        #[arg(long, value_name = "ANSWER")]
+        expect: Option<Answer>,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -38,7 +42,7 @@ enum Action {
 ///
 /// If a run cannot be read, or the file cannot be written.
 pub fn run(args: &Args) -> CommandResult {
-    let Action::Set { runs: names, baseline: path, json } = &args.action;
+    let Action::Set { runs: names, baseline: path, expect, json } = &args.action;
     let mut fresh = Vec::new();
     for name in names {
         let found = runs::load(name).map_err(Failure::usage)?;
@@ -47,7 +51,7 @@ pub fn run(args: &Args) -> CommandResult {
     let read = |path| Baseline::read(path).map_err(Failure::usage);
     let mut baseline = if path.exists() { read(path)? } else { Baseline::default() };
     let count = fresh.len();
-    baseline.set(fresh);
+    baseline.set(fresh, *expect).map_err(Failure::usage)?;
     let text = serde_json::to_string(&baseline).map_err(Failure::harness)? + "\n";
     let directory = path.parent().unwrap_or(Path::new(""));
     let written = if directory.as_os_str().is_empty() { Ok(()) } else { fs::create_dir_all(directory) };

@@ -3,13 +3,19 @@
 use std::ffi::OsString;
 
 use klog::quiet::quiet;
+use lab::RunnerOutput;
+use record::format::Format;
+use report::formats;
+use report::subject::Subject;
+use scenarios::options::Common;
 
-use crate::failure::CommandResult;
-use crate::lab_runs::{self, exit_code, worse};
-use crate::output::emit_json;
+use crate::failure::{CommandResult, Failure};
+use crate::invocation::{Invocation, unknown_scenario};
+use crate::lab_runs::{self, LabRun, worse};
+use crate::output::{emit, emit_json};
 use crate::plan::in_lab;
 use crate::plan::request::PlanRequest;
-use crate::program_file;
+use crate::program_file::{self, ProgramRequest};
 
 /// The command line of `faultline lab`.
 #[derive(clap::Args)]
@@ -49,49 +55,90 @@ const BISECT: &str = "--bisect";
 ///
 /// # Errors
 ///
-/// The obstacle that keeps the lab itself from working.
+/// The obstacle that keeps the lab itself from working, or a mistake in the words for the emulated host.
 pub fn run(args: &Args) -> CommandResult {
     let argv: Vec<_> = args.argv.iter().filter(|word| *word != BISECT).cloned().collect();
     let mut options = args.options.clone();
-    if args.json {
-        options.verbosity.runner_output = lab::RunnerOutput::Stored;
-    }
     if let Some(request) = PlanRequest::parse_in_lab(&argv)? {
+        options.verbosity.runner_output = RunnerOutput::Progress;
         return in_lab::run(&if args.json { request.with_json() } else { request }, &options);
     }
-    let argv = match program_file::parse_in_lab(&argv)? {
-        Some((inside, file)) => {
-            options.with.push(file);
-            inside
-        }
-        None => argv,
-    };
-    let runs = lab_runs::run(&options, &argv)?;
-    if args.json {
-        emit_json(&serde_json::json!({ "runs": runs }))?;
-        return Ok(runs.iter().map(|run| run.exit_code).fold(0, worse));
+    let (options, mut argv) = lab_runs::for_check(&options, &argv)?.unwrap_or((options, argv));
+    let common = common_options(&argv)?;
+    let mut options = options;
+    if let Some((inside, file)) = program_file::parse_in_lab(&argv)? {
+        options.with.push(file);
+        argv = inside;
     }
-    let mut worst = 0;
+    if common.is_some() {
+        // The results are printed here, one after another, and the kernels have the names that the user gave.
+        argv.push("--quiet".into());
+    }
+    if common.is_some() || args.json {
+        options.verbosity.runner_output = RunnerOutput::Progress;
+    }
+    let runs = lab_runs::run(&options, &argv)?;
+    match common {
+        _ if args.json => emit_json(&document(&runs))?,
+        Some(common) if common.format() == Format::Json && runs.len() > 1 => emit_json(&document(&runs))?,
+        Some(common) if common.quiet => {}
+        Some(common) => print(&runs, common.format())?,
+        None => {}
+    }
     for run in &runs {
-        let Some(end) = &run.end else { continue };
-        let mut code = exit_code(end);
-        if code != 0 {
+        if let Some(end) = run.end.as_ref().filter(|_| run.result.is_none() && run.exit_code != 0) {
             eprintln!("{}: {}", run.kernel, quiet(&end.to_string()));
         }
-        if let Some(result) = run.result.as_ref().filter(|result| run.died() || (options.count && !result.recovered)) {
-            // A reader may close the pipe. The result is on disk.
-            let _ = if run.died() {
-                report::table::print(&mut std::io::stdout(), &[scenarios::viewed(result)])
-            } else {
-                report::table::print_counts(&mut std::io::stdout(), result)
-            };
-            // The lab's result or the counts may have changed the verdict that the runner gave.
-            code = result.verdict.status.exit_code();
-        }
-        worst = worse(worst, code);
         if let Some(path) = &run.path {
-            println!("{}", path.display());
+            eprintln!("stored in {}", path.display());
         }
     }
-    Ok(worst)
+    Ok(runs.iter().map(|run| run.exit_code_for(args.bisect())).fold(0, worse))
+}
+
+/// Returns the options of the run that the words name; none if they are another command.
+///
+/// # Errors
+///
+/// If the words are a run that the runner would refuse, so that nothing boots for it.
+fn common_options(argv: &[OsString]) -> Result<Option<Common>, Failure> {
+    let [run, words @ ..] = argv else { return Ok(None) };
+    if run != "run" {
+        return Ok(None);
+    }
+    if let Some(program) = ProgramRequest::parse(words)? {
+        return Ok(Some(program.common));
+    }
+    match Invocation::parse_words(words).map_err(|error| Failure::clap(&error))? {
+        Invocation::Other(words) => {
+            let name = words.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
+            // Only the emulated host may have a file of this name.
+            let is_file = name.contains(['.', '/']);
+            if is_file { Ok(None) } else { Err(Failure::usage(unknown_scenario(&name))) }
+        }
+        invocation => Ok(invocation.common()),
+    }
+}
+
+/// Prints the results.
+fn print(runs: &[LabRun], format: Format) -> Result<(), Failure> {
+    let results: Vec<_> = runs.iter().filter_map(|run| run.result.as_ref()).map(scenarios::viewed).collect();
+    let mut text = Vec::new();
+    let printed = match format {
+        Format::Human if results.is_empty() => Ok(()),
+        Format::Human => report::table::print(&mut text, &results),
+        format => results.into_iter().try_for_each(|run| formats::print(&mut text, format, &Subject::from(run))),
+    };
+    printed.map_err(Failure::harness)?;
+    emit(&String::from_utf8_lossy(&text))
+}
+
+/// Returns the runs as one document. The answer of a single kernel stands before all else.
+fn document(runs: &[LabRun]) -> serde_json::Value {
+    match runs {
+        [LabRun { answer: Some(answer), also, .. }] => {
+            serde_json::json!({ "answer": answer, "also": also, "runs": runs })
+        }
+        runs => serde_json::json!({ "runs": runs }),
+    }
 }

@@ -139,7 +139,7 @@ impl Cell {
         let kernel = format!("policy:{}{suffix}", self.kernel);
         Options {
             results: args.results.clone(),
-            cpu: self.cpu.into(),
+            cpu: Some(self.cpu.into()),
             time_scale: Some(4),
             append: format!("{pools} {}", self.mode.argument),
             count: true,
@@ -277,7 +277,7 @@ fn judge(cell: &Cell, result: &RunResult) -> Row {
         return Row::without(if why.status == Status::Skip { Status::Skip } else { Status::Error }, why.reason.clone());
     };
     let geometry = format!("{} B {}", vcpu.imin_line_bytes, vcpu.l1ip.name());
-    let class = result.conclusion.get::<Conclusion>().map(|policy| policy.class);
+    let class = result.conclusion.get::<Conclusion>().map(|Conclusion(policy)| policy.class);
     let name = class.map_or("none inferred", Class::name);
     let row = |status, reason: String| Row {
         geometry: geometry.clone(),

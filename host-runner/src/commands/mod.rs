@@ -1,6 +1,7 @@
 //! The command line, with one file for each command.
 
 mod baseline;
+mod check;
 mod compare;
 mod dmesg;
 #[cfg(test)]
@@ -44,6 +45,9 @@ const LONG_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("FAULTL
 
 #[derive(Subcommand)]
 enum Command {
+    /// Answer whether this kernel on this machine has the I-side lockup: AFFECTED (exit code 1), NOT AFFECTED (0), BROKEN
+    /// (1), or CANNOT TELL (4)
+    Check(check::Args),
     /// Run a scenario or a plan on this machine's KVM (arm64; needs root for full evidence)
     Run(run::Args),
     /// Run a scenario or a plan on arm64 kernels under QEMU
@@ -91,15 +95,17 @@ pub fn main() -> ExitCode {
         }
     };
     let bisect = match &cli.command {
+        Command::Check(args) => args.bisect(),
         Command::Run(args) => args.bisect(),
         Command::Lab(args) => args.bisect(),
         _ => false,
     };
     // A run restores settings itself, and notes that in its result.
-    if !matches!(cli.command, Command::Restore(_) | Command::Run(_)) {
+    if !matches!(cli.command, Command::Restore(_) | Command::Check(_) | Command::Run(_)) {
         restore::before_command();
     }
     let outcome = match cli.command {
+        Command::Check(args) => check::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Lab(args) => lab::run(&args),
         Command::Reproduce(args) => reproduce::run(&args),

@@ -55,7 +55,7 @@ pub fn run(args: &Args) -> CommandResult {
     let options = Options {
         kernel: vec![args.before.clone(), args.after.clone()],
         results: args.results.clone(),
-        cpu: cpu(args.cpu.as_deref(), &args.qemu, args.verbosity)?,
+        cpu: Some(cpu(args.cpu.as_deref(), &args.qemu, args.verbosity)?),
         qemu: args.qemu.clone(),
         time_scale: Some(args.time_scale),
         append: "hugepagesz=1G hugepages=1".into(),

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use lab::{Options, QemuChoice};
 use record::result::RunResult;
 use record::verdict::relax_lockup;
-use report::table::{self, Align, columns, headline};
+use report::table::{self, Align, columns, headline, prose};
 use units::text::time;
 
 use crate::failure::{CommandResult, Failure};
@@ -106,7 +106,7 @@ pub fn run(args: &Args) -> CommandResult {
     let options = Options {
         kernel,
         results: args.results.clone(),
-        cpu: cpu(args.cpu.as_deref(), &args.qemu, args.verbosity)?,
+        cpu: Some(cpu(args.cpu.as_deref(), &args.qemu, args.verbosity)?),
         qemu: args.qemu.clone(),
         smp: args.plan.cpus(),
         time_scale: Some(args.plan.time_scale()),
@@ -153,10 +153,11 @@ fn print(results: &[RunResult], plan: Plan) -> io::Result<()> {
     if plan == Plan::SmallBlocks {
         return table::print(out, &results.iter().map(scenarios::viewed).collect::<Vec<_>>());
     }
-    if let Some(line) = results.first().map(headline) {
-        // The table has the kernels.
-        writeln!(out, "{}\n", line.split_once("; ").map_or(line.as_str(), |(_, rest)| rest))?;
+    // The first line names the kernel, and the table has the kernels.
+    for line in results.first().map(headline).unwrap_or_default().iter().skip(1) {
+        prose(out, line)?;
     }
+    writeln!(out)?;
     print_races(out, results)
 }
 

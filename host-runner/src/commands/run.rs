@@ -54,9 +54,19 @@ impl Args {
 /// If the run ends without a verdict.
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 pub fn run(args: &Args) -> CommandResult {
+    run_invocation(&args.invocation)
+}
+
+/// Runs a scenario, a plan or a program.
+///
+/// # Errors
+///
+/// If the run ends without a verdict.
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+pub fn run_invocation(invocation: &Invocation) -> CommandResult {
     use crate::build_info::BUILD;
-    let common = args.invocation.common();
-    let finished = match &args.invocation {
+    let common = invocation.common();
+    let finished = match invocation {
         Invocation::Scenario(scenario, matches) => {
             if let Ok(Some(dead)) = scenario.resumes(matches) {
                 close(&dead)?;
@@ -97,7 +107,7 @@ fn conclude(
     use report::formats;
     use report::subject::Subject;
 
-    let finished = finished.map_err(|error| Failure::new(error.exit_code(), error))?;
+    let finished = finished.map_err(failure)?;
     let subject = Subject::from(scenarios::viewed(&finished.result));
     formats::write_all(&finished.directory, &subject).map_err(Failure::harness)?;
     let path = finished.directory.display().to_string();
@@ -115,7 +125,12 @@ fn conclude(
             }
         }
     }
-    Ok(finished.result.verdict.status.exit_code())
+    Ok(crate::lab_runs::exit_code_of(&finished.result, common.bisect))
+}
+
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+fn failure(error: scenarios::runner::session::Error) -> Failure {
+    if error.is_no_guests() { Failure::no_guests(error) } else { Failure::new(error.exit_code(), error) }
 }
 
 /// Returns the failure of a machine that cannot run guests.
@@ -125,18 +140,31 @@ fn conclude(
 /// Always, because this machine has no KVM for arm64.
 #[cfg(not(all(target_os = "linux", target_arch = "aarch64")))]
 pub fn run(args: &Args) -> CommandResult {
-    if let Invocation::Other(words) = &args.invocation {
+    run_invocation(&args.invocation)
+}
+
+/// Returns the failure of a machine that cannot run guests.
+///
+/// # Errors
+///
+/// Always, because this machine has no KVM for arm64.
+#[cfg(not(all(target_os = "linux", target_arch = "aarch64")))]
+pub fn run_invocation(invocation: &Invocation) -> CommandResult {
+    let words = match invocation {
+        Invocation::Other(words) => words.clone(),
+        Invocation::Scenario(scenario, _) => vec![scenario.name().into()],
+    };
+    if let Invocation::Other(words) = invocation {
         // Reports wrong names, files and options, and prints the help, on every machine.
         if ProgramRequest::parse(words)?.is_none() {
             PlanRequest::parse(words)?;
         }
     }
-    Err(Failure::new(
-        record::exit::HARNESS,
-        format!(
-            "run needs an arm64 Linux host with KVM, this is {} {}: try it emulated with `faultline lab --kernel debian:6.12 -- run …`, or copy the arm64 build to such a host",
-            std::env::consts::ARCH,
-            std::env::consts::OS
-        ),
-    ))
+    let name = words.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
+    let command = if name == "check" { name } else { format!("run {name}") };
+    Err(Failure::no_guests(format!(
+        "{command} needs an arm64 Linux host with KVM, this is {} {}: try it emulated with `faultline lab --kernel debian:6.12 -- {command}`, or copy the arm64 build to such a host",
+        std::env::consts::ARCH,
+        std::env::consts::OS
+    )))
 }

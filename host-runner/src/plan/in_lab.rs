@@ -54,12 +54,17 @@ impl StepRunner for StepBoots<'_> {
 
     fn run(&mut self, plan: &Path, step: &Step) -> StepEnd {
         let options = lab::Options { results: plan.to_owned(), ..self.options.clone() };
-        let boot = match lab_runs::boot(&options, &self.request.command_line(step, None)) {
+        let words = self.request.command_line(step, None);
+        let booted = lab_runs::for_check(&options, &words).and_then(|check| {
+            let (options, words) = check.unwrap_or((options, words));
+            lab_runs::boot(&options, &words).map_err(lab_runs::failure)
+        });
+        let boot = match booted {
             Ok(boots) => boots.into_iter().next(),
-            Err(error) => {
-                let reason = error.to_string();
+            Err(failure) => {
+                let reason = failure.message.clone();
                 // Every further step would fail in the same way.
-                self.failure = Some(lab_runs::failure(error));
+                self.failure = Some(failure);
                 return StepEnd::Stop { directory: None, reason };
             }
         };

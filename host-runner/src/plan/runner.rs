@@ -90,7 +90,14 @@ pub fn run(
         let step = &mut summary.steps[n];
         let end = runner.run(&path, step);
         stopped = matches!(end, StepEnd::Stop { .. });
-        runs.extend(close_step(&path, step, end));
+        let run = close_step(&path, step, end);
+        if let (Some(run), Some((_, baseline))) = (&run, &baseline)
+            && step.verdict.status == Status::Fail
+            && baseline.expects(run)
+        {
+            step.verdict = Verdict::new(Status::Pass, format!("{}, as the baseline expects", step.verdict.reason));
+        }
+        runs.extend(run);
         summary.write(&path, PLAN)?;
         if stopped {
             break;

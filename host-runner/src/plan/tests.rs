@@ -2,6 +2,7 @@ use std::fs;
 use std::path::Path;
 
 use clap::ValueEnum;
+use record::answer::Answer;
 use record::format::Format;
 use record::journal::WitnessedEnd;
 use record::result::{RunId, RunResult, UnderTest};
@@ -85,12 +86,29 @@ fn a_step_without_a_run_is_an_error_in_every_format() {
 }
 
 #[test]
+fn an_expected_answer_fails_no_night() {
+    let results = tempfile::tempdir().expect("a temporary directory");
+    let mut affected = stored("debian-6.1");
+    affected.facts.insert(record::answer::FACT.into(), Answer::Affected.name().into());
+    let mut baseline = Baseline::default();
+    let mut status = |name: &str, expected| {
+        baseline.set(vec![affected.clone()], expected).expect("it answers that");
+        let text = serde_json::to_vec(&baseline).expect("plain data");
+        fs::write(results.path().join(report::compare::baseline::FILE), text).expect("writable");
+        night(results.path(), name, ONE, vec![Some(affected.clone())]).stored.summary.steps[0].verdict.clone()
+    };
+    assert_eq!(status("1", None).status, Status::Fail);
+    let known = status("2", Some(Answer::Affected));
+    assert!(known.status == Status::Pass && known.reason.ends_with("as the baseline expects"), "{known:?}");
+}
+
+#[test]
 fn a_regression_is_named_in_every_format() {
     let results = tempfile::tempdir().expect("a temporary directory");
     let first = night(results.path(), "1", ONE, vec![Some(stored("debian-6.12"))]);
     assert_eq!((first.stored.summary.verdict.status, &first.stored.summary.regression), (Status::Pass, &None));
     let mut baseline = Baseline::default();
-    baseline.set(first.stored.runs.clone());
+    baseline.set(first.stored.runs.clone(), None).expect("nothing is expected");
     let text = serde_json::to_vec(&baseline).expect("plain data");
     fs::write(results.path().join(report::compare::baseline::FILE), text).expect("writable");
     let same = night(results.path(), "2", ONE, vec![Some(stored("debian-6.12"))]);
@@ -133,7 +151,7 @@ fn one_bad_night_does_not_make_the_next_ones_bad() {
         run
     };
     let mut baseline = Baseline::default();
-    baseline.set(vec![on_hardware("debian-6.12", "baseline")]);
+    baseline.set(vec![on_hardware("debian-6.12", "baseline")], None).expect("nothing is expected");
     let check = |tonight: RunResult, earlier: &[RunResult]| {
         regression::check("baseline.json", &baseline, &[tonight], earlier, Options::default())
     };

@@ -24,7 +24,7 @@ pub fn arguments(options: &Options, kernel: &Path) -> Vec<OsString> {
     let mut line: Vec<OsString> = Vec::new();
     let mut add = |words: &[&str]| line.extend(words.iter().map(OsString::from));
     add(&["-machine", "virt,virtualization=on,gic-version=3,dtb-randomness=off"]);
-    add(&["-cpu", &cpu(&options.cpu), "-smp", &options.smp.to_string(), "-m", &options.mem.to_string()]);
+    add(&["-cpu", &cpu(options.cpu()), "-smp", &options.smp.to_string(), "-m", &options.mem.to_string()]);
     for node in numa(options) {
         add(&["-object", &node.backend, "-numa", &node.topology]);
     }
@@ -135,7 +135,7 @@ mod tests {
         let options = Options {
             append: "kvm-arm.mode=nvhe".into(),
             qemu_args: vec!["-plugin".into(), "/p/it's.so".into()],
-            cpu: "max".into(),
+            cpu: Some("max".into()),
             ..Options::for_kernel("debian:6.1")
         };
         let text = line(&options);

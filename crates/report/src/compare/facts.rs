@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
+use record::answer::{self, Answer};
 use record::case::CaseResult;
 use record::measure::{Lockups, lockups};
 use record::result::RunResult;
@@ -114,23 +115,42 @@ fn describe_lockups(cases: &[&CaseResult], Occurrence { with, runs }: Occurrence
     if with == 0 { "none".into() } else { format!("in {with} of {runs} runs, up to {longest} s") }
 }
 
-/// Compares the policy that whole runs inferred.
+/// A function that compares the values of a fact before and after.
+type CompareFact = fn(&str, &str) -> Change;
+
+/// Compares the facts of whole runs: the answer, and the policy.
 pub fn run_facts(before: &[RunResult], after: &[RunResult]) -> Vec<TestedFact> {
     let values = |runs: &[RunResult], name: &str| {
         let values: BTreeSet<_> = runs.iter().filter_map(|run| run.facts.get(name).cloned()).collect();
         (!values.is_empty()).then(|| values.into_iter().collect::<Vec<_>>().join(" / "))
     };
-    match (values(before, POLICY), values(after, POLICY)) {
-        (Some(did), Some(does)) => {
-            let change = policy_change(&did, &does);
-            vec![Fact { case: "run".into(), what: POLICY, before: did, after: does, p: None, change }.into()]
-        }
-        _ => Vec::new(),
-    }
+    let facts: [(&'static str, CompareFact); 2] = [(answer::FACT, answer_change), (POLICY, policy_change)];
+    let compared = facts.into_iter().filter_map(|(what, compare)| {
+        let (before, after) = (values(before, what)?, values(after, what)?);
+        let change = compare(&before, &after);
+        Some(Fact { case: "run".into(), what, before, after, p: None, change }.into())
+    });
+    compared.collect()
 }
 
 /// Name of the fact of a run that holds the maintenance policy of its kernel.
 const POLICY: &str = "policy";
+
+/// Compares two answers. A kernel that is broken is worse than one that is affected.
+fn answer_change(before: &str, after: &str) -> Change {
+    let rank = |name: &str| match Answer::by_name(name)? {
+        Answer::NotAffected => Some(0),
+        Answer::Affected => Some(1),
+        Answer::Broken => Some(2),
+        Answer::CannotTell => None,
+    };
+    match (rank(before), rank(after)) {
+        _ if before == after => Change::Same,
+        (Some(before), Some(after)) if after < before => Change::Better,
+        (Some(_), Some(_)) => Change::Worse,
+        _ => Change::Inconclusive,
+    }
+}
 
 /// Returns the policies that fit the counts of the TCG plugin, if any of these cases was counted.
 fn counted_policies(cases: &[&CaseResult]) -> Option<String> {

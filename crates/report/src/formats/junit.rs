@@ -40,6 +40,9 @@ fn describe(suite: &mut TestSuite, run: &RunResult) {
     suite.timestamp = run.run.started.parse().ok();
     let machine = &run.machine;
     let platform = machine.platform.name();
+    if let Some(answer) = run.answer() {
+        suite.add_property(Property::new("answer", answer.name()));
+    }
     for (key, value) in [
         ("run", run.run.id.as_str()),
         ("kernel", &machine.kernel_release),

@@ -101,6 +101,9 @@ fn base(run: &RunResult, name: &str) -> Map<String, Value> {
         ("platform".to_owned(), platform.into()),
         ("cpus".to_owned(), machine.cpus_online.len().into()),
     ]);
+    if let Some(answer) = run.answer() {
+        misc.insert("answer".into(), answer.name().into());
+    }
     if let Some(label) = &run.under_test.label {
         misc.insert("label".into(), label.as_str().into());
     }

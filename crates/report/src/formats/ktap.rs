@@ -13,6 +13,9 @@ use crate::subject::{Group, Subject};
 pub fn ktap(subject: &Subject<'_>) -> String {
     let groups = subject.groups();
     let mut out = format!("KTAP version 1\n1..{}\n", groups.len());
+    for group in groups.iter().filter(|group| group.run.is_some_and(|run| run.answer().is_some())) {
+        line(&mut out, format_args!("# {}: {}", group.name, quiet(&group.verdict.reason)));
+    }
     for (n, group) in groups.iter().enumerate() {
         subtests(&mut out, group);
         line(&mut out, format_args!("{}", outcome(n + 1, &group.name, group.verdict)));

@@ -10,9 +10,13 @@ mod prom;
 use std::io::{self, Write};
 use std::path::Path;
 
-use klog::quiet::{quiet, quiet_json};
+use klog::quiet::quiet_json;
+use record::answer::Answer;
 use record::format::Format;
+use record::result::RunResult;
 use record::store::{self, Error};
+use record::view::Viewed;
+use serde::Serialize;
 
 use crate::subject::Subject;
 use crate::table;
@@ -62,6 +66,12 @@ pub fn print(out: &mut impl Write, format: Format, subject: &Subject<'_>) -> io:
 
 fn human(out: &mut impl Write, subject: &Subject<'_>) -> io::Result<()> {
     let Some(plan) = subject.plan else { return table::print(out, &subject.runs) };
+    let verdict = format!("{}: {}: {}", plan.plan, plan.verdict.status.name(), plan.verdict.reason);
+    for run in subject.runs.iter().filter(|viewed| viewed.run.answer().is_some()) {
+        table::prose(out, &run.run.verdict.reason)?;
+    }
+    table::prose(out, &verdict)?;
+    writeln!(out)?;
     for group in subject.groups() {
         let (name, status) = (&group.name, group.verdict.status.name());
         match group.run {
@@ -70,22 +80,42 @@ fn human(out: &mut impl Write, subject: &Subject<'_>) -> io::Result<()> {
                 let viewed = subject.runs.iter().filter(|viewed| viewed.run.run.id == run.run.id);
                 table::print(out, &viewed.cloned().collect::<Vec<_>>())?;
             }
-            None => writeln!(out, "== {name}: {status}: {}", quiet(&group.verdict.reason))?,
+            None => table::prose(out, &format!("== {name}: {status}: {}", group.verdict.reason))?,
         }
         for test in group.tests.iter().filter(|test| test.case.is_none()) {
-            writeln!(out, "{}: {}: {}", test.name, test.verdict.status.name(), quiet(&test.verdict.reason))?;
+            table::prose(out, &format!("{}: {}: {}", test.name, test.verdict.status.name(), test.verdict.reason))?;
         }
         writeln!(out)?;
     }
-    writeln!(out, "{}: {}: {}", plan.plan, plan.verdict.status.name(), quiet(&plan.verdict.reason))
+    table::prose(out, &verdict)
+}
+
+/// A result, with the answer before all else if the run gave one.
+#[derive(Serialize)]
+struct AnsweredRun<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answer: Option<Answer>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    also: Option<&'a [String]>,
+    #[serde(flatten)]
+    run: &'a RunResult,
+}
+
+impl<'a> From<&'a Viewed<'a>> for AnsweredRun<'a> {
+    fn from(Viewed { run, view }: &'a Viewed<'a>) -> Self {
+        let answer = run.answer();
+        Self { answer, also: answer.map(|_| view.also.as_slice()), run }
+    }
 }
 
 /// Returns the result as JSON. For a plan, returns its summary and the results of all runs.
 fn json(subject: &Subject<'_>) -> serde_json::Result<String> {
-    let runs: Vec<_> = subject.runs.iter().map(|viewed| viewed.run).collect();
-    match (subject.plan, runs.as_slice()) {
-        (None, [run]) => serde_json::to_string_pretty(run),
-        (plan, runs) => serde_json::to_string_pretty(&serde_json::json!({ "summary": plan, "runs": runs })),
+    match (subject.plan, subject.runs.as_slice()) {
+        (None, [viewed]) => serde_json::to_string_pretty(&AnsweredRun::from(viewed)),
+        (plan, runs) => {
+            let runs: Vec<_> = runs.iter().map(|viewed| viewed.run).collect();
+            serde_json::to_string_pretty(&serde_json::json!({ "summary": plan, "runs": runs }))
+        }
     }
 }
 

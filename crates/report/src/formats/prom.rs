@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use record::answer::Answer;
 use record::case::CaseResult;
 use record::measure::{identifier, lockups, measures};
 use record::result::RunResult;
@@ -16,6 +17,7 @@ const STATUSES: [Status; 5] = [Status::Pass, Status::Fail, Status::Skip, Status:
 pub fn prom(subject: &Subject<'_>) -> String {
     let mut out = String::new();
     let groups = subject.groups();
+    answers(&mut out, &groups);
     of_runs(&mut out, &groups);
     gauge(&mut out, "faultline_run_status", "Verdict of a run: 1 at the status that it has.");
     for group in groups.iter().filter(|group| group.name != REGRESSION) {
@@ -30,6 +32,23 @@ pub fn prom(subject: &Subject<'_>) -> String {
         of_plan(&mut out, plan);
     }
     out
+}
+
+fn answers(out: &mut String, groups: &[Group<'_>]) {
+    let answered: Vec<_> = groups.iter().filter_map(|group| Some((group.run?, group.run?.answer()?))).collect();
+    if !answered.is_empty() {
+        gauge(
+            out,
+            "faultline_answer",
+            "Answer to whether the kernel has the I-side lockup: 1 at the answer that it has.",
+        );
+    }
+    for (run, has) in answered {
+        for answer in Answer::ALL {
+            let labels = [("kernel", &*run.machine.kernel_release), ("answer", answer.name())];
+            sample(out, "faultline_answer", &labels, &u8::from(has == answer).to_string());
+        }
+    }
 }
 
 fn of_runs(out: &mut String, groups: &[Group<'_>]) {

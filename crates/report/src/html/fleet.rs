@@ -83,6 +83,9 @@ fn overview(machines: &BTreeMap<String, Vec<&FleetRun<'_>>>) -> Markup {
             of_kernel.map(|entry| (entry.result.title(), entry.result.verdict.status)).collect();
         scenarios.into_values().max()
     };
+    let answer = |runs: &[&FleetRun<'_>], wanted: &Kernel<'_>| {
+        runs.iter().rev().filter(|entry| kernel(entry) == *wanted).find_map(|entry| entry.result.answer())
+    };
     html! {
         section {
             h2 { "At a glance" }
@@ -93,13 +96,16 @@ fn overview(machines: &BTreeMap<String, Vec<&FleetRun<'_>>>) -> Markup {
                         @for (n, (name, runs)) in machines.iter().enumerate() {
                             tr {
                                 th scope="row" { a href=(format!("#machine-{}", n + 1)) { (name) } }
-                                @for kernel in &kernels { td { @match latest(runs, kernel) { Some(status) => (badge(status)), None => (NO_VALUE) } } }
+                                @for kernel in &kernels { td {
+                                    @if let Some(answer) = answer(runs, kernel) { strong { (answer.words()) } " " }
+                                    @match latest(runs, kernel) { Some(status) => (badge(status)), None => (NO_VALUE) }
+                                } }
                             }
                         }
                     }
                 }
             }
-            p class="soft" { "The latest run of each scenario; where there are several, the worst." }
+            p class="soft" { "The latest answer of faultline check, then the latest run of each scenario; where there are several, the worst." }
         }
     }
 }
@@ -156,7 +162,10 @@ fn row(kernel: &str, scenario: &str, group: &[&FleetRun<'_>]) -> Markup {
         tr {
             th scope="row" { (kernel) }
             td class="left" { (scenario) }
-            td { @if let Some(entry) = group.last() { (badge(entry.result.verdict.status)) } }
+            td { @if let Some(entry) = group.last() {
+                @if let Some(answer) = entry.result.answer() { strong { (answer.words()) } " " }
+                (badge(entry.result.verdict.status))
+            } }
             td { (pass) " / " (fail) " / " (group.len() - pass - fail) }
             td { (found) }
             td { (latest(&exec)) } td { (sparkline(&exec, "exec fault")) }

@@ -29,8 +29,7 @@ pub fn view(run: &RunResult) -> View {
         head: std::iter::once("event".to_owned()).chain(kinds.iter().cloned()).collect(),
         rows: events.iter().map(row).collect(),
         left: usize::MAX,
-        shared: false,
-        notes: vec![format!("{}: {}", run.machine.kernel_release, seen.text())],
+        notes: vec![seen.text()],
     };
     View { tables: vec![table], passes_in_table: true, ..View::default() }
 }

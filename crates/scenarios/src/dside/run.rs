@@ -35,7 +35,7 @@ fn all_cases(
     args: &Args,
     cases: &mut Vec<CaseResult>,
 ) -> Result<(), Error> {
-    let kinds = chosen_kinds(&args.kinds, Some(args.region), |_, _| args.region.0)?;
+    let kinds = chosen_kinds(&args.kinds, Some(args.region))?;
     runner.each_kind(session, kinds, cases, |runner, session, kind| case(runner, session, args, kind))
 }
 

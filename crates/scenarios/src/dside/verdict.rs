@@ -3,7 +3,7 @@
 use record::verdict::describe_as;
 
 use crate::dside::findings::Findings;
-use crate::verdict::Context;
+use crate::verdict::{Context, no_lockup};
 use klog::attribution::Side;
 use klog::complaint::Kind;
 use record::case::CaseResult;
@@ -75,9 +75,15 @@ pub fn judge(case: &CaseResult, dside: &Findings, context: &Context) -> Verdict 
     let unmap = dside.unmap.map(|d| format!(", unmapping {}", time(d.max))).unwrap_or_default();
     let discard = dside.discard_ns.map(|ns| format!(", teardown {}", time(ns))).unwrap_or_default();
     let touch = case.times().touch.map_or(0, |touch| touch.ns.max);
+    let longest = [Some(touch), dside.unmap.map(|d| d.max), dside.discard_ns].into_iter().flatten().max();
     Verdict::new(
         Status::Pass,
-        format!("no lockup; first touch {}{unmap}{discard} ({}); {NOT_FIXED}", time(touch), dside.how),
+        format!(
+            "{}; first touch {}{unmap}{discard} ({}); {NOT_FIXED}",
+            no_lockup(longest, context),
+            time(touch),
+            dside.how
+        ),
     )
 }
 

@@ -23,7 +23,6 @@ pub fn view(run: &RunResult) -> View {
         head: HEAD.map(str::to_owned).to_vec(),
         rows: tests.iter().map(|(case, findings)| row(case, findings)).collect(),
         left: usize::MAX,
-        shared: false,
         notes: seen.map(|(_, findings)| format!("{}: {}", findings.name(), histogram(findings))).collect(),
     };
     View { tables: vec![table], passes_in_table: true, ..View::default() }

@@ -136,7 +136,15 @@ mod tests {
     }
 
     fn context() -> Context {
-        Context { page_bytes: 4096, dic: false, unwatched: None, kmsg_lost: 0, untraced: None, trace_lost: 0 }
+        Context {
+            page_bytes: 4096,
+            dic: false,
+            threshold_s: Some(20),
+            unwatched: None,
+            kmsg_lost: 0,
+            untraced: None,
+            trace_lost: 0,
+        }
     }
 
     fn judge(litmus: &Findings, faults: &[FaultCount]) -> Verdict {

@@ -2,7 +2,6 @@
 
 mod args;
 pub mod findings;
-mod program;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 mod run;
 mod table;

@@ -14,7 +14,7 @@ use crate::relax::program::Sharing;
 #[command(args_override_self = true)]
 pub struct Args {
     /// Kinds of memory: page, thp, memfd, file, or a hugetlb size such as 2M or 1G; without it, page, thp and every
-    /// hugetlb size, as far as this host has them
+    /// hugetlb size of this kernel
     #[arg(long = "blocks", value_delimiter = ',', value_name = "KIND,…")]
     pub kinds: Vec<MemoryKind>,
     /// Number of vCPUs

@@ -39,7 +39,7 @@ fn all_cases(
 ) -> Result<(), Error> {
     let kinds = match &args.resume {
         Some(dead) => resume(runner, session, dead, cases)?,
-        None => chosen_kinds(&args.kinds, args.region, |kind, host| region_bytes(args, kind, host))?,
+        None => chosen_kinds(&args.kinds, args.region)?,
     };
     session.journal(&Entry::Cases { names: kinds.iter().map(MemoryKind::to_string).collect() })?;
     runner.each_kind(session, kinds, cases, |runner, session, kind| case(runner, session, args, kind))

@@ -34,6 +34,8 @@ pub struct CaseRunner<'a> {
     pub name: &'static str,
     /// Options that all scenarios share.
     pub common: &'a Common,
+    /// True if hugetlb pools that are too small are enlarged, where this user may do that.
+    pub enlarges_pools: bool,
     image: Vec<u8>,
     /// Number of cases that are done.
     pub index: usize,
@@ -103,7 +105,7 @@ impl<'a> CaseRunner<'a> {
     pub fn new(name: &'static str, common: &'a Common, build: &Build, vcpus: u64) -> Result<Self, Error> {
         let image = build.image(common)?;
         vmm::check(vcpus)?;
-        Ok(Self { name, common, image, index: 0, vcpus: Vec::new() })
+        Ok(Self { name, common, enlarges_pools: common.hugepages, image, index: 0, vcpus: Vec::new() })
     }
 
     /// Returns the guest's image.
@@ -123,12 +125,12 @@ impl<'a> CaseRunner<'a> {
         (!self.common.no_trace).then_some(rounds)
     }
 
-    /// Prepares a kind of memory, or returns the reason if the host has too little of it. With `--hugepages`, it first
-    /// enlarges the hugetlb pool.
+    /// Prepares a kind of memory, or returns the reason if the host has too little of it. It first enlarges the hugetlb
+    /// pool, if the runner does that.
     ///
     /// # Errors
     ///
-    /// Returns an error if a setting cannot be changed.
+    /// Returns an error if `--hugepages` asks for a pool that cannot be changed.
     pub fn prepare(
         &self,
         session: &mut Session,
@@ -136,13 +138,22 @@ impl<'a> CaseRunner<'a> {
         region_bytes: impl Fn(&MemoryKinds) -> u64,
     ) -> Result<Result<PreparedMemory, Missing>, Error> {
         let mut host = memory_kinds();
-        if let (true, Ok(Backing::Hugetlb(bytes))) = (self.common.hugepages, memory::backing(kind, &host)) {
-            session.fill_pool(bytes, region_bytes(&host).div_ceil(bytes))?;
+        let mut enlarged = false;
+        if let (true, Ok(Backing::Hugetlb(bytes))) = (self.enlarges_pools, memory::backing(kind, &host)) {
+            match session.fill_pool(bytes, region_bytes(&host).div_ceil(bytes)) {
+                Ok(()) => enlarged = true,
+                Err(error) if self.common.hugepages => return Err(error),
+                // The case names the command that enlarges the pool.
+                Err(_) => (),
+            }
             host = memory_kinds();
         }
         let region_bytes = region_bytes(&host);
         let ready = || -> Result<(u64, Backing), Missing> {
-            memory::check(kind, region_bytes, &host)?;
+            memory::check(kind, region_bytes, &host).map_err(|missing| match missing {
+                Missing::Pool { size, needed, free } if enlarged => Missing::NotFilled { size, needed, free },
+                missing => missing,
+            })?;
             Ok((mapped_bytes(memory::block_bytes(kind, &host)?, host.page_bytes), memory::backing(kind, &host)?))
         };
         Ok(ready().map(|(block_bytes, backing)| PreparedMemory { host, block_bytes, region_bytes, backing }))
@@ -269,6 +280,7 @@ impl<'a> CaseRunner<'a> {
         Context {
             page_bytes: memory.host.page_bytes,
             dic: run.vcpus.first().is_some_and(|vcpu| vcpu.machine_ctr().dic()),
+            threshold_s: detector.soft_threshold_s(),
             unwatched: session.unwatched(&detector, &run.cpus),
             kmsg_lost: session.evidence.kmsg_lost,
             untraced: observation.untraced(),
@@ -299,22 +311,16 @@ impl<'a> CaseRunner<'a> {
     }
 }
 
-/// Returns the kinds of memory on the command line, or else the kinds that this host has enough of.
+/// Returns the kinds of memory on the command line, or else every kind that this kernel could have. A case on a kind that
+/// the host has too little of is a skip that says so.
 ///
 /// # Errors
 ///
 /// Returns an error if `region` is not a multiple of a block on the command line.
-pub fn chosen_kinds(
-    named: &[MemoryKind],
-    region: Option<Size>,
-    region_bytes: impl Fn(MemoryKind, &MemoryKinds) -> u64,
-) -> Result<Vec<MemoryKind>, Error> {
+pub fn chosen_kinds(named: &[MemoryKind], region: Option<Size>) -> Result<Vec<MemoryKind>, Error> {
     let host = memory_kinds();
     if named.is_empty() {
-        return Ok(memory::available(&host, |kind| {
-            let bytes = region_bytes(kind, &host);
-            bytes > 0 && memory::check(kind, bytes, &host).is_ok()
-        }));
+        return Ok(memory::all(&host));
     }
     for kind in named {
         if let (Some(region), Ok(bytes)) = (region, memory::block_bytes(*kind, &host))

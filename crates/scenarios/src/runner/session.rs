@@ -56,6 +56,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Returns whether the reason is that this machine, or this user, can run no guests.
+    pub fn is_no_guests(&self) -> bool {
+        matches!(self, Self::Vmm(vmm::Error::NoKvm | vmm::Error::NoPermission))
+    }
+
     /// Returns the exit code.
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -111,6 +116,8 @@ pub struct Finished {
 pub(crate) struct Conclusion {
     /// Verdict, in addition to the verdicts of the cases.
     pub verdict: Option<Verdict>,
+    /// True if the verdict of the run is this one, whatever the verdicts of the cases are.
+    pub decides: bool,
     /// Facts about the kernel, for `faultline compare`.
     pub facts: BTreeMap<String, String>,
     /// The scenario's findings.
@@ -398,7 +405,12 @@ impl Session {
     /// Returns the first error. If settings cannot be restored, the result is written all the same.
     pub fn finish(mut self, scenario: &str, vcpus: Vec<VcpuFacts>, cases: Vec<CaseResult>) -> Result<Finished, Error> {
         let interrupted = self.interrupted();
-        let verdict = match verdict::overall(verdict::of_cases(&cases), self.conclusion.verdict.take()) {
+        let own = self.conclusion.verdict.take();
+        let verdict = match own.clone().filter(|_| self.conclusion.decides) {
+            Some(own) => own,
+            None => verdict::overall(verdict::of_cases(&cases), own),
+        };
+        let verdict = match verdict {
             verdict if interrupted && verdict.status <= Status::Skip => {
                 let over = cases.iter().filter(|case| case.verdict.status <= Status::Skip).count();
                 Verdict::new(Status::Error, format!("interrupted after {over} cases that neither failed nor broke off"))

@@ -16,7 +16,7 @@ use record::status::{Status, Verdict};
 use units::stats::{self, Timing};
 
 use crate::cost::CostModel;
-use crate::memory::block_bytes;
+use crate::memory::{self, block_bytes};
 use crate::projection::{Headroom, LineCost};
 use crate::runner::cases::{CaseRun, CaseRunner, PreparedMemory, append, chosen_kinds, racers_id, records};
 use crate::runner::observer::{Observation, Setup};
@@ -74,16 +74,22 @@ fn all_cases(
     Ok(())
 }
 
-/// Returns the kinds of memory on the command line, or else the one with the largest block.
+/// Returns the kinds of memory on the command line, or else the one with the largest block that this host has enough of,
+/// followed by those with larger blocks, whose cases say what is missing.
 fn kinds(args: &Args) -> Result<Vec<MemoryKind>, Error> {
     let racers = args.racers.iter().copied().max().unwrap_or(1);
-    let all = chosen_kinds(&args.kinds, args.region, |kind, host| region_bytes(args, Race { kind, racers }, host))?;
+    let all = chosen_kinds(&args.kinds, args.region)?;
     if !args.kinds.is_empty() {
         return Ok(all);
     }
     let host = memory_kinds();
     let block = |kind: &MemoryKind| block_bytes(*kind, &host).map_or(0, |bytes| mapped_bytes(bytes, host.page_bytes));
-    Ok(all.into_iter().max_by_key(block).into_iter().collect())
+    let fits = |kind: &&MemoryKind| {
+        memory::check(**kind, region_bytes(args, Race { kind: **kind, racers }, &host), &host).is_ok()
+    };
+    let largest = all.iter().filter(fits).max_by_key(|kind| block(kind)).copied();
+    let least = largest.map_or(0, |kind| block(&kind));
+    Ok(largest.into_iter().chain(all.into_iter().filter(|kind| block(kind) > least)).collect())
 }
 
 fn region_bytes(args: &Args, race: Race, host: &MemoryKinds) -> u64 {

@@ -12,9 +12,9 @@ use crate::storm::program::{Mode, Order};
 pub fn view(run: &RunResult) -> View {
     let storms: Vec<(&CaseResult, Findings)> =
         run.cases.iter().filter_map(|case| Some((case, case.findings.get::<Findings>()?))).collect();
-    let mut findings: Vec<String> = storms.iter().map(|(case, storm)| format!("    {}", line(case, storm))).collect();
+    let mut findings: Vec<String> = storms.iter().map(|(case, storm)| line(case, storm)).collect();
     let conclusion = run.conclusion.get::<Conclusion>();
-    findings.extend(conclusion.map(|own| format!("{}: {}", run.machine.kernel_release, own.headroom.text())));
+    findings.extend(conclusion.map(|own| own.headroom.text()));
     let distinct = |case: &CaseResult| case.findings.get::<Findings>().is_some_and(|own| own.mode == Mode::Distinct);
     View { findings, costs: crate::table::costs(run, distinct), stalls: stalls(&storms), ..crate::table::faults(run) }
 }

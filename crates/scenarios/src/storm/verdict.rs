@@ -4,7 +4,7 @@ use crate::cost::CostModel;
 use crate::projection::LineCost;
 use crate::storm::findings::{Findings, StormModel, TracedRace};
 use crate::storm::program::Order;
-use crate::verdict::{Context, failure, not_observable};
+use crate::verdict::{Context, failure, no_lockup, not_observable};
 use record::case::CaseResult;
 use record::status::{Status, Verdict};
 use units::text::time;
@@ -136,9 +136,9 @@ fn judge_races(storm: &Findings, context: &Context) -> Verdict {
         .map(|growth| format!("; {growth:.2} times the stall of one racer"))
         .unwrap_or_default();
     let reason = format!(
-        "{faults} {kind} faults by fetches; worst stall {}{growth}{}; no lockup",
-        time(storm.worst_ns),
-        worst.unwrap_or_default()
+        "{faults} {kind} faults by fetches{growth}{}; {}",
+        worst.unwrap_or_default(),
+        no_lockup(Some(storm.worst_ns), context)
     );
     Verdict::new(Status::Pass, reason)
 }
@@ -184,7 +184,15 @@ mod tests {
     }
 
     fn context() -> Context {
-        Context { page_bytes: 4096, dic: false, unwatched: None, kmsg_lost: 0, untraced: None, trace_lost: 0 }
+        Context {
+            page_bytes: 4096,
+            dic: false,
+            threshold_s: Some(20),
+            unwatched: None,
+            kmsg_lost: 0,
+            untraced: None,
+            trace_lost: 0,
+        }
     }
 
     fn judged(order: Order, one_ns: u64, worst_ns: u64, invalidations: Option<u64>) -> Verdict {

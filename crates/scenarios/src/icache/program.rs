@@ -1,4 +1,4 @@
-//! The guest's program for one case of `policy`.
+//! The guest's program for the measurement of one block size.
 //!
 //! One vCPU takes three faults on each block. A load maps it, a fetch relaxes the permission, and after the host has
 //! unmapped the block, a fetch maps it. The faults differ only in the I-cache maintenance that the host does. The host
