@@ -2,6 +2,7 @@
 //! Interface to QEMU: arguments of the plugin, translation callback, execution callbacks, exit.
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -72,7 +73,7 @@ unsafe extern "C" fn qemu_plugin_install(
 
 /// Prints the reason why the plugin does not load. Returns the number that makes QEMU stop.
 fn refuse(problem: &str) -> c_int {
-    eprintln!("cmo-plugin: {problem}");
+    let _ = writeln!(std::io::stderr(), "cmo-plugin: {problem}");
     1
 }
 
@@ -185,6 +186,6 @@ extern "C" fn exiting(_id: qemu_plugin_id_t, _data: *mut c_void) {
 /// Writes the counts. A failure is printed, because QEMU has no way to take it.
 fn save(counts: &mut Counts, ended: Ended) {
     if let Err(error) = counts.write(ended) {
-        eprintln!("cmo-plugin: cannot write {}: {error}", counts.out().display());
+        let _ = writeln!(std::io::stderr(), "cmo-plugin: cannot write {}: {error}", counts.out().display());
     }
 }

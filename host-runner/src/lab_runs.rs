@@ -130,6 +130,9 @@ impl LabRun {
     }
 }
 
+/// The time of an instruction with which a lockup can be shown in a minute, as an exponent of two, in ns.
+pub const TIME_SCALE: u8 = 6;
+
 /// Returns the options and the words for `check` in an emulated host; none if the words are another command.
 ///
 /// The settings are those that show the lockup, unless the user chose others: exact time, a CPU without DIC, and a low
@@ -139,7 +142,6 @@ impl LabRun {
 ///
 /// An error if the QEMU is not found and cannot be fetched.
 pub fn for_check(options: &lab::Options, argv: &[OsString]) -> Result<Option<(lab::Options, Vec<OsString>)>, Failure> {
-    const TIME_SCALE: u8 = 6;
     let [first, rest @ ..] = argv else { return Ok(None) };
     let rest = match (first.to_str(), rest) {
         (Some("check"), rest) => rest,

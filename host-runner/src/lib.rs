@@ -37,3 +37,4 @@ pub mod plan;
 mod plugin_counts;
 mod program_file;
 mod recover;
+mod reproduction_screen;

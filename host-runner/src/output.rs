@@ -1,6 +1,7 @@
 //! Prints the answer of a command to standard output.
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use klog::quiet::quiet_json;
 
@@ -19,6 +20,11 @@ pub fn emit(text: &str) -> Result<(), Failure> {
         }
         _ => Ok(()),
     }
+}
+
+/// Notes on standard error where a run is stored.
+pub fn note_stored(directory: &Path) {
+    units::note!("stored in {}", directory.display());
 }
 
 /// Prints a value as JSON.

@@ -2,6 +2,8 @@
 //!
 //! Most are in instructions: with QEMU's `-icount`, one tick of the guest's counter is one instruction.
 
+#![allow(clippy::print_stdout, reason = "a table for people")]
+
 mod support;
 
 use std::path::Path;

@@ -5,7 +5,7 @@ mod support;
 use std::path::Path;
 
 use serde_json::Value;
-use support::{faultline, stderr, stdout};
+use support::{faultline, stderr, stdout, stored};
 
 /// Runs litmus tests in the lab and returns the exit code and each case.
 fn litmus(results: &Path, machine: [&str; 2], cpus: &str, run: &[&str]) -> (Option<i32>, Vec<Value>) {
@@ -17,9 +17,8 @@ fn litmus(results: &Path, machine: [&str; 2], cpus: &str, run: &[&str]) -> (Opti
         .args(["--", "run", "litmus"]);
     let output = command.args(["--vcpus", cpus]).args(run).output().expect("timeout(1) is there");
     let text = format!("{}{}", stdout(&output), stderr(&output));
-    let directory = stdout(&output).lines().last().unwrap_or_default().to_owned();
-    let json =
-        std::fs::read(Path::new(&directory).join("result.json")).unwrap_or_else(|error| panic!("{error}: {text}"));
+    let directory = stored(&output).pop().unwrap_or_else(|| panic!("{text}"));
+    let json = std::fs::read(directory.join("result.json")).unwrap_or_else(|error| panic!("{error}: {text}"));
     let result: Value = serde_json::from_slice(&json).expect("results are JSON");
     (output.status.code(), result["cases"].as_array().expect("a result has cases").clone())
 }

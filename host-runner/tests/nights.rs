@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use support::bisect::first_bad;
-use support::{faultline, stderr, stdout};
+use support::{faultline, stderr, stdout, stored};
 
 /// A small plan with both kinds of step names: that of the scenario, and one that the plan gives.
 const PLAN: &str = r#"
@@ -28,9 +28,9 @@ fn night(results: &Path, kernel: &str) -> (Output, PathBuf) {
     command.arg("--results").arg(results).args(["--", "run"]).arg(&plan).args(["--label", "nightly"]);
     let output = command.output().expect("timeout(1) is there");
     let text = stdout(&output);
-    let directory = text.lines().last().unwrap_or_default().to_owned();
-    assert!(Path::new(&directory).join("summary.json").is_file(), "{text}{}", stderr(&output));
-    (output, directory.into())
+    let directory = stored(&output).pop().unwrap_or_else(|| panic!("{text}{}", stderr(&output)));
+    assert!(directory.join("summary.json").is_file(), "{text}{}", stderr(&output));
+    (output, directory)
 }
 
 fn run(arguments: &[&str], path: &Path) -> Output {
@@ -117,7 +117,7 @@ fn the_units_script_runs_a_night_and_keeps_the_newest() {
     let second = night(&path("night.toml"));
     assert_eq!(second.status.code(), Some(0), "{}", stderr(&second));
     assert_eq!(nights(&results), 1, "the first is gone");
-    let kept = stdout(&second).lines().last().map(PathBuf::from).expect("the night's directory");
+    let kept = stored(&second).pop().expect("the night's directory");
     let new = std::fs::read_to_string(path("textfiles/faultline.prom")).expect("it is there");
     assert!(kept.is_dir() && new != first_prom && new.contains("boot"), "{new}");
     let wrong = night(&path("nowhere.toml"));
@@ -141,7 +141,7 @@ fn a_step_that_fails_has_no_effect_on_the_others() {
     assert!(text.contains("== boot: error") && text.contains("== again: pass"), "{text}");
     assert!(text.contains("night: error: boot: ") && text.contains("nothing-here"), "{text}");
     // Leaves what a plan leaves that is killed at its end.
-    let night = PathBuf::from(text.lines().last().unwrap_or_default());
+    let night = stored(&output).pop().expect("the night's directory");
     std::fs::remove_file(night.join("summary.json")).expect("it was there");
     assert!(stdout(&run(&["list"], &results)).starts_with("died"));
     let recovered = run(&["recover"], &results);

@@ -1,14 +1,16 @@
 //! Tests the scenarios storm, policy and dside on kernels that differ by one rule, under QEMU. `make test-long` builds
 //! these kernels and runs the tests.
 
+#![allow(clippy::print_stdout, reason = "says which test was skipped, and why")]
+
 mod support;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use serde_json::Value;
 use support::bisect::first_bad;
-use support::{faultline, stderr, stdout};
+use support::{faultline, stderr, stdout, stored};
 
 /// Runs the lab on `kernels` and returns its output and the result of each kernel, in their order.
 fn lab(results: &Path, kernels: &[&str], options: &[&str], run: &[&str]) -> (Output, Vec<Value>) {
@@ -21,10 +23,9 @@ fn lab(results: &Path, kernels: &[&str], options: &[&str], run: &[&str]) -> (Out
     command.args(["--watchdog-thresh", "1", "--hugepages"]);
     let output = command.output().expect("timeout(1) is there");
     let text = stdout(&output);
-    let paths = text.lines().filter(|line| line.starts_with(&*results.to_string_lossy()));
-    let read = |path: &str| std::fs::read(Path::new(path).join("result.json"));
-    let parse = |path: &str| read(path).map(|json| serde_json::from_slice(&json).expect("results are JSON"));
-    let found: Result<Vec<Value>, _> = paths.map(parse).collect();
+    let read = |path: PathBuf| std::fs::read(path.join("result.json"));
+    let parse = |path| read(path).map(|json| serde_json::from_slice(&json).expect("results are JSON"));
+    let found: Result<Vec<Value>, _> = stored(&output).into_iter().map(parse).collect();
     let found = found.unwrap_or_else(|error| panic!("{error}: {text}{}", stderr(&output)));
     assert_eq!(found.len(), kernels.len(), "{text}{}", stderr(&output));
     (output, found)

@@ -54,6 +54,7 @@ mod tables;
 mod vectors;
 
 #[cfg(not(target_os = "none"))]
+#[expect(clippy::print_stderr, reason = "nothing can be lost with this line")]
 fn main() {
     eprintln!("faultline-payload runs on bare metal: build it for aarch64-unknown-none-softfloat (make payload)");
     std::process::exit(64);

@@ -22,6 +22,13 @@ pub struct Verbosity {
     pub runner_output: RunnerOutput,
 }
 
+impl Verbosity {
+    /// Returns whether progress is not printed.
+    pub fn is_quiet(self) -> bool {
+        self.quiet
+    }
+}
+
 /// Treatment of the output of the runner in the emulated host. The run directory has a copy in any case.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum RunnerOutput {
@@ -90,14 +97,14 @@ impl ProgressLine<'_> {
         match &self.spinner {
             Some(spinner) => spinner.set_message(text.to_string()),
             None if self.progress.verbosity.quiet => {}
-            None => eprintln!("{}: {text}", self.kernel),
+            None => units::note!("{}: {text}", self.kernel),
         }
     }
 
     /// Prints a line if the user asked for more output.
     pub fn print_if_verbose(&self, text: &str) {
         if self.progress.verbosity.verbose {
-            let print = || eprintln!("{}: {text}", self.kernel);
+            let print = || units::note!("{}: {text}", self.kernel);
             self.progress.spinners.as_ref().map_or_else(print, |spinners| spinners.suspend(print));
         }
     }

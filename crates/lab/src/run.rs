@@ -3,6 +3,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::fs;
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 use hostfacts::interrupt::Interrupt;
@@ -42,7 +43,7 @@ pub fn run(options: &Options, argv: &[OsString], close_run: CloseRun<'_>) -> Res
     fs::create_dir_all(&options.results).map_err(|error| Error::results(&options.results, error))?;
     let results = &options.results.canonicalize().map_err(|error| Error::results(&options.results, error))?;
     for path in rescue(results) {
-        eprintln!("faultline: {} is from a lab that was killed; faultline recover closes it", path.display());
+        units::note!("faultline: {} is from a lab that was killed; faultline recover closes it", path.display());
     }
     let preparation = Preparation { options, results, emulator, interrupt, contents };
     let mut prepared = Vec::new();
@@ -95,7 +96,9 @@ fn dry_run(options: &Options, choices: &[KernelChoice]) -> Vec<Boot> {
             KernelChoice::Path(path) => path.clone(),
             _ => PathBuf::from(format!("<Image of {name}>")),
         };
-        println!("{}", emulator.shell_line(&command_line::arguments(options, &image)));
+        let line = emulator.shell_line(&command_line::arguments(options, &image));
+        // A reader may close the pipe.
+        let _ = writeln!(io::stdout(), "{line}");
         Boot::dry(name)
     };
     options.kernel.iter().zip(choices).map(boot).collect()

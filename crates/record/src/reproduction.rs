@@ -22,27 +22,27 @@ pub struct Reproduction {
 pub fn reproduction(before: &RunResult, after: &RunResult) -> Reproduction {
     let not = |reason: String| Reproduction { reproduced: false, reason };
     let Some((case_before, (lockup, shown))) = before.cases.iter().find_map(|c| Some((c, relax_lockup(c)?))) else {
-        return not(format!("no I-side lockup while relaxing a permission on {}", before.machine.kernel_release));
+        return not(format!("no I-side lockup while relaxing a permission on {}", before.kernel_name()));
     };
     let same = |c: &&CaseResult| {
         (&c.id, c.region_bytes(), c.vcpus, c.rounds)
             == (&case_before.id, case_before.region_bytes(), case_before.vcpus, case_before.rounds)
     };
     let Some(case_after) = after.cases.iter().find(same) else {
-        return not(format!("{} was not run on {}", case_before.name, after.machine.kernel_release));
+        return not(format!("{} was not run on {}", case_before.name, after.kernel_name()));
     };
     if let Some((lockup, shown)) = after.cases.iter().find_map(i_side_lockup) {
-        return not(format!("{} has one too: {}", after.machine.kernel_release, describe_as(lockup, shown)));
+        return not(format!("{} has one too: {}", after.kernel_name(), describe_as(lockup, shown)));
     }
     for (run, case) in [(before, case_before), (after, case_after)] {
         if relax_faults(case, run.machine.page_bytes) == 0 {
-            return not(format!("no evidence of the permission fault on {}", run.machine.kernel_release));
+            return not(format!("no evidence of the permission fault on {}", run.kernel_name()));
         }
     }
     // A lockup of the fixed kernel on the D side has another cause, so it does not matter here. Any other verdict but a
     // pass makes the evidence doubtful.
     if case_after.verdict.status != Status::Pass && !locked_up_on_the_d_side_alone(case_after) {
-        return not(format!("{}: {}", after.machine.kernel_release, case_after.verdict.reason));
+        return not(format!("{}: {}", after.kernel_name(), case_after.verdict.reason));
     }
     let level = stage2_level(case_before.block_bytes(), before.machine.page_bytes);
     Reproduction {
@@ -51,8 +51,8 @@ pub fn reproduction(before: &RunResult, after: &RunResult) -> Reproduction {
             "{} permission fault at level {level}: {} on {}, no I-side lockup on {}",
             case_before.name,
             describe_as(lockup, shown),
-            before.machine.kernel_release,
-            after.machine.kernel_release
+            before.kernel_name(),
+            after.kernel_name()
         ),
     }
 }

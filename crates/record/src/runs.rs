@@ -1,4 +1,4 @@
-//! Stored runs by name. A name is a run directory, a result file, the directory of a plan or of runs, or a pattern with
+//! Stored runs by name. A name is the id of a run, or the end of it, a run directory, a result file, the directory of a plan or of runs, or a pattern with
 //! `*`.
 
 use std::fs;
@@ -13,7 +13,7 @@ use crate::summary;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No run has this name.
-    #[error("no run at {0}: name a run directory, its result.json, a directory of runs, or a pattern in quotes")]
+    #[error("no run {0}: name its id, a run directory, its result.json, a directory of runs, or a pattern in quotes")]
     Nothing(String),
     /// The name is not a valid pattern.
     #[error("'{0}' is no pattern: {1}")]
@@ -35,15 +35,41 @@ pub struct StoredRun {
     pub result: RunResult,
 }
 
+/// Directories in which a run is found by its id alone: that of the command line, and that of the packaged service.
+pub const PLACES: [&str; 2] = ["results", "/var/lib/faultline"];
+
+/// Returns the directory of the run or plan with this id, or with an id that ends in `-` and this word, in one of
+/// `places`.
+pub fn by_id<'a>(id: &str, places: impl IntoIterator<Item = &'a str>) -> Option<PathBuf> {
+    if id.is_empty() || id.contains(['/', '*', '?', '[']) {
+        return None;
+    }
+    let has_id = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name == id || name.strip_suffix(id).is_some_and(|rest| rest.ends_with('-'))
+    };
+    let in_place = |place: &str| {
+        let place = Path::new(place);
+        entries(place).into_iter().chain(directories(place)).rfind(has_id)
+    };
+    places.into_iter().find_map(in_place)
+}
+
+/// Returns the path that a name stands for: the name itself, or the directory of the run or plan with this id.
+pub fn locate(name: &str) -> PathBuf {
+    let path = PathBuf::from(name);
+    if path.exists() { path } else { by_id(name, PLACES).unwrap_or(path) }
+}
+
 /// Reads all runs that `name` stands for, in the order of their names.
 ///
 /// # Errors
 ///
 /// Fails if there is no such run, or if one cannot be read.
 pub fn load(name: &str) -> Result<Vec<StoredRun>, Error> {
-    let path = Path::new(name);
+    let path = locate(name);
     let paths = if path.exists() {
-        results(path)
+        results(&path)
     } else {
         let matches = glob::glob(name).map_err(|error| Error::Pattern(name.into(), error))?;
         matches.flatten().flat_map(|path| results(&path)).collect()
@@ -114,6 +140,9 @@ mod tests {
         assert_eq!(count(format!("{RUNS}/debian-6.1/result.json")), Some(1));
         assert_eq!(count(format!("{RUNS}/debian-*")), Some(2));
         assert_eq!(count(format!("{RUNS}/nothing-*")), None);
+        let id = |id| by_id(id, [RUNS]).and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+        let found = ["debian-6.1", "6.12", ".12", "", "6"].map(id);
+        assert_eq!(found, [Some("debian-6.1".into()), Some("debian-6.12".into()), None, None, None]);
         assert!(
             load(&format!("{RUNS}/debian-6.12"))
                 .is_ok_and(|runs| runs.len() == 1 && runs[0].dir.ends_with("debian-6.12"))

@@ -1,5 +1,5 @@
 //! Small things that all crates of faultline need: [`size`]s such as `2M`, numbers and times as [`text`],
-//! [distributions of samples](stats), and the one seeded generator of [`random`] numbers.
+//! [distributions of samples](stats), the one seeded generator of [`random`] numbers, and [`note!`] for standard error.
 //!
 //! This crate depends on no other crate of faultline and knows none of their subjects: no guest, no kernel, no run.
 //!
@@ -20,6 +20,15 @@ pub mod random;
 pub mod size;
 pub mod stats;
 pub mod text;
+
+/// Prints a line on standard error, as `eprintln!` does. If nobody can read it, for example after a terminal vanished, the
+/// program goes on.
+#[macro_export]
+macro_rules! note {
+    ($($argument:tt)*) => {{
+        let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{}\n", format_args!($($argument)*)));
+    }};
+}
 
 /// The examples of README.md, compiled and run as documentation tests.
 #[cfg(doctest)]

@@ -33,6 +33,14 @@ impl FromStr for Size {
     }
 }
 
+impl Size {
+    /// Returns the size with the unit of IEC 80000-13, as in `2 MiB`.
+    pub fn iec(self) -> String {
+        let unit = UNITS.iter().find(|(_, shift)| self.0 != 0 && self.0.trailing_zeros() >= *shift);
+        unit.map_or_else(|| format!("{} B", self.0), |(name, shift)| format!("{} {name}iB", self.0 >> shift))
+    }
+}
+
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let unit = UNITS.iter().find(|(_, shift)| self.0 != 0 && self.0.trailing_zeros() >= *shift);
@@ -53,6 +61,7 @@ mod tests {
             assert_eq!(text.parse::<Size>().expect("a size").to_string(), text);
         }
         assert_eq!("2MiB".parse(), Ok(Size(2 << 20)));
+        assert_eq!([Size(4096).iec(), Size(1 << 30).iec(), Size(7).iec()], ["4 KiB", "1 GiB", "7 B"]);
         assert_eq!("1g".parse(), Ok(Size(1 << 30)));
     }
 

@@ -12,7 +12,7 @@ use scenarios::options::Common;
 use crate::failure::{CommandResult, Failure};
 use crate::invocation::{Invocation, unknown_scenario};
 use crate::lab_runs::{self, LabRun, worse};
-use crate::output::{emit, emit_json};
+use crate::output::{emit, emit_json, note_stored};
 use crate::plan::in_lab;
 use crate::plan::request::PlanRequest;
 use crate::program_file::{self, ProgramRequest};
@@ -87,10 +87,10 @@ pub fn run(args: &Args) -> CommandResult {
     }
     for run in &runs {
         if let Some(end) = run.end.as_ref().filter(|_| run.result.is_none() && run.exit_code != 0) {
-            eprintln!("{}: {}", run.kernel, quiet(&end.to_string()));
+            units::note!("{}: {}", run.kernel, quiet(&end.to_string()));
         }
-        if let Some(path) = &run.path {
-            eprintln!("stored in {}", path.display());
+        if let Some(path) = run.path.as_ref().filter(|_| !options.verbosity.is_quiet()) {
+            note_stored(path);
         }
     }
     Ok(runs.iter().map(|run| run.exit_code_for(args.bisect())).fold(0, worse))

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use record::runs::entries;
+use record::answer::Answer;
+use record::runs::{PLACES, entries};
 use record::store;
 use record::summary::{self, Summary};
 use report::table::{Align, columns};
@@ -14,9 +15,9 @@ use crate::output::{emit, emit_json};
 /// Arguments of `faultline list`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Directory of runs
-    #[arg(default_value = "results", value_name = "DIR")]
-    directory: PathBuf,
+    /// Directory of runs [default: results and /var/lib/faultline, as far as they exist]
+    #[arg(value_name = "DIR")]
+    directory: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -36,6 +37,8 @@ struct ListedRun {
     platform: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     started: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answer: Option<Answer>,
     reason: String,
     /// Runs of the plan.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -48,8 +51,17 @@ struct ListedRun {
 ///
 /// If the directory cannot be read.
 pub fn run(args: &Args) -> CommandResult {
-    std::fs::read_dir(&args.directory).map_err(no_runs_in(&args.directory))?;
-    let entries: Vec<_> = entries(&args.directory).into_iter().map(entry).collect();
+    let directories = match &args.directory {
+        Some(directory) => vec![directory.clone()],
+        None => {
+            let known = PLACES.map(PathBuf::from).into_iter().filter(|place| place.is_dir()).collect::<Vec<_>>();
+            if known.is_empty() { vec![PLACES[0].into()] } else { known }
+        }
+    };
+    for directory in &directories {
+        std::fs::read_dir(directory).map_err(no_runs_in(directory))?;
+    }
+    let entries: Vec<_> = directories.iter().flat_map(|directory| entries(directory)).map(entry).collect();
     if args.json {
         emit_json(&serde_json::json!({ "runs": entries }))?;
     } else {
@@ -66,6 +78,7 @@ fn entry(path: PathBuf) -> ListedRun {
         scenario: None,
         platform: None,
         started: None,
+        answer: None,
         reason,
         steps: Vec::new(),
     };
@@ -83,6 +96,7 @@ fn entry(path: PathBuf) -> ListedRun {
         Ok(result) => ListedRun {
             path,
             status: result.verdict.status.name(),
+            answer: result.answer(),
             scenario: Some(result.title().to_owned()),
             kernel: Some(result.machine.kernel_release),
             platform: Some(result.machine.platform.name()),
@@ -120,10 +134,10 @@ fn table(entries: &[ListedRun]) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-fn row(entry: &ListedRun, indent: &str) -> [String; 5] {
+/// Returns status, scenario or answer, and id, which has the time and the kernel's release.
+fn row(entry: &ListedRun, indent: &str) -> [String; 3] {
     let name = entry.path.file_name().unwrap_or_default().to_string_lossy();
-    let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".into());
-    let platform = entry.platform.unwrap_or("-").to_owned();
-    let scenario = format!("{indent}{}", text(&entry.scenario));
-    [entry.status.into(), scenario, text(&entry.kernel), platform, format!("{indent}{name}")]
+    let scenario = entry.scenario.as_deref().unwrap_or("-");
+    let answer = entry.answer.map(|answer| format!(" {}", answer.words())).unwrap_or_default();
+    [entry.status.into(), format!("{indent}{scenario}{answer}"), format!("{indent}{name}")]
 }

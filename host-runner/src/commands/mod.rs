@@ -128,7 +128,7 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(failure) => {
             if !failure.message.is_empty() {
-                eprintln!("faultline: {}", quiet_lines(&failure.message));
+                units::note!("faultline: {}", quiet_lines(&failure.message));
             }
             failure.code
         }

@@ -68,7 +68,7 @@ pub fn run(args: &Args) -> CommandResult {
                 worst = worst.max(result.verdict.status);
             }
             // A run that is alive will write its own result.
-            Err(error @ recover::Error::Alive(_)) => eprintln!("{error}"),
+            Err(error @ recover::Error::Alive(_)) => units::note!("{error}"),
             Err(error) => failed = Some(error),
         }
     }
@@ -78,7 +78,7 @@ pub fn run(args: &Args) -> CommandResult {
                 closed.push(Closed::new(path, &stored.summary.verdict));
                 worst = worst.max(stored.summary.verdict.status);
             }
-            Err(error @ recover::Error::Alive(_)) => eprintln!("{error}"),
+            Err(error @ recover::Error::Alive(_)) => units::note!("{error}"),
             Err(error) => failed = Some(error),
         }
     }

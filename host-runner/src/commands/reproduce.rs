@@ -1,15 +1,17 @@
-//! `faultline reproduce`: shows the lockup on one kernel and its absence on another.
+//! `faultline reproduce`: shows the lockup on one kernel and its absence on another, or on a kernel of one's own.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use klog::quiet::quiet;
-use lab::{Options, QemuChoice};
+use lab::{Options, QemuChoice, RunnerOutput};
 use record::reproduction::reproduction;
+use record::result::RunResult;
+use record::verdict::relax_lockup;
 
 use crate::failure::{CommandResult, Failure};
-use crate::lab_runs::{self, cpu, failure};
-use crate::output::emit_json;
+use crate::lab_runs::{self, LabRun, cpu, failure};
+use crate::output::{emit, emit_json};
+use crate::reproduction_screen::{Screen, Subject};
 
 /// Arguments of `faultline reproduce`.
 #[derive(clap::Args)]
@@ -20,7 +22,10 @@ pub struct Args {
     /// Kernel that should not have it
     #[arg(long, default_value = "debian:6.12", value_name = "KERNEL")]
     after: String,
-    /// Directory that receives both run directories
+    /// Show whether this one kernel has the lockup, in place of the two
+    #[arg(long, value_name = "KERNEL", conflicts_with_all = ["before", "after"])]
+    kernel: Option<String>,
+    /// Directory that receives the run directories
     #[arg(long, default_value = "results", value_name = "DIR")]
     results: PathBuf,
     /// CPU model that QEMU emulates; the default has no DIC and, with a QEMU before version 8, has FWB, which removes the
@@ -31,7 +36,7 @@ pub struct Args {
     #[arg(long, default_value = lab::OWN_QEMU, value_name = "PROGRAM|VERSION")]
     qemu: QemuChoice,
     /// Let every instruction take 2^N ns of virtual time
-    #[arg(long, default_value_t = 6, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=7))]
+    #[arg(long, default_value_t = lab_runs::TIME_SCALE, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=7))]
     time_scale: u8,
     /// Blocks to run on
     #[arg(long, default_value = "page,thp,1G", value_name = "BLOCK,…")]
@@ -46,14 +51,17 @@ pub struct Args {
     verbosity: lab::Verbosity,
 }
 
-/// Boots both kernels, runs the same scenario on each, and compares the results.
+/// Boots the kernels, runs the same scenario on each, and says whether the lockup was reproduced.
 ///
 /// # Errors
 ///
 /// If one of the runs has no result.
 pub fn run(args: &Args) -> CommandResult {
+    let kernels = match &args.kernel {
+        Some(kernel) => vec![kernel.clone()],
+        None => vec![args.before.clone(), args.after.clone()],
+    };
     let options = Options {
-        kernel: vec![args.before.clone(), args.after.clone()],
         results: args.results.clone(),
         cpu: Some(cpu(args.cpu.as_deref(), &args.qemu, args.verbosity)?),
         qemu: args.qemu.clone(),
@@ -63,6 +71,8 @@ pub fn run(args: &Args) -> CommandResult {
         verbosity: args.verbosity,
         ..Options::for_kernel(&args.before)
     };
+    let mut options = Options { kernel: kernels, ..options };
+    options.verbosity.runner_output = RunnerOutput::Progress;
     let argv = ["run", "relax", "--quiet", "--watchdog-thresh", "1", "--hugepages", "--blocks", &args.blocks]
         .map(OsString::from);
     if args.dry_run {
@@ -70,23 +80,39 @@ pub fn run(args: &Args) -> CommandResult {
         return Ok(0);
     }
     let runs = lab_runs::run(&options, &argv)?;
-    let results = runs.iter().map(lab_runs::LabRun::required).collect::<Result<Vec<_>, _>>()?;
-    let [before, after] = results.as_slice() else {
-        return Err(Failure::harness("NOT REPRODUCED: two runs are needed"));
+    let results = runs.iter().map(LabRun::required).collect::<Result<Vec<_>, _>>()?;
+    let (reproduced, reason) = match results.as_slice() {
+        [only] => one_kernel(only),
+        [before, after] => {
+            let found = reproduction(before, after);
+            (found.reproduced, found.reason)
+        }
+        _ => return Err(Failure::harness("NOT REPRODUCED: two runs are needed")),
     };
-    let reproduction = reproduction(before, after);
-    let word = if reproduction.reproduced { "REPRODUCED" } else { "NOT REPRODUCED" };
-    let code = u8::from(!reproduction.reproduced);
+    let word = if reproduced { "REPRODUCED" } else { "NOT REPRODUCED" };
     if args.json {
-        emit_json(&serde_json::json!({ "verdict": word, "reason": reproduction.reason, "runs": runs }))?;
-        return Ok(code);
+        emit_json(&serde_json::json!({ "verdict": word, "reason": reason, "runs": runs }))?;
+        return Ok(u8::from(!reproduced));
     }
-    // Ignores a reader that closes the pipe: both results are on disk.
-    let _ = report::table::print(&mut std::io::stdout(), &[scenarios::viewed(before), scenarios::viewed(after)]);
-    for run in &runs {
-        println!("{}", run.path.as_deref().unwrap_or(&args.results).display());
+    let roles: &[&str] = if args.kernel.is_some() { &["kernel"] } else { &["before", "after"] };
+    let subjects = results.iter().zip(roles).zip(&runs).map(|((result, role), run)| Subject {
+        role,
+        result,
+        path: run.path.as_deref().unwrap_or(Path::new("")),
+    });
+    let verdict = match (reproduced, roles) {
+        (true, ["kernel"]) => format!("{word}: the kernel locks up while KVM invalidates the I-cache."),
+        (true, _) => format!("{word}: \"before\" locks up while KVM invalidates the I-cache, \"after\" not."),
+        (false, _) => format!("{word}: {reason}"),
+    };
+    emit(&Screen { verdict, subjects: subjects.collect() }.text())?;
+    Ok(u8::from(!reproduced))
+}
+
+/// Returns whether a kernel has the lockup, and why.
+fn one_kernel(result: &RunResult) -> (bool, String) {
+    match result.cases.iter().any(|case| relax_lockup(case).is_some()) {
+        true => (true, "a vCPU locked up while KVM relaxed a permission".into()),
+        false => (false, format!("no I-side lockup while relaxing a permission on {}", result.kernel_name())),
     }
-    println!();
-    println!("{word}: {}", quiet(&reproduction.reason));
-    Ok(code)
 }

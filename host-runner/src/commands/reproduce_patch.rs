@@ -12,7 +12,7 @@ use units::text::time;
 
 use crate::failure::{CommandResult, Failure};
 use crate::lab_runs::{self, LabRun, cpu, failure};
-use crate::output::emit_json;
+use crate::output::{emit, emit_json};
 use crate::patch_verdict::{Kernels, judge, races};
 
 /// Arguments of `faultline reproduce-patch`.
@@ -129,15 +129,14 @@ pub fn run(args: &Args) -> CommandResult {
         emit_json(&serde_json::json!({ "findings": findings, "runs": runs }))?;
         return Ok(code);
     }
-    // Ignores a reader that closes the pipe: the results are on disk.
-    let _ = print(&results, args.plan);
-    for path in runs.iter().filter_map(|run| run.path.as_deref()) {
-        println!("{}", path.display());
-    }
-    println!();
+    let mut out = Vec::new();
+    let mut printed = print(&mut out, &results, args.plan);
     for finding in &findings {
-        println!("{}{}", if finding.holds { "" } else { "FAILED: " }, finding.text);
+        let failed = if finding.holds { "" } else { "FAILED: " };
+        printed = printed.and_then(|()| prose(&mut out, &format!("{failed}{}", finding.text)));
     }
+    printed.map_err(Failure::harness)?;
+    emit(&String::from_utf8_lossy(&out))?;
     Ok(code)
 }
 
@@ -148,8 +147,7 @@ fn named(run: &LabRun) -> Result<RunResult, Failure> {
     Ok(result)
 }
 
-fn print(results: &[RunResult], plan: Plan) -> io::Result<()> {
-    let out = &mut io::stdout().lock();
+fn print(out: &mut Vec<u8>, results: &[RunResult], plan: Plan) -> io::Result<()> {
     if plan == Plan::SmallBlocks {
         return table::print(out, &results.iter().map(scenarios::viewed).collect::<Vec<_>>());
     }

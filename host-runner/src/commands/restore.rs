@@ -65,10 +65,10 @@ pub fn before_command() {
     match guard::recover(&guard::default_state_dir()) {
         Ok(Recovery::Restored(paths)) => {
             for path in paths {
-                eprintln!("faultline: put back what a dead run had changed: {}", describe(&path));
+                units::note!("faultline: put back what a dead run had changed: {}", describe(&path));
             }
         }
-        Err(error @ guard::GuardError::Restore(_)) => eprintln!("faultline: {error}"),
+        Err(error @ guard::GuardError::Restore(_)) => units::note!("faultline: {error}"),
         // Nothing to restore, a run that is alive, or no permission. None of them concerns the other command.
         _ => {}
     }

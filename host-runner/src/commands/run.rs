@@ -103,14 +103,12 @@ fn conclude(
     finished: Result<scenarios::runner::session::Finished, scenarios::runner::session::Error>,
     common: &scenarios::options::Common,
 ) -> CommandResult {
-    use record::format::Format;
     use report::formats;
     use report::subject::Subject;
 
     let finished = finished.map_err(failure)?;
     let subject = Subject::from(scenarios::viewed(&finished.result));
     formats::write_all(&finished.directory, &subject).map_err(Failure::harness)?;
-    let path = finished.directory.display().to_string();
     if finished.interrupted {
         return Err(Failure::interrupted(&finished.directory));
     }
@@ -119,10 +117,7 @@ fn conclude(
         let _ = formats::print(&mut std::io::stdout(), common.format(), &subject);
         // In the lab the directory has another name outside the emulated host, which the lab prints.
         if std::env::var_os("FAULTLINE_RUN_NAME").is_none() {
-            match common.format() {
-                Format::Human => println!("{path}"),
-                _ => eprintln!("{path}"),
-            }
+            crate::output::note_stored(&finished.directory);
         }
     }
     Ok(crate::lab_runs::exit_code_of(&finished.result, common.bisect))

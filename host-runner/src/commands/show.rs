@@ -1,7 +1,6 @@
 //! `faultline show RUN…`: prints stored results again.
 
 use std::io;
-use std::path::Path;
 
 use record::format::Format;
 use record::runs;
@@ -16,7 +15,7 @@ use crate::plan::summary;
 /// Arguments of `faultline show`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Run directories, results, directories of plans or of runs, or patterns in quotes
+    /// Ids of runs, or their ends, run directories, results, directories of plans or of runs, or patterns in quotes
     #[arg(required = true, value_name = "RUN")]
     runs: Vec<String>,
     /// Output format; all formats but the table take one run or one plan
@@ -47,11 +46,11 @@ pub fn run(args: &Args) -> CommandResult {
 /// Returns the plan, if the names are that of one plan.
 fn load_plan(names: &[String]) -> Result<Option<StoredPlan>, Failure> {
     let [name] = names else { return Ok(None) };
-    let directory = Path::new(name);
+    let directory = runs::locate(name);
     if !directory.join(SUMMARY).is_file() {
         return Ok(None);
     }
-    read(directory).map(Some).map_err(Failure::usage)
+    read(&directory).map(Some).map_err(Failure::usage)
 }
 
 fn print_runs(out: &mut Vec<u8>, names: &[String], format: Format) -> Result<io::Result<()>, Failure> {

@@ -8,6 +8,7 @@ use record::summary::Step;
 
 use crate::failure::{CommandResult, Failure};
 use crate::lab_runs;
+use crate::output::emit;
 use crate::plan::request::PlanRequest;
 use crate::plan::runner::{StepEnd, StepRunner};
 
@@ -24,7 +25,7 @@ pub fn run(request: &PlanRequest, options: &lab::Options) -> CommandResult {
         let options = lab::Options { kernel: vec![kernel.clone()], ..options.clone() };
         if options.dry_run {
             for step in &request.plan.steps {
-                println!("{}", step.words.join(" "));
+                emit(&(step.words.join(" ") + "\n"))?;
             }
             lab_runs::boot(&options, &[]).map_err(lab_runs::failure)?;
             continue;

@@ -105,7 +105,7 @@ impl StepProcesses<'_> {
 fn forward_errors(stderr: impl std::io::Read) -> Option<String> {
     let mut last = None;
     for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-        eprintln!("{line}");
+        units::note!("{line}");
         if let Some(error) = line.strip_prefix("faultline: ") {
             last = Some(error.to_owned());
         }

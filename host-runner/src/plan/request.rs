@@ -4,13 +4,13 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
-use record::format::Format;
 use record::result::RunId;
 use record::summary::Step;
 use scenarios::options::Common;
 
 use crate::failure::{CommandResult, Failure};
 use crate::invocation::{self, Invocation, unknown_scenario};
+use crate::output::note_stored;
 use crate::plan::file::{self, Plan};
 use crate::plan::runner::{self, FinishedPlan, StepRunner};
 use crate::plan::summary;
@@ -118,10 +118,7 @@ impl PlanRequest {
             // Ignores a reader that closes the pipe: the summary is on disk.
             let subject = summary::subject(&finished.stored);
             let _ = report::formats::print(&mut std::io::stdout(), common.format(), &subject);
-            match common.format() {
-                Format::Human => println!("{}", finished.directory.display()),
-                _ => eprintln!("{}", finished.directory.display()),
-            }
+            note_stored(&finished.directory);
         }
         exit_code(&finished)
     }

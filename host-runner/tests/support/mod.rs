@@ -50,11 +50,14 @@ pub fn reproduce(results: &Path, arguments: &[&str]) -> (Output, Vec<Value>) {
     let mut command = faultline(300);
     command.arg("reproduce").arg("--results").arg(results).args(arguments);
     let output = command.output().expect("timeout(1) is there");
-    let text = stdout(&output);
-    let paths = text.lines().filter(|line| line.starts_with(&*results.to_string_lossy()));
-    let read = |path: &str| std::fs::read(Path::new(path).join("result.json")).expect("the run has a result");
-    let results = paths.map(|path| serde_json::from_slice(&read(path)).expect("results are JSON")).collect();
+    let read = |path: PathBuf| std::fs::read(path.join("result.json")).expect("the run has a result");
+    let results = stored(&output).into_iter().map(|path| serde_json::from_slice(&read(path)).expect("JSON")).collect();
     (output, results)
+}
+
+/// Returns the run directories that a command named on standard error, in their order.
+pub fn stored(output: &Output) -> Vec<PathBuf> {
+    stderr(output).lines().filter_map(|line| line.strip_prefix("stored in ")).map(PathBuf::from).collect()
 }
 
 /// Runs `faultline lab` on Debian's 6.12 with the `max` CPU and returns its output and its results.

@@ -13,7 +13,7 @@ pub fn progress(text: &str) -> ProgressBar {
     if std::io::stderr().is_terminal() {
         return ProgressBar::new_spinner().with_message(text.to_owned());
     }
-    eprintln!("{text}");
+    units::note!("{text}");
     ProgressBar::hidden()
 }
 

@@ -185,7 +185,7 @@ impl Session {
                 evidence.notes.push(format!("put back {} settings that a dead run had left changed", paths.len()));
             }
             Err(error @ GuardError::Restore(_)) => {
-                eprintln!("faultline: {error}");
+                units::note!("faultline: {error}");
                 evidence.notes.push(error.to_string());
             }
             // There was nothing to restore, another run is alive, or this user may not know.
@@ -300,7 +300,7 @@ impl Session {
     /// Prints a line on standard error with `--verbose`.
     fn tell(&self, line: &str) {
         if self.common.verbose {
-            eprintln!("{}", quiet(line));
+            units::note!("{}", quiet(line));
         }
     }
 
