@@ -9,6 +9,7 @@ use record::exit::{HARNESS, INTERRUPTED};
 use record::journal::WitnessedEnd;
 use record::result::RunResult;
 use record::status::Status;
+use record::store;
 use report::subject::Subject;
 use serde::Serialize;
 
@@ -73,12 +74,16 @@ pub fn boot(options: &lab::Options, argv: &[OsString]) -> Result<Vec<Boot>, lab:
 ///
 /// An error if the counts cannot be used or a file cannot be written.
 pub fn complete(boot: Boot) -> Result<LabRun, Failure> {
-    let Boot { kernel, run_dir, end, lost, seconds, .. } = boot;
+    let Boot { kernel, run_dir, end, lost, seconds, provenance, .. } = boot;
     let ended = end.as_ref().map_or(0, exit_code);
-    let result = match &run_dir {
+    let mut result = match &run_dir {
         Some(directory) => plugin_counts::complete(directory).map_err(Failure::harness)?,
         None => None,
     };
+    if let (Some(directory), Some(result)) = (&run_dir, &mut result) {
+        result.provenance = std::mem::take(&mut result.provenance).or(provenance);
+        store::write_result(directory, result).map_err(Failure::harness)?;
+    }
     if let (Some(directory), Some(result)) = (&run_dir, &result) {
         let subject = Subject::from(scenarios::viewed(result));
         report::formats::write_all(directory, &subject).map_err(Failure::harness)?;

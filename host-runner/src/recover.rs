@@ -17,6 +17,7 @@ use record::detector::Detector;
 use record::findings::StoredFindings;
 use record::journal::{Entry, Journal, WitnessedEnd};
 use record::machine::Machine;
+use record::provenance::Provenance;
 use record::result::{EvidenceState, RunId, RunResult, Tool, VERSION, VcpuFacts};
 use record::runs;
 use record::status::{Status, Verdict};
@@ -127,6 +128,7 @@ fn reconstruct(run: &Path, journal: &Journal, witness: &WitnessedEnd) -> RunResu
         scenario: begin.command.get(1).cloned().unwrap_or_else(|| "unknown".into()),
         step: None,
         command: begin.command,
+        provenance: Provenance::default(),
         under_test: Default::default(),
         facts: BTreeMap::new(),
         conclusion: StoredFindings::default(),

@@ -121,6 +121,81 @@ fn the_lockup_is_there_before_and_not_after() {
     }
 }
 
+/// Replaces every number by one digit, every unit of time by the second, and every name of a run by a word.
+fn without_digits(text: &str) -> String {
+    let is_end_of_id = |word: &str| word.len() == 6 && word.chars().all(|c| c.is_ascii_hexdigit());
+    let plain = |word: &str| -> String {
+        if is_end_of_id(word) || word.starts_with("results/") {
+            return "RUN".into();
+        }
+        if ["ms", "µs", "ns"].contains(&word) {
+            return "s".into();
+        }
+        let is_number = word.chars().all(|c| c.is_ascii_digit() || ".,".contains(c));
+        if is_number { "0".into() } else { word.replace(|c: char| c.is_ascii_digit(), "0").replace("00", "0") }
+    };
+    text.lines().map(|line| line.split_whitespace().map(plain).collect::<Vec<_>>().join(" ") + "\n").collect()
+}
+
+/// The screen is for people: 25 lines of 80 characters, the verdict first and last. Only its digits may change.
+#[test]
+#[ignore = "needs make build, QEMU and Debian's kernels"]
+fn the_screen_of_a_reproduction_is_the_stored_one() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let output = faultline(300).arg("reproduce").current_dir(directory.path()).output().expect("timeout(1) is there");
+    let text = stdout(&output);
+    let lines: Vec<_> = text.lines().collect();
+    assert!(lines.len() <= 25, "{} lines: {text}", lines.len());
+    assert!(lines.iter().all(|line| line.chars().count() <= 80), "{text}");
+    assert!(lines.first() == lines.last() && lines[0].starts_with("REPRODUCED: "), "{text}{}", stderr(&output));
+    let said = without_digits(&text);
+    let stored = support::root().join("host-runner/tests/screens/reproduce.txt");
+    if std::env::var_os("UPDATE_EXPECTED").is_some() {
+        std::fs::create_dir_all(stored.parent().expect("a file")).expect("writable");
+        std::fs::write(&stored, &said).expect("writable");
+    }
+    assert_eq!(said, std::fs::read_to_string(&stored).expect("it is stored"), "{text}");
+}
+
+/// The answer to the question of the project, with no option but the kernels.
+#[test]
+#[ignore = "needs make build, QEMU and Debian's kernels"]
+fn check_tells_an_affected_kernel_from_one_that_is_not() {
+    for (kernel, answer, code) in [("debian:6.1", "affected", 1), ("debian:6.12", "not_affected", 0)] {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let mut command = faultline(300);
+        command.args(["lab", "--json", "--kernel", kernel, "--results"]).arg(directory.path()).args(["--", "check"]);
+        let output = command.output().expect("timeout(1) is there");
+        assert_eq!(output.status.code(), Some(code), "{}{}", stdout(&output), stderr(&output));
+        let said: Value = serde_json::from_slice(&output.stdout).expect("one document");
+        assert_eq!((&said["answer"], &said["also"]), (&answer.into(), &serde_json::json!([])), "{said:#}");
+        let result = &said["runs"][0]["result"];
+        assert_valid(result);
+        assert_eq!(result["facts"]["answer"], answer);
+        let run = support::stored(&output).pop().expect("it is stored");
+        let formats = [("results.ktap", "ffected"), ("kcidb.json", answer), ("faultline.prom", answer)];
+        for (file, word) in formats {
+            let text = std::fs::read_to_string(run.join(file)).expect(file).to_lowercase();
+            assert!(text.contains(word), "{file} has no {word}: {text}");
+        }
+    }
+}
+
+/// A stored run is repeated from what it stores, and gives the same result.
+#[test]
+#[ignore = "needs make build, QEMU and Debian's kernels"]
+fn a_run_can_be_repeated() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let lab = ["--time-scale", "6", "--mem", "2048"];
+    let (output, _) = support::lab(directory.path(), &lab, &["run", "relax", "--blocks", "page,thp"]);
+    let run = support::stored(&output).pop().expect("it is stored");
+    let mut command = faultline(300);
+    command.arg("repeat").arg(&run).arg("--results").arg(directory.path());
+    let again = command.output().expect("timeout(1) is there");
+    assert_eq!(again.status.code(), Some(0), "{}{}", stdout(&again), stderr(&again));
+    assert!(stdout(&again).starts_with("EQUAL: "), "{}", stdout(&again));
+}
+
 #[test]
 #[ignore = "needs make build, QEMU and Debian's kernels"]
 fn swapped_or_equal_kernels_reproduce_nothing() {

@@ -55,17 +55,42 @@ fn with_runs() -> tempfile::TempDir {
         copy(&runs.join(kernel), &directory.path().join(place));
     }
     std::fs::write(directory.path().join("dmesg.txt"), "[    1.0] all is well\n").expect("writable");
+    let lockup = root().join("crates/record/tests/runs/debian-6.1/kmsg.raw");
+    std::fs::copy(lockup, directory.path().join("lockup.txt")).expect("it is stored");
+    std::fs::create_dir(directory.path().join("none")).expect("fresh");
     write_runner(directory.path());
     directory
 }
+
+/// Commands for people, with the exit codes that they may have. None of them needs QEMU or KVM.
+const FOR_PEOPLE: [(&str, &[i32]); 18] = [
+    ("list", &[0]),
+    ("show RUN", &[0]),
+    ("show results", &[0]),
+    ("dmesg dmesg.txt", &[0]),
+    ("dmesg lockup.txt", &[0]),
+    ("project --ns-per-line 69", &[0]),
+    ("compare before after", &[0]),
+    ("compare after before", &[1]),
+    ("compare --format markdown before after", &[0]),
+    ("show --format markdown RUN", &[0]),
+    ("baseline set RUN", &[0]),
+    ("prune --dry-run --keep 1", &[0]),
+    ("recover none", &[0]),
+    ("restore", &[0]),
+    ("doctor", &[0, 1, 4]),
+    ("check", &[4]),
+    ("run relax", &[70]),
+    ("report RUN --output page.html", &[0]),
+];
 
 #[test]
 fn every_answer_is_available_as_json() {
     let directory = with_runs();
     let here = directory.path();
-    std::fs::create_dir(here.join("none")).expect("fresh");
     // Each command line with a key of its answer and its possible exit codes.
-    let cases: [(&str, &str, &[i32]); 10] = [
+    let cases: [(&str, &str, &[i32]); 11] = [
+        ("check --json", "/answer", &[4]),
         ("list --json", "/runs/0/status", &[0]),
         ("show --json RUN", "/verdict/status", &[0]),
         ("dmesg --json dmesg.txt", "/events", &[0]),
@@ -85,11 +110,63 @@ fn every_answer_is_available_as_json() {
     }
 }
 
+/// Returns the words of `faultline` and of each command below it that print its help.
+fn helps() -> Vec<Vec<String>> {
+    let mut found = vec![Vec::new()];
+    let mut next = 0;
+    while let Some(command) = found.get(next).cloned() {
+        let words: Vec<&str> = command.iter().map(String::as_str).chain(["--help"]).collect();
+        let text = stdout(&run(&root(), &words));
+        let names = text.lines().skip_while(|line| !["Commands:", "Scenarios:"].contains(line)).skip(1);
+        let names = names.take_while(|line| !line.is_empty()).filter(|line| !line.starts_with("   "));
+        let names = names.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help");
+        found.extend(names.map(|name| command.iter().cloned().chain([name.to_owned()]).collect()));
+        next += 1;
+    }
+    found.into_iter().map(|command| command.into_iter().chain(["--help".to_owned()]).collect()).collect()
+}
+
+#[test]
+fn every_line_fits_80_columns() {
+    let directory = with_runs();
+    let commands = FOR_PEOPLE.map(|(line, _)| line.split(' ').map(str::to_owned).collect::<Vec<_>>());
+    let helps = helps();
+    assert!(helps.len() > 20, "the commands and the scenarios: {helps:?}");
+    let mut wide = Vec::new();
+    for words in commands.into_iter().chain(helps) {
+        let output = run(directory.path(), &words.iter().map(String::as_str).collect::<Vec<_>>());
+        // An error is one line, however long, so that scripts can search in it.
+        let printed = stdout(&output);
+        let lines = printed.lines().filter(|line| line.chars().count() > 80);
+        wide.extend(lines.map(|line| format!("{}: {line}", words.join(" "))));
+    }
+    assert!(wide.is_empty(), "{} lines:\n{}", wide.len(), wide.join("\n"));
+}
+
+/// A reader such as `head` ends before the command does. That is no failure, and changes no exit code.
+#[test]
+fn a_closed_pipe_ends_quietly() {
+    let directory = with_runs();
+    let json = ["list --json", "show --json RUN", "compare --json before after", "check --json", "--help"];
+    let json = json.map(|line| (line, &[0, 4][..]));
+    for (line, codes) in FOR_PEOPLE.into_iter().chain(json) {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut command = Command::new(PROGRAM);
+        command.args(line.split(' ')).current_dir(directory.path()).stdout(writer);
+        let output = command.stderr(std::process::Stdio::piped()).output().expect("cargo built it");
+        let printed = stderr(&output);
+        assert!(output.status.code().is_some_and(|code| codes.contains(&code)), "{line}: {:?}", output.status);
+        assert!(!printed.contains("panicked") && !printed.contains("Broken pipe"), "{line}: {printed}");
+    }
+}
+
 #[test]
 fn the_version_names_the_commit() {
     let printed = stdout(&run(&root(), &["--version"]));
     let commit = printed.trim().strip_prefix(concat!("faultline ", env!("CARGO_PKG_VERSION"), " (")).expect(&printed);
-    let commit = commit.trim_end_matches(')');
+    // A change that is not committed makes another program.
+    let commit = commit.trim_end_matches(')').trim_end_matches("-dirty");
     assert!(commit.len() == 12 && commit.chars().all(|c| c.is_ascii_hexdigit()), "{printed}");
 }
 

@@ -14,7 +14,7 @@ use support::{root, stdout};
 const RUNS: [&str; 6] =
     ["runs/debian-6.1", "runs/debian-6.12", "endings/panic", "endings/power-cut", "endings/skip", "endings/night"];
 /// The formats of `show`, without `json`, which is the file itself.
-const FORMATS: [&str; 7] = ["human", "ktap", "lava", "junit", "kcidb", "linaro", "prom"];
+const FORMATS: [&str; 8] = ["human", "markdown", "ktap", "lava", "junit", "kcidb", "linaro", "prom"];
 
 fn place(run: &str) -> PathBuf {
     root().join("crates/record/tests").join(run)

@@ -286,6 +286,90 @@ fn git_bisect_finds_the_patch() {
     assert_eq!(found, Some(3), "{printed}");
 }
 
+/// The same with no option but the kernel: by answers.
+#[test]
+#[ignore = "needs make build and QEMU"]
+fn git_bisect_finds_the_patch_by_answers() {
+    let directory = results();
+    let history = ["policy:upton", "policy:upton", "policy:by-line", "policy:by-line", "policy:by-line"];
+    let (printed, found) = first_bad(directory.path(), &history, "-- check");
+    assert_eq!(found, Some(2), "{printed}");
+}
+
+/// Runs `check` and returns its exit code, its answer and the remedy.
+fn check(kernel: &str, options: &[&str]) -> Option<(Option<i32>, Value, Value)> {
+    let directory = results();
+    let mut command = faultline(300);
+    command.args(["lab", "--json", "--kernel", kernel]).args(options).arg("--results").arg(directory.path());
+    let output = command.args(["--", "check"]).output().expect("timeout(1) is there");
+    if no_qemu_10(&output) {
+        return None;
+    }
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", stderr(&output)));
+    Some((output.status.code(), said["answer"].clone(), said["runs"][0]["result"]["conclusion"]["remedy"].clone()))
+}
+
+#[test]
+#[ignore = "needs make build, QEMU and QEMU 10, which is fetched"]
+fn check_has_an_answer_for_each_kind_of_kernel() {
+    let answer = |kernel: &str, options: &[&str]| check(kernel, options).map(|(code, answer, _)| (code, answer));
+    assert_eq!(answer("policy:none", &[]), Some((Some(1), "broken".into())));
+    assert_eq!(answer("policy:shan", &[]), Some((Some(0), "not_affected".into())));
+    assert_eq!(answer("policy:by-line+64k", &["--mem", "2048"]), Some((Some(1), "affected".into())));
+    let with_dic = answer("debian:6.12", &["--qemu", "10", "--cpu", "neoverse-n2"]);
+    assert!(with_dic.is_none_or(|found| found == (Some(0), "not_affected".into())));
+    // No block of 512 MiB fits into this memory.
+    let (code, said, remedy) = check("policy:by-line+64k", &["--mem", "512"]).expect("no other QEMU is needed");
+    assert_eq!((code, said), (Some(4), "cannot_tell".into()));
+    assert!(remedy.as_str().is_some_and(|command| command.starts_with("echo madvise > ")), "{remedy}");
+}
+
+/// Another name, and another packing, of the same Image change emulated times by little.
+#[test]
+#[ignore = "needs make build and QEMU"]
+fn the_same_image_is_the_same_under_any_name() {
+    use std::io::Write;
+    let directory = results();
+    let at = |name: &str| directory.path().join(name);
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").expect("set")).join(".cache"));
+    let image = std::fs::read(cache.join("faultline/kernels/debian-6.12/Image")).expect("make test fetched it");
+    let gzip = at("Image.gz");
+    let mut packer = std::process::Command::new("gzip");
+    let mut packing = packer
+        .arg("-1c")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::fs::File::create(&gzip).expect("writable"))
+        .spawn()
+        .expect("gzip is part of every Debian");
+    packing.stdin.take().expect("a pipe").write_all(&image).expect("it reads");
+    assert!(packing.wait().expect("it ends").success());
+    let names = ["a", "the-kernel", "a-name-that-is-much-longer-than-the-others", "b.Image", "k"];
+    let mut kernels = vec![gzip];
+    for name in names {
+        std::fs::write(at(name), &image).expect("writable");
+        kernels.push(at(name));
+    }
+    let runs: Vec<PathBuf> = kernels
+        .iter()
+        .map(|kernel| {
+            let mut command = faultline(300);
+            command.args(["lab", "--cpu", "max", "--time-scale", "6", "--append", "hugepagesz=1G hugepages=1"]);
+            command.arg("--kernel").arg(kernel).arg("--results").arg(at("results"));
+            let output = command.args(["--", "run", "relax", "--blocks", "page,thp,1G"]).output().expect("timeout(1)");
+            assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
+            stored(&output).pop().expect("it is stored")
+        })
+        .collect();
+    let mut compared = 0;
+    for (before, after) in runs.iter().flat_map(|one| runs.iter().map(move |other| (one, other))) {
+        let output = faultline(60).arg("compare").args([before, after]).output().expect("timeout(1) is there");
+        assert!(output.status.success() && stdout(&output).starts_with("SAME: "), "{}", stdout(&output));
+        compared += 1;
+    }
+    assert_eq!(compared, 36);
+}
+
 /// Under TCG, a guest sees the right tokens even on a kernel that does no maintenance. The counts make the run fail.
 #[test]
 #[ignore = "needs make build and QEMU"]

@@ -32,6 +32,7 @@ pub mod memory;
 pub mod phase;
 pub mod process;
 mod procfs;
+pub mod provenance;
 pub mod pstore;
 pub mod symbols;
 pub mod trace;

@@ -10,12 +10,17 @@ use std::time::{Duration, Instant};
 
 use hostfacts::interrupt::Interrupt;
 use jiff::Timestamp;
+use record::provenance::{LabCommands, Provenance};
 
 use crate::collect::{self, CloseRun, Times};
+use crate::digest::sum;
 use crate::end::{Evidence, HostEnd};
 use crate::error::Error;
+use crate::kernel::config;
+use crate::kernel::resolve::Kernel;
+use crate::kernel::store::FACTS as KERNEL_FACTS;
 use crate::options::Options;
-use crate::prepare::PreparedBoot;
+use crate::prepare::{Contents, PreparedBoot};
 use crate::progress::{Progress, ProgressLine};
 use crate::qemu::command_line;
 use crate::qemu::emulator::Emulator;
@@ -37,12 +42,22 @@ pub struct Boot {
     pub(crate) notes: Vec<String>,
     /// Wall-clock time from QEMU's start to its end, in seconds.
     pub seconds: f64,
+    /// The files that ran, and the commands that repeat the boot.
+    pub provenance: Provenance,
 }
 
 impl Boot {
     /// Returns the boot of a dry run.
     pub(crate) fn dry(kernel: &str) -> Self {
-        Self { kernel: kernel.to_owned(), run_dir: None, end: None, lost: Vec::new(), notes: Vec::new(), seconds: 0.0 }
+        Self {
+            kernel: kernel.to_owned(),
+            run_dir: None,
+            end: None,
+            lost: Vec::new(),
+            notes: Vec::new(),
+            seconds: 0.0,
+            provenance: Provenance::default(),
+        }
     }
 }
 
@@ -58,6 +73,8 @@ pub struct Lab<'a> {
     pub interrupt: &'a Interrupt,
     /// The function that closes runs that died.
     pub close_run: CloseRun<'a>,
+    /// The contents of the initramfs.
+    pub contents: &'a Contents,
 }
 
 impl Lab<'_> {
@@ -151,7 +168,28 @@ impl Lab<'_> {
             self.keep(prepared, &run_dir).map_err(|error| Error::results(&run_dir, error))?;
         }
         let (lost, notes) = reports.exit.map(|report| (report.lost, report.notes)).unwrap_or_default();
-        Ok(Boot { kernel: kernel.name.clone(), run_dir: Some(run_dir), end: Some(end), lost, notes, seconds: 0.0 })
+        // The file is for readers. A run is complete without it.
+        let _ = fs::copy(kernel.image.with_file_name(KERNEL_FACTS), run_dir.join(KERNEL_FACTS));
+        let name = kernel.name.clone();
+        let provenance = self.provenance(kernel);
+        Ok(Boot { kernel: name, run_dir: Some(run_dir), end: Some(end), lost, notes, seconds: 0.0, provenance })
+    }
+
+    fn provenance(&self, kernel: &Kernel) -> Provenance {
+        let sha256 = |bytes: &[u8]| sum(bytes).ok().map(|sum| sum.sha256);
+        let image = fs::File::open(&kernel.image).and_then(sum).ok();
+        let config = config::of(&kernel.image, kernel.release.as_deref());
+        Provenance {
+            kernel_sha256: image.map(|sum| sum.sha256),
+            config_sha256: config.and_then(|text| sha256(&text)),
+            payload_sha256: None,
+            runner_sha256: sha256(&self.contents.runner),
+            lab: Some(LabCommands {
+                typed: std::env::args().skip(1).collect(),
+                repeat: self.options.words(&kernel.name, &self.contents.argv),
+                qemu: self.emulator.shell_line(&command_line::arguments(self.options, &kernel.image)),
+            }),
+        }
     }
 
     /// Moves the initramfs to `<run directory>.lab`, and writes the command line there.

@@ -96,6 +96,27 @@ impl Options {
         Self { kernel: vec![kernel.to_string()], ..parsed.options }
     }
 
+    /// Returns the words of `faultline lab` with which `kernel` boots in the same way and runs `argv`. Every default that
+    /// matters is written out. The directory of results and the amount of output are left out.
+    pub(crate) fn words(&self, kernel: &str, argv: &[String]) -> Vec<String> {
+        let mut words = vec!["lab".to_owned(), format!("--kernel={kernel}"), format!("--cpu={}", self.cpu())];
+        words.push(format!("--smp={}", self.smp));
+        words.push(format!("--mem={}", self.mem));
+        words.push(format!("--nodes={}", self.nodes));
+        words.push(format!("--append={}", self.append));
+        words.push(format!("--qemu={}", self.qemu));
+        words.push(format!("--qemu-timeout={}", self.qemu_timeout));
+        words.extend(self.swap.map(|size| format!("--swap={size}")));
+        words.extend(self.time_scale.map(|scale| format!("--time-scale={scale}")));
+        words.extend(self.linux.iter().map(|tree| format!("--linux={}", tree.display())));
+        words.extend(self.count.then(|| "--count".to_owned()));
+        words.extend(self.with.iter().map(|path| format!("--with={}", path.display())));
+        words.extend(self.hooks.iter().map(|(key, value)| format!("--guest-hook={key}={value}")));
+        words.push("--".to_owned());
+        words.extend(argv.iter().cloned());
+        words
+    }
+
     /// Returns the CPU model that QEMU emulates.
     pub fn cpu(&self) -> &str {
         self.cpu.as_deref().unwrap_or("neoverse-n1")
@@ -137,6 +158,25 @@ mod tests {
         let options = Options::for_kernel("/a,b");
         assert_eq!((options.kernel, options.smp, options.mem), (vec!["/a,b".to_owned()], 2, 4096));
         assert_eq!((options.qemu, options.qemu_timeout), (QemuChoice::default(), 600));
+    }
+
+    /// Words that make another run must not be lost.
+    #[test]
+    fn the_words_give_the_same_options() {
+        #[derive(Parser)]
+        struct CommandLine {
+            #[command(flatten)]
+            options: Options,
+            #[arg(last = true)]
+            argv: Vec<String>,
+        }
+        let given = ["lab", "--kernel=/a", "--cpu=max", "--smp=3", "--mem=512", "--nodes=2", "--append=a b", "--count"];
+        let more = ["--swap=256M", "--time-scale=6", "--linux=/l", "--with=/w", "--guest-hook=k=v=w", "--qemu=10"];
+        let parse = |words: Vec<String>| CommandLine::try_parse_from(words).expect("it is a command line");
+        let first = parse([&given[..], &more, &["--", "run", "boot"]].concat().into_iter().map(String::from).collect());
+        let again = parse(first.options.words("/a", &first.argv));
+        assert_eq!(format!("{:?}", first.options), format!("{:?}", again.options));
+        assert_eq!(first.argv, again.argv);
     }
 
     #[test]

@@ -33,8 +33,10 @@ pub struct PreparedBoot {
 /// The contents of the initramfs that all kernels of one call have in common.
 #[derive(Debug)]
 pub struct Contents {
-    runner: Vec<u8>,
-    argv: Vec<String>,
+    /// The runner.
+    pub runner: Vec<u8>,
+    /// The arguments of the runner.
+    pub argv: Vec<String>,
     files: Vec<initramfs::File>,
 }
 

@@ -50,7 +50,7 @@ pub fn run(options: &Options, argv: &[OsString], close_run: CloseRun<'_>) -> Res
     for (name, choice) in options.kernel.iter().zip(&choices) {
         prepared.push(preparation.prepare(name, choice, &progress.line(name))?);
     }
-    let lab = Lab { options, results, emulator, interrupt, close_run };
+    let lab = Lab { options, results, emulator, interrupt, close_run, contents };
     lab.boot_all(&prepared, &progress)
 }
 

@@ -6,6 +6,8 @@ pub enum Format {
     /// The table.
     #[default]
     Human,
+    /// Markdown with 72 columns, for a mail.
+    Markdown,
     /// `result.json`.
     Json,
     /// KTAP version 1.

@@ -37,6 +37,7 @@ pub mod machine;
 pub mod maintenance;
 pub mod measure;
 pub mod memory;
+pub mod provenance;
 pub mod reproduction;
 pub mod result;
 pub mod runs;

@@ -12,6 +12,7 @@ use crate::case::CaseResult;
 use crate::detector::Detector;
 use crate::findings::StoredFindings;
 use crate::machine::{LabFacts, Machine};
+use crate::provenance::Provenance;
 use crate::status::Verdict;
 
 /// Version of the format. It grows when readers have to change.
@@ -28,6 +29,9 @@ pub struct RunResult {
     pub tool: Tool,
     /// The arguments of the command.
     pub command: Vec<String>,
+    /// The files and commands of the run.
+    #[serde(skip_serializing_if = "Provenance::is_empty", default)]
+    pub provenance: Provenance,
     /// The user's description of the kernel.
     #[serde(skip_serializing_if = "UnderTest::is_empty", default)]
     pub under_test: UnderTest,
@@ -76,6 +80,11 @@ impl RunResult {
     /// Returns the answer of `faultline check`, if the run gave one.
     pub fn answer(&self) -> Option<Answer> {
         Answer::by_name(self.facts.get(answer::FACT)?)
+    }
+
+    /// Returns the arguments of `faultline` that repeat the run.
+    pub fn repeat_command(&self) -> &[String] {
+        self.provenance.lab.as_ref().map_or(&self.command, |lab| &lab.repeat)
     }
 
     /// Returns the description of the lab without the name of the kernel.

@@ -53,12 +53,18 @@ pub fn prose(out: &mut impl Write, line: &str) -> io::Result<()> {
     folded(line).iter().try_for_each(|line| writeln!(out, "{line}"))
 }
 
-/// Returns a line of text, folded at [`WIDTH`]. Words that are longer, such as paths, stay whole.
+/// Returns a line of text, folded at [`WIDTH`], with four more blanks at the start of each line after the first. Words
+/// that are longer, such as paths, stay whole.
 pub fn folded(line: &str) -> Vec<String> {
+    folded_at(line, line.len() - line.trim_start().len() + 4)
+}
+
+/// Returns a line of text, folded at [`WIDTH`]. Each line after the first begins with `blanks` blanks.
+pub fn folded_at(line: &str, blanks: usize) -> Vec<String> {
     let line = quiet(line);
     let text = line.trim_start();
     let indent = &line[..line.len() - text.len()];
-    let hanging = format!("{indent}    ");
+    let hanging = " ".repeat(blanks);
     let options = textwrap::Options::new(WIDTH)
         .initial_indent(indent)
         .subsequent_indent(&hanging)

@@ -9,7 +9,7 @@ use units::stats::Timing;
 use units::text::{thousands, time};
 
 /// Column heads.
-const HEAD: [&str; 7] = ["block", "verdict", "touch", "execution", "in host", "lines", "permission faults"];
+const HEAD: [&str; 7] = ["block", "verdict", "touch", "execution", "in host", "lines", "faults"];
 
 /// Returns the view of a run: a table with one row for each case.
 pub fn faults(run: &RunResult) -> View {
@@ -41,7 +41,7 @@ fn row(run: &RunResult, case: &CaseResult) -> Vec<String> {
         worst(case.times().exec),
         invalidation.map_or_else(|| "-".into(), |calls| time(calls.max_ns)),
         tried(thousands(by_line)),
-        tried(format!("{} at level {}", relax_faults(case, page_bytes), stage2_level(case.block_bytes(), page_bytes))),
+        tried(format!("{}, level {}", relax_faults(case, page_bytes), stage2_level(case.block_bytes(), page_bytes))),
     ]
 }
 

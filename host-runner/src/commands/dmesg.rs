@@ -8,7 +8,7 @@ use klog::attribution::{Attribution, attribute};
 use klog::complaint::Complaint;
 use klog::quiet::{quiet, quiet_json};
 use klog::saved;
-use report::table::{Align, aligned};
+use report::table::{Align, aligned, prose};
 use serde::Serialize;
 
 use crate::failure::{CommandResult, Failure};
@@ -90,13 +90,18 @@ fn print(args: &Args, answer: &Answer, out: &mut impl Write) -> io::Result<()> {
     if answer.events.is_empty() {
         return writeln!(out, "no kernel complaints found");
     }
-    let rows: Vec<Vec<[String; 8]>> = answer.events.iter().map(rows).collect();
-    let header = ["EVENT", "CPU", "TASK", "LONGEST", "REPEATS", "SIDE", "DECIDED BY", "PC"].map(str::to_owned);
-    let all: Vec<[String; 8]> = std::iter::once(header).chain(rows.iter().flatten().cloned()).collect();
+    let rows: Vec<Vec<Row>> = answer.events.iter().map(rows).collect();
+    let header = ["EVENT", "CPU", "TASK", "LONGEST", "REPEATS", "SIDE"].map(str::to_owned);
+    let all: Vec<[String; 6]> = std::iter::once(header).chain(rows.iter().flatten().map(|row| row.0.clone())).collect();
     let mut lines = aligned(&all, Align::Left).into_iter();
     lines.by_ref().take(1).try_for_each(|line| writeln!(out, "{line}"))?;
     for (rows, attributed) in rows.iter().zip(&answer.events) {
-        lines.by_ref().take(rows.len()).try_for_each(|line| writeln!(out, "{line}"))?;
+        for (line, Row(_, place)) in lines.by_ref().take(rows.len()).zip(rows) {
+            writeln!(out, "{line}")?;
+            if !place.is_empty() {
+                prose(out, &format!("    {place}"))?;
+            }
+        }
         if args.raw {
             writeln!(out, "    {}", attributed.event.first_line)?;
         }
@@ -104,30 +109,31 @@ fn print(args: &Args, answer: &Answer, out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
+/// A row of the table, and the place below it: the frame that decided, and the pc if that is another one.
+struct Row([String; 6], String);
+
+fn place(frame: &str, pc: Option<&str>) -> String {
+    let pc = pc.filter(|pc| *pc != frame).map(|pc| format!("pc {pc}"));
+    let decided = (!frame.is_empty()).then(|| format!("decided by {frame}"));
+    printable(&decided.into_iter().chain(pc).collect::<Vec<_>>().join(", "))
+}
+
 /// Returns the rows of an event: one for the longest report, and one for each other place.
-fn rows(attributed: &AttributedEvent) -> Vec<[String; 8]> {
+fn rows(attributed: &AttributedEvent) -> Vec<Row> {
     let others =
-        attributed.event.elsewhere.iter().zip(&attributed.elsewhere_attribution).map(|(place, attribution)| {
-            let longest = place.seconds.map_or_else(String::new, |seconds| format!("{seconds} s"));
-            let pc = place.pc.clone().unwrap_or_else(|| "-".to_owned());
+        attributed.event.elsewhere.iter().zip(&attributed.elsewhere_attribution).map(|(other, attribution)| {
+            let longest = other.seconds.map_or_else(String::new, |seconds| format!("{seconds} s"));
             let also = "  also".to_owned();
             let side = attribution.side.name().to_owned();
-            [
-                also,
-                String::new(),
-                String::new(),
-                longest,
-                place.repeats.to_string(),
-                side,
-                attribution.frame.clone(),
-                pc,
-            ]
+            let cells = [also, String::new(), String::new(), longest, other.repeats.to_string(), side];
+            Row(cells, place(&attribution.frame, other.pc.as_deref()))
         });
-    std::iter::once(row(attributed)).chain(others).map(|row| row.map(|cell| printable(&cell))).collect()
+    let printable_row = |Row(cells, place)| Row(cells.map(|cell| printable(&cell)), place);
+    std::iter::once(row(attributed)).chain(others).map(printable_row).collect()
 }
 
 /// Returns the first row of an event.
-fn row(attributed: &AttributedEvent) -> [String; 8] {
+fn row(attributed: &AttributedEvent) -> Row {
     let AttributedEvent { event, attribution, .. } = attributed;
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     let task = match (&event.comm, event.pid) {
@@ -142,16 +148,9 @@ fn row(attributed: &AttributedEvent) -> [String; 8] {
         (None, None) => "-".to_owned(),
     };
     let side = if event.interleaved { format!("{}?", attribution.side.name()) } else { attribution.side.name().into() };
-    [
-        format!("event={}", event.kind),
-        or_dash(event.cpu.map(|cpu| cpu.to_string())),
-        task,
-        longest,
-        event.repeats.to_string(),
-        side,
-        or_dash(Some(attribution.frame.clone()).filter(|frame| !frame.is_empty())),
-        or_dash(event.pc.clone()),
-    ]
+    let cpu = or_dash(event.cpu.map(|cpu| cpu.to_string()));
+    let cells = [format!("event={}", event.kind), cpu, task, longest, event.repeats.to_string(), side];
+    Row(cells, place(&attribution.frame, event.pc.as_deref()))
 }
 
 /// Replaces control characters and the words on which log scanners fail. The name of a task may contain both.

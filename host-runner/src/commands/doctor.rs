@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use hostfacts::kmsg::Kmsg;
 use hostfacts::trace;
 use record::machine::Machine;
+use report::table::{folded_at, prose};
 use scenarios::inspection::{CpuKind, Kvm};
 
 use crate::doctor::{Diagnosis, Facts, Readiness, State, judge};
@@ -47,7 +48,9 @@ fn print(out: &mut impl Write, diagnosis: &Diagnosis) -> io::Result<()> {
             State::Fix => "FIX",
             State::CannotShow => "NO",
         };
-        writeln!(out, "{sign:>4}  {:<12}  {}", check.name, check.text)?;
+        for line in folded_at(&format!("{sign:>4}  {:<12}  {}", check.name, check.text), 20) {
+            writeln!(out, "{line}")?;
+        }
         if let Some(command) = &check.command {
             writeln!(out, "{:20}$ {command}", "")?;
         }
@@ -57,7 +60,8 @@ fn print(out: &mut impl Write, diagnosis: &Diagnosis) -> io::Result<()> {
         Readiness::NeedsFix => "NEEDS A FIX",
         Readiness::CannotShow => "CANNOT SHOW THE LOCKUP",
     };
-    writeln!(out, "\n{word}: {}", diagnosis.reason)
+    writeln!(out)?;
+    prose(out, &format!("{word}: {}", diagnosis.reason))
 }
 
 fn gather() -> Facts {

@@ -14,6 +14,7 @@ mod matrix;
 mod project;
 mod prune;
 mod recover;
+mod repeat;
 mod report;
 mod reproduce;
 mod reproduce_patch;
@@ -35,7 +36,7 @@ use crate::failure::Failure;
 /// Exit codes: 0 pass, 1 fail, 4 skip, 64 wrong usage, 70 failure of the tool or its surroundings, 124 time limit, 130
 /// interrupted.
 #[derive(Parser)]
-#[command(name = "faultline", version, long_version = LONG_VERSION)]
+#[command(name = "faultline", version, long_version = LONG_VERSION, max_term_width = 80)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -72,6 +73,8 @@ enum Command {
     List(list::Args),
     /// Print stored runs again, as a table or in another format
     Show(show::Args),
+    /// Run a stored run again, and compare both: EQUAL or SAME (exit code 0), or the headlines of `compare`
+    Repeat(repeat::Args),
     /// Compare two sets of runs: FIXED, BETTER or SAME (exit code 0), REGRESSED or WORSE (1), or INCONCLUSIVE (4)
     Compare(compare::Args),
     /// Write an HTML page about one or more runs
@@ -118,6 +121,7 @@ pub fn main() -> ExitCode {
         Command::Matrix(args) => matrix::run(&args),
         Command::List(args) => list::run(&args),
         Command::Show(args) => show::run(&args),
+        Command::Repeat(args) => repeat::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Baseline(args) => baseline::run(&args),

@@ -7,6 +7,7 @@ use units::text::{thousands, time};
 
 use crate::failure::CommandResult;
 use crate::output::{emit, emit_json};
+use report::table::folded;
 
 /// Arguments of `faultline project`.
 #[derive(clap::Args)]
@@ -63,6 +64,7 @@ pub fn run(args: &Args) -> CommandResult {
     }
     let (racers, lines) = (thousands(racers), thousands(lines));
     let product = format!("{racers} racers × {lines} lines × {ns_per_line} ns = {}", time(stall_ns));
-    emit(&format!("{product}\n{}\n", headroom.text()))?;
+    let lines = [product, headroom.text()].into_iter().flat_map(|line| folded(&line));
+    emit(&lines.map(|line| line + "\n").collect::<String>())?;
     Ok(0)
 }

@@ -128,6 +128,7 @@ fn a_regression_is_named_in_every_format() {
         let text = String::from_utf8(out).expect("text");
         let expected = match format {
             Format::Human => "regression.relax.1G: fail: worse than the baseline: exec_max +",
+            Format::Markdown => "\n- regression.relax.1G: fail: worse than the baseline:",
             Format::Json => "\"name\": \"regression.relax.1G\"",
             Format::Ktap => "\n  not ok 3 regression.relax.1G\n",
             Format::Lava => "<LAVA_SIGNAL_TESTCASE TEST_CASE_ID=regression.relax.1G RESULT=fail>",

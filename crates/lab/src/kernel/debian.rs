@@ -118,7 +118,7 @@ fn fetch_modules(kernel: &StoredKernel, store: &KernelStore, context: Context<'_
         return Err(no_package(update, kernel.package.clone()));
     }
     let (_directory, deb) = download(&kernel.package, &apt, store, context)?;
-    package::unpack(&deb, &kernel.release, &mut io::sink())
+    package::unpack(&deb, &kernel.release, &mut io::sink(), &mut io::sink())
 }
 
 /// Downloads a package into a temporary directory, which is deleted when the first part of the result is dropped.
@@ -141,8 +141,9 @@ fn fetch(package: &str, key: &str, apt: &Apt<'_>, store: &KernelStore, context: 
     let release = package.trim_start_matches("linux-image-").trim_end_matches("-unsigned");
     let (_directory, deb) = download(package, apt, store, context)?;
     store.store(NewKernel { key, release, package }, &mut |image| {
-        let mut output = File::create(image).map_err(|error| Error::Cache { path: image.to_path_buf(), error })?;
-        package::unpack(&deb, release, &mut output)
+        let create = |path: &Path| File::create(path).map_err(|error| Error::Cache { path: path.to_path_buf(), error });
+        let (mut output, mut config) = (create(image)?, create(&image.with_file_name("config"))?);
+        package::unpack(&deb, release, &mut output, &mut config)
     })
 }
 

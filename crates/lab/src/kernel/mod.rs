@@ -1,6 +1,7 @@
 //! Kernels for emulated hosts: the user's name for one, and the way from the name to a checked Image.
 
 pub mod choice;
+pub mod config;
 mod debian;
 pub mod image;
 mod module_files;
@@ -8,5 +9,5 @@ pub mod modules;
 mod package;
 pub mod resolve;
 mod series;
-mod store;
+pub mod store;
 mod unpack;

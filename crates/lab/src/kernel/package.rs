@@ -11,12 +11,13 @@ use crate::kernel::modules::{self, Compression, PackedModule, SwapModules, ZRAM}
 /// Folders of the module tree with zram and the modules that it can depend on: zsmalloc, and the compressors.
 const FOLDERS: [&str; 4] = ["drivers/block/zram", "mm", "lib", "crypto"];
 
-/// Writes `/boot/vmlinuz-<release>` of a package to `image`, and returns zram and the modules that it depends on.
+/// Writes `/boot/vmlinuz-<release>` of a package to `image` and its configuration to `config`, and returns zram and the
+/// modules that it depends on.
 ///
 /// # Errors
 ///
 /// [`Error::MissingProgram`], [`Error::Start`] or [`Error::Unpack`].
-pub fn unpack(deb: &Path, release: &str, image: &mut dyn Write) -> Result<SwapModules, Error> {
+pub fn unpack(deb: &Path, release: &str, image: &mut dyn Write, config: &mut dyn Write) -> Result<SwapModules, Error> {
     let failed = |reason: String| Error::Unpack { what: deb.display().to_string(), reason };
     let mut archive = Command::new("dpkg-deb")
         .arg("--fsys-tarfile")
@@ -30,7 +31,7 @@ pub fn unpack(deb: &Path, release: &str, image: &mut dyn Write) -> Result<SwapMo
             _ => Error::Start { program: "dpkg-deb".into(), error },
         })?;
     let pipe = archive.stdout.take().expect("stdout was set to a pipe");
-    let taken = take(pipe, release, image);
+    let taken = take(pipe, release, image, config);
     let unpacked = archive.wait().map_err(|error| failed(error.to_string()))?;
     let taken = taken.map_err(|error| failed(error.to_string()))?;
     if !unpacked.success() {
@@ -39,9 +40,14 @@ pub fn unpack(deb: &Path, release: &str, image: &mut dyn Write) -> Result<SwapMo
     Ok(SwapModules::select(ZRAM, &taken))
 }
 
-/// Reads the tar of a package to its end, writes the kernel to `image`, and returns the modules in [`FOLDERS`] by name.
-fn take(tar: impl Read, release: &str, image: &mut dyn Write) -> io::Result<BTreeMap<String, PackedModule>> {
-    let kernel = format!("boot/vmlinuz-{release}");
+/// Reads the tar of a package to its end, writes the kernel and its configuration, and returns the modules in [`FOLDERS`] by name.
+fn take(
+    tar: impl Read,
+    release: &str,
+    image: &mut dyn Write,
+    config: &mut dyn Write,
+) -> io::Result<BTreeMap<String, PackedModule>> {
+    let (kernel, options) = (format!("boot/vmlinuz-{release}"), format!("boot/config-{release}"));
     let (mut found, mut modules) = (false, BTreeMap::new());
     let mut archive = tar::Archive::new(tar);
     for entry in archive.entries()? {
@@ -50,6 +56,8 @@ fn take(tar: impl Read, release: &str, image: &mut dyn Write) -> io::Result<BTre
         if path == kernel {
             found = true;
             io::copy(&mut entry, image)?;
+        } else if path == options {
+            io::copy(&mut entry, config)?;
         } else if let Some((name, compression)) = module(&path, release) {
             let mut file = Vec::new();
             entry.read_to_end(&mut file)?;
@@ -106,16 +114,19 @@ mod tests {
 
     #[test]
     fn kernel_and_modules_leave_the_package() {
-        let files: [(&str, &[u8]); 3] = [
+        let files: [(&str, &[u8]); 4] = [
             ("boot/vmlinuz-6.12.9-arm64", b"kernel"),
+            ("boot/config-6.12.9-arm64", b"CONFIG_A=y"),
             ("usr/lib/modules/6.12.9-arm64/kernel/drivers/block/zram/zram.ko.xz", b"xz"),
             ("usr/lib/modules/6.12.9-arm64/kernel/fs/fuse/fuse.ko.xz", b"fuse"),
         ];
-        let mut image = Vec::new();
-        let modules = take(tar(&files).as_slice(), RELEASE, &mut image).expect("all is there");
+        let (mut image, mut config) = (Vec::new(), Vec::new());
+        let modules = take(tar(&files).as_slice(), RELEASE, &mut image, &mut config).expect("all is there");
         let zram = PackedModule { compression: Compression::Xz, file: b"xz".to_vec() };
         assert_eq!((image.as_slice(), modules), (&b"kernel"[..], BTreeMap::from([(ZRAM.into(), zram)])));
-        let none = take(tar(&files[1..]).as_slice(), RELEASE, &mut image).expect_err("no kernel").to_string();
+        assert_eq!(config, b"CONFIG_A=y");
+        let none =
+            take(tar(&files[1..]).as_slice(), RELEASE, &mut image, &mut config).expect_err("no kernel").to_string();
         assert!(none.contains("vmlinuz-6.12.9-arm64"), "{none}");
     }
 }

@@ -14,7 +14,8 @@ use crate::kernel::module_files;
 use crate::kernel::modules::SwapModules;
 
 const IMAGE: &str = "Image";
-const FACTS: &str = "kernel.json";
+/// Name of the file with the facts about a cached Image.
+pub const FACTS: &str = "kernel.json";
 
 /// Facts about a cached Image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,6 +1,7 @@
 //! The user's choice of a QEMU.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -22,6 +23,15 @@ impl Default for QemuChoice {
     }
 }
 
+impl fmt::Display for QemuChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Program(path) => path.display().fmt(f),
+            Self::AtLeast(version) => version.fmt(f),
+        }
+    }
+}
+
 impl FromStr for QemuChoice {
     type Err = Infallible;
 
@@ -37,6 +47,7 @@ mod tests {
     #[test]
     fn a_number_is_a_version_and_any_other_text_a_program() {
         assert_eq!("10".parse(), Ok(QemuChoice::AtLeast(10)));
+        assert_eq!(QemuChoice::AtLeast(10).to_string(), "10");
         for text in ["qemu-system-aarch64", "./10", "/opt/qemu/bin/qemu-system-aarch64"] {
             assert_eq!(text.parse(), Ok(QemuChoice::Program(text.into())));
         }

@@ -80,6 +80,14 @@ pub struct Side {
     pub runs: usize,
     /// Kernel releases of these runs.
     pub kernels: Vec<String>,
+    /// The user's names for these kernels, or else their releases.
+    pub names: Vec<String>,
+    /// Versions and commits of faultline.
+    pub tools: Vec<String>,
+    /// The command that repeats the first of these runs.
+    pub repeat: String,
+    /// The kernel's own lines about the first lockup on the I side, or else about the first complaint that fails a case.
+    pub said: Vec<String>,
     /// Ids of these runs.
     pub ids: Vec<String>,
 }
@@ -161,6 +169,8 @@ pub struct Comparison {
     pub exact: bool,
     /// True if a run was emulated: its times are a model.
     pub emulated: bool,
+    /// What ran, and where, in one sentence.
+    pub subject: String,
     /// Runs before.
     pub before: Side,
     /// Runs after.

@@ -15,6 +15,7 @@ use std::collections::BTreeSet;
 use record::case::CaseResult;
 use record::machine::Platform;
 use record::result::RunResult;
+use record::verdict::{fatal_complaint, relax_lockup};
 use units::stats::ns;
 
 pub use crate::compare::comparison::{Change, Comparison, Difference, Fact, Headline, Metric, Side};
@@ -123,6 +124,7 @@ pub fn compare(before: &[RunResult], after: &[RunResult], options: Options) -> R
         min_difference_ns: options.min_difference_ns,
         exact,
         emulated: before.iter().chain(after).any(|run| run.machine.platform == Platform::Emulated),
+        subject: subject(&[before, after].concat()),
         before: side(before),
         after: side(after),
         differences: differences(before, after),
@@ -165,13 +167,48 @@ fn cases<'a>(runs: &'a [RunResult], wanted: &Key) -> Vec<&'a CaseResult> {
     runs.iter().filter_map(|run| run.cases.iter().find(|case| key(run, case) == *wanted)).collect()
 }
 
-fn side(runs: &[RunResult]) -> Side {
-    let kernels: BTreeSet<_> = runs.iter().map(|run| run.machine.kernel_release.clone()).collect();
+pub(crate) fn side(runs: &[RunResult]) -> Side {
+    let all = |read: fn(&RunResult) -> String| runs.iter().map(read).collect::<BTreeSet<_>>().into_iter().collect();
     Side {
         runs: runs.len(),
-        kernels: kernels.into_iter().collect(),
+        kernels: all(|run| run.machine.kernel_release.clone()),
+        names: all(|run| run.kernel_name().to_owned()),
+        tools: all(|run| format!("{} ({})", run.tool.version, run.tool.commit)),
+        repeat: runs.first().map(|run| format!("faultline {}", run.repeat_command().join(" "))).unwrap_or_default(),
+        said: said(runs),
         ids: runs.iter().map(|run| run.run.id.clone()).collect(),
     }
+}
+
+/// Returns the kernel's own lines about the lockup that matters most.
+pub(crate) fn said(runs: &[RunResult]) -> Vec<String> {
+    const FRAMES: usize = 5;
+    let cases = || runs.iter().flat_map(|run| &run.cases);
+    let lockup = cases().find_map(relax_lockup).map(|(lockup, _)| lockup);
+    let Some(complaint) = lockup.or_else(|| cases().find_map(fatal_complaint)) else { return Vec::new() };
+    let complaint = &complaint.complaint;
+    let pc = complaint.pc.iter().map(|pc| format!("pc : {pc}"));
+    let trace = complaint.call_trace.iter().take(FRAMES).map(|frame| format!(" {frame}"));
+    std::iter::once(complaint.first_line.clone()).chain(pc).chain(trace).collect()
+}
+
+/// Says in one sentence what ran, and where.
+pub(crate) fn subject(runs: &[RunResult]) -> String {
+    let Some(first) = runs.first() else { return String::new() };
+    let titles: BTreeSet<_> = runs.iter().map(RunResult::title).collect();
+    let scenarios = titles.into_iter().collect::<Vec<_>>().join(", ");
+    let model = first.machine.model.as_deref().unwrap_or("an unknown machine");
+    let place = match (first.machine.platform, &first.machine.lab) {
+        (Platform::Emulated, Some(lab)) => {
+            let emulator = lab.emulator.replace("qemu-system-aarch64", "QEMU");
+            let time = lab.time_scale.map(|n| format!(", {} ns an instruction", 1u64 << n)).unwrap_or_default();
+            format!("an arm64 host that {emulator} emulates (CPU {}{time}; its times are a model)", lab.cpu)
+        }
+        (Platform::VirtualMachine, _) => format!("a virtual machine ({model})"),
+        _ => model.to_owned(),
+    };
+    let kernel = if runs.len() == 1 { first.kernel_name() } else { "each kernel" };
+    format!("faultline's scenario {scenarios} ran as a KVM guest under {kernel}, on {place}.")
 }
 
 /// Returns true if all runs are from the lab and have the same time scale.

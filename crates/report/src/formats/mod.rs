@@ -5,6 +5,7 @@ mod kcidb;
 mod ktap;
 mod lava;
 mod linaro;
+mod markdown;
 mod prom;
 
 use std::io::{self, Write};
@@ -60,6 +61,7 @@ pub fn print(out: &mut impl Write, format: Format, subject: &Subject<'_>) -> io:
         Format::Junit => writeln!(out, "{}", junit::junit(subject).map_err(io::Error::other)?.trim_end()),
         Format::Kcidb => writeln!(out, "{}", quiet_json(&serde_json::to_string_pretty(&kcidb::kcidb(subject))?)),
         Format::Linaro => out.write_all(linaro::linaro(subject).as_bytes()),
+        Format::Markdown => out.write_all(markdown::markdown(subject).as_bytes()),
         Format::Prom => out.write_all(prom::prom(subject).as_bytes()),
     }
 }

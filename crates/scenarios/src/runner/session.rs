@@ -9,7 +9,7 @@ use hostfacts::guard::{self, Guard, GuardError, Recovery, Setting};
 use hostfacts::interrupt::{Interrupt, NotCaught};
 use hostfacts::kmsg::{self, Kmsg, KmsgError};
 use hostfacts::memory::memory_kinds;
-use hostfacts::{process, symbols, trace};
+use hostfacts::{process, provenance, symbols, trace};
 use klog::kmsg::KmsgRecord;
 use klog::parser::Parser;
 use klog::quiet::quiet;
@@ -19,6 +19,7 @@ use record::exit::{HARNESS, USAGE};
 use record::findings::StoredFindings;
 use record::journal::{self, Entry};
 use record::machine::Machine;
+use record::provenance::Provenance;
 use record::result::{EvidenceState, RunId, RunResult, Tool, VERSION, VcpuFacts};
 use record::status::{Status, Verdict};
 use record::store::{self, RunDir};
@@ -142,6 +143,7 @@ pub(crate) struct Session {
     command: Vec<String>,
     common: Common,
     tool: Tool,
+    provenance: Provenance,
     /// Id of the dead run that this run continues, if there is one.
     pub resumed_from: Option<String>,
 }
@@ -212,6 +214,11 @@ impl Session {
         if machine.lab.as_ref().is_some_and(|lab| lab.counting) {
             save_symbols(&dir)?;
         }
+        let payload = build.image(common).ok().and_then(|image| provenance::sha256(image.as_slice()).ok());
+        // The lab knows the files of the emulated host, where digesting them would take long.
+        let files =
+            if machine.lab.is_none() { provenance::read(&machine.kernel_release) } else { Provenance::default() };
+        let provenance = Provenance { payload_sha256: payload, ..files };
         let raw = dir.file("kmsg.raw")?;
         let mut session = Self {
             dir,
@@ -219,6 +226,7 @@ impl Session {
             machine,
             conclusion: Conclusion::default(),
             tool: build.tool(),
+            provenance,
             guard: None,
             kmsg,
             raw,
@@ -422,6 +430,7 @@ impl Session {
             run: self.run_id(),
             tool: Tool { peak_resident_kib: process::peak_resident_kib(), ..self.tool },
             command: self.command,
+            provenance: self.provenance,
             under_test: self.common.under_test,
             scenario: scenario.into(),
             step: self.common.step,
