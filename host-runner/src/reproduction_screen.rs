@@ -19,12 +19,16 @@ pub struct Subject<'a> {
     pub result: &'a RunResult,
     /// Its run directory.
     pub path: &'a Path,
+    /// The name by which `show` finds the run.
+    pub name: String,
 }
 
 /// The parts of the screen.
 pub struct Screen<'a> {
-    /// The verdict.
-    pub verdict: String,
+    /// True if the lockup was reproduced.
+    pub reproduced: bool,
+    /// The reason, which the screen shows if it was not.
+    pub reason: String,
     /// The kernels, in the order of the rows.
     pub subjects: Vec<Subject<'a>>,
 }
@@ -32,10 +36,18 @@ pub struct Screen<'a> {
 impl Screen<'_> {
     /// Returns the text.
     pub fn text(&self) -> String {
-        let paragraphs =
-            [vec![self.verdict.clone()], self.setup(), self.table(), self.evidence(), vec![self.verdict.clone()]];
+        let verdict = vec![self.verdict()];
+        let paragraphs = [verdict.clone(), self.setup(), self.table(), self.evidence(), verdict];
         let fold = |lines: Vec<String>| lines.iter().flat_map(|line| folded(line)).collect::<Vec<_>>().join("\n");
         paragraphs.map(fold).join("\n\n") + "\n"
+    }
+
+    fn verdict(&self) -> String {
+        match (self.reproduced, self.subjects.len()) {
+            (true, 1) => "REPRODUCED: the kernel locks up while KVM invalidates the I-cache.".into(),
+            (true, _) => "REPRODUCED: \"before\" locks up while KVM invalidates the I-cache, \"after\" not.".into(),
+            (false, _) => format!("NOT REPRODUCED: {}", self.reason),
+        }
     }
 
     fn setup(&self) -> Vec<String> {
@@ -84,7 +96,7 @@ impl Screen<'_> {
         if let Some((subject, ..)) = locked {
             lines.push(format!("kernel log  {}", from_here(subject.path).join("console.log").display()));
         }
-        let runs: Vec<_> = self.subjects.iter().map(|subject| name(subject)).collect();
+        let runs: Vec<_> = self.subjects.iter().map(|subject| subject.name.clone()).collect();
         lines.push(format!("report      faultline report {}", runs.join(" ")));
         if let [_, _] = runs.as_slice() {
             lines.push(format!("mail        faultline compare --format markdown {}", runs.join(" ")));
@@ -123,12 +135,12 @@ impl Screen<'_> {
 }
 
 /// Returns the name by which `show` finds a run: the end of its id, if it is in a directory that `show` looks in.
-fn name(subject: &Subject<'_>) -> String {
-    let id = subject.path.file_name().unwrap_or_default().to_string_lossy();
+pub fn name(path: &Path) -> String {
+    let id = path.file_name().unwrap_or_default().to_string_lossy();
     let end = id.rsplit('-').next().unwrap_or_default();
     let found = by_id(end, PLACES).and_then(|path| path.canonicalize().ok());
-    let is_known = found.is_some() && found == subject.path.canonicalize().ok();
-    if is_known { end.to_owned() } else { from_here(subject.path).display().to_string() }
+    let is_known = found.is_some() && found == path.canonicalize().ok();
+    if is_known { end.to_owned() } else { from_here(path).display().to_string() }
 }
 
 /// Returns a path relative to the current directory, if it is below that.

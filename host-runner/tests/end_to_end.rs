@@ -131,8 +131,14 @@ fn without_digits(text: &str) -> String {
         if ["ms", "µs", "ns"].contains(&word) {
             return "s".into();
         }
-        let is_number = word.chars().all(|c| c.is_ascii_digit() || ".,".contains(c));
-        if is_number { "0".into() } else { word.replace(|c: char| c.is_ascii_digit(), "0").replace("00", "0") }
+        if word.chars().all(|c| c.is_ascii_digit() || ".,".contains(c)) {
+            return "0".into();
+        }
+        let mut zeros = word.replace(|c: char| c.is_ascii_digit(), "0");
+        while zeros.contains("00") {
+            zeros = zeros.replace("00", "0");
+        }
+        zeros
     };
     text.lines().map(|line| line.split_whitespace().map(plain).collect::<Vec<_>>().join(" ") + "\n").collect()
 }

@@ -3,11 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
+use record::result::RunResult;
+use report::compare::{Options, compare, print};
 
 use crate::commands::{Cli, Command};
 use crate::invocation::unknown_scenario;
 use crate::plan::file;
 use crate::plan::request::PlanRequest;
+use crate::reproduction_screen::{Screen, Subject};
 
 /// A command line in a file.
 struct Line {
@@ -121,6 +124,58 @@ fn check(words: &[String], context: Context) -> Result<(), String> {
         },
         _ => Ok(()),
     }
+}
+
+/// Returns the texts that documents show as printed, by name. They are made from stored runs.
+fn printed() -> Vec<(&'static str, String)> {
+    let place = root().join("crates/record/tests/examples");
+    let read = |name: &str| record::store::read(&place.join(name)).expect("a stored run");
+    let (before, after, check) = (read("before"), read("after"), read("check"));
+    let paths = [&before, &after].map(|run| PathBuf::from("results").join(&run.run.id));
+    let end = |run: &RunResult| run.run.id.rsplit('-').next().unwrap_or_default().to_owned();
+    let subjects = vec![
+        Subject { role: "before", result: &before, path: &paths[0], name: end(&before) },
+        Subject { role: "after", result: &after, path: &paths[1], name: end(&after) },
+    ];
+    let found = record::reproduction::reproduction(&before, &after);
+    let screen = Screen { reproduced: found.reproduced, reason: found.reason, subjects };
+    let table = |run: &RunResult| {
+        let mut text = Vec::new();
+        report::table::print(&mut text, &[scenarios::viewed(run)]).expect("memory");
+        String::from_utf8(text).expect("text")
+    };
+    let compared = compare(std::slice::from_ref(&before), std::slice::from_ref(&after), Options::default());
+    vec![
+        ("reproduce", screen.text()),
+        ("check", table(&check)),
+        ("show", table(&before)),
+        ("mail", print::markdown(&compared.expect("the same cases"))),
+    ]
+}
+
+/// An example is a block of four backquotes after `<!-- printed: NAME -->`. `UPDATE_EXPECTED=1` writes it anew.
+#[test]
+fn printed_examples_are_those_of_stored_runs() {
+    const FENCE: &str = "````\n";
+    let mut left = printed();
+    for path in files() {
+        let text = std::fs::read_to_string(&path).expect("a text");
+        let mut fresh = text.clone();
+        left.retain(|(name, printed)| {
+            let mark = format!("<!-- printed: {name} -->\n\n{FENCE}");
+            let Some(at) = fresh.find(&mark) else { return true };
+            let begin = at + mark.len();
+            let end = begin + fresh[begin..].find(FENCE).expect("the block ends");
+            fresh.replace_range(begin..end, printed);
+            false
+        });
+        if std::env::var_os("UPDATE_EXPECTED").is_some() && fresh != text {
+            std::fs::write(&path, &fresh).expect("writable");
+        }
+        let shown = std::fs::read_to_string(&path).expect("a text");
+        assert!(fresh == shown, "{} shows what is not printed any more", path.display());
+    }
+    assert!(left.is_empty(), "no document shows {:?}", left.iter().map(|(name, _)| name).collect::<Vec<_>>());
 }
 
 #[test]

@@ -11,7 +11,7 @@ use record::verdict::relax_lockup;
 use crate::failure::{CommandResult, Failure};
 use crate::lab_runs::{self, LabRun, cpu, failure};
 use crate::output::{emit, emit_json};
-use crate::reproduction_screen::{Screen, Subject};
+use crate::reproduction_screen::{Screen, Subject, name};
 
 /// Arguments of `faultline reproduce`.
 #[derive(clap::Args)]
@@ -95,17 +95,11 @@ pub fn run(args: &Args) -> CommandResult {
         return Ok(u8::from(!reproduced));
     }
     let roles: &[&str] = if args.kernel.is_some() { &["kernel"] } else { &["before", "after"] };
-    let subjects = results.iter().zip(roles).zip(&runs).map(|((result, role), run)| Subject {
-        role,
-        result,
-        path: run.path.as_deref().unwrap_or(Path::new("")),
+    let subjects = results.iter().zip(roles).zip(&runs).map(|((result, role), run)| {
+        let path = run.path.as_deref().unwrap_or(Path::new(""));
+        Subject { role, result, path, name: name(path) }
     });
-    let verdict = match (reproduced, roles) {
-        (true, ["kernel"]) => format!("{word}: the kernel locks up while KVM invalidates the I-cache."),
-        (true, _) => format!("{word}: \"before\" locks up while KVM invalidates the I-cache, \"after\" not."),
-        (false, _) => format!("{word}: {reason}"),
-    };
-    emit(&Screen { verdict, subjects: subjects.collect() }.text())?;
+    emit(&Screen { reproduced, reason, subjects: subjects.collect() }.text())?;
     Ok(u8::from(!reproduced))
 }
 
