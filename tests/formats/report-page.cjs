@@ -21,6 +21,11 @@ async function check(browser, page_name, colorScheme, width) {
     for (const details of await page.$$("details")) await details.evaluate((element) => (element.open = true));
     const wide = await page.evaluate(() => document.documentElement.scrollWidth > document.documentElement.clientWidth);
     if (wide) trouble.push("the page is wider than the window");
+    // Every column is visible, except on a telephone.
+    const hidden = await page.evaluate(() => [...document.querySelectorAll(".scroll")]
+        .filter((box) => box.querySelector("table") && box.scrollWidth > box.clientWidth)
+        .map((box) => `${box.getAttribute("aria-label")}: ${box.scrollWidth} > ${box.clientWidth}`));
+    if (width >= 800) for (const box of hidden) trouble.push(`columns are hidden: ${box}`);
     await page.evaluate(axe);
     const { violations } = await page.evaluate(() => window.axe.run());
     for (const { id, help, nodes } of violations) trouble.push(`axe ${id}: ${help}: ${nodes[0].html.slice(0, 200)}`);
@@ -45,7 +50,7 @@ async function check(browser, page_name, colorScheme, width) {
     let failures = 0;
     for (const page of pages) {
         for (const scheme of ["light", "dark"]) {
-            for (const width of [1200, 400]) failures += await check(browser, page, scheme, width);
+            for (const width of [1200, 1000, 800, 400]) failures += await check(browser, page, scheme, width);
         }
     }
     await browser.close();

@@ -14,6 +14,7 @@ use crate::findings::StoredFindings;
 use crate::machine::{LabFacts, Machine};
 use crate::provenance::Provenance;
 use crate::status::Verdict;
+use units::text::shell_word;
 
 /// Version of the format. It grows when readers have to change.
 pub const VERSION: u32 = 1;
@@ -82,9 +83,13 @@ impl RunResult {
         Answer::by_name(self.facts.get(answer::FACT)?)
     }
 
-    /// Returns the arguments of `faultline` that repeat the run.
-    pub fn repeat_command(&self) -> &[String] {
-        self.provenance.lab.as_ref().map_or(&self.command, |lab| &lab.repeat)
+    /// Returns the command line that repeats the run, as a shell reads it.
+    pub fn repeat_line(&self) -> String {
+        let words = self.provenance.lab.as_ref().map_or(&self.command, |lab| &lab.repeat);
+        std::iter::once("faultline".to_owned())
+            .chain(words.iter().map(|word| shell_word(word)))
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 
     /// Returns the description of the lab without the name of the kernel.

@@ -22,9 +22,20 @@ pub fn thousands(number: u64) -> String {
     out
 }
 
+/// Returns a word as a shell reads it: in quotes, unless no character of it means anything to a shell.
+pub fn shell_word(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./,=:+%@".contains(c);
+    if !word.is_empty() && word.chars().all(plain) { word.into() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_with_blanks_are_quoted() {
+        assert_eq!(["--append=a b", "it's", "--smp=2"].map(shell_word), ["'--append=a b'", "'it'\\''s'", "--smp=2"]);
+    }
 
     #[test]
     fn numbers() {

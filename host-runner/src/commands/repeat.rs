@@ -47,8 +47,7 @@ pub fn run(args: &Args) -> CommandResult {
         several => return Err(Failure::usage(format!("repeat takes one run, these are {}", several.len()))),
     };
     if args.dry_run {
-        let words = first.repeat_command().iter().map(|word| shell_word(word));
-        emit(&format!("faultline {}\n", words.collect::<Vec<_>>().join(" ")))?;
+        emit(&(first.repeat_line() + "\n"))?;
         return Ok(0);
     }
     let (directory, second) = match &first.provenance.lab {
@@ -120,16 +119,6 @@ fn without_identity(run: &RunResult) -> RunResult {
     run
 }
 
-/// Returns a word as a shell reads it.
-fn shell_word(word: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_=.,/:+%@".contains(c);
-    if !word.is_empty() && word.chars().all(is_plain) {
-        word.into()
-    } else {
-        format!("'{}'", word.replace('\'', "'\\''"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -145,10 +134,5 @@ mod tests {
         assert!(without_identity(&first) == without_identity(&second));
         second.cases[0].mismatches = 1;
         assert!(without_identity(&first) != without_identity(&second));
-    }
-
-    #[test]
-    fn words_with_blanks_are_quoted() {
-        assert_eq!(["--append=a b", "it's", "--smp=2"].map(shell_word), ["'--append=a b'", "'it'\\''s'", "--smp=2"]);
     }
 }

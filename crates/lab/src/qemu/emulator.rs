@@ -6,6 +6,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use units::text::shell_word;
+
 use crate::error::Error;
 use crate::qemu::choice::{OWN_QEMU, QemuChoice};
 
@@ -97,9 +99,14 @@ impl Emulator {
 
     /// Returns the command line in the form that a shell reads.
     pub(crate) fn shell_line(&self, arguments: &[OsString]) -> String {
-        let environment = self.environment().map(|(name, value)| format!("{name}={}", quote(&value.to_string_lossy())));
+        let environment =
+            self.environment().map(|(name, value)| format!("{name}={}", shell_word(&value.to_string_lossy())));
         let words = std::iter::once(self.program.as_os_str()).chain(arguments.iter().map(OsString::as_os_str));
-        environment.into_iter().chain(words.map(|word| quote(&word.to_string_lossy()))).collect::<Vec<_>>().join(" ")
+        environment
+            .into_iter()
+            .chain(words.map(|word| shell_word(&word.to_string_lossy())))
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 
     /// Returns the error for a failed start.
@@ -123,11 +130,6 @@ fn start_error(program: &Path, error: io::Error) -> Error {
         io::ErrorKind::NotFound => Error::MissingProgram { program, package: PACKAGE },
         _ => Error::Start { program, error },
     }
-}
-
-fn quote(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./,=:+%@".contains(c);
-    if !word.is_empty() && word.chars().all(plain) { word.into() } else { format!("'{}'", word.replace('\'', "'\\''")) }
 }
 
 /// Returns the version in a text such as `QEMU emulator version 7.2.22 (Debian …)`.

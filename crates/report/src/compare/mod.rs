@@ -174,7 +174,7 @@ pub(crate) fn side(runs: &[RunResult]) -> Side {
         kernels: all(|run| run.machine.kernel_release.clone()),
         names: all(|run| run.kernel_name().to_owned()),
         tools: all(|run| format!("{} ({})", run.tool.version, run.tool.commit)),
-        repeat: runs.first().map(|run| format!("faultline {}", run.repeat_command().join(" "))).unwrap_or_default(),
+        repeat: runs.first().map(RunResult::repeat_line).unwrap_or_default(),
         said: said(runs),
         ids: runs.iter().map(|run| run.run.id.clone()).collect(),
     }

@@ -123,7 +123,7 @@ fn machine(number: usize, name: &str, runs: &[&FleetRun<'_>]) -> Markup {
                 table {
                     thead { tr {
                         th scope="col" { "kernel" } th scope="col" class="left" { "scenario" } th scope="col" { "latest" } th scope="col" { "pass / fail / other" }
-                        th scope="col" { "lockups" } th scope="col" { "exec fault, max" } th scope="col" { "trend" } th scope="col" { "first touch, max" } th scope="col" { "trend" } th scope="col" { "last run" }
+                        th scope="col" { "lockups" } th scope="col" { "longest execution" } th scope="col" { "trend" } th scope="col" { "last run" }
                     } }
                     tbody { @for (((_, release), scenario), group) in &groups { (row(release, scenario, group)) } }
                 }
@@ -156,7 +156,6 @@ fn row(kernel: &str, scenario: &str, group: &[&FleetRun<'_>]) -> Markup {
     let trend =
         |pick: fn(&RunResult) -> Option<u64>| -> Vec<u64> { group.iter().filter_map(|e| pick(e.result)).collect() };
     let exec = trend(|run| run.cases.iter().filter_map(|case| Some(case.times().exec?.ns.max)).max());
-    let touch = trend(|run| run.cases.iter().filter_map(|case| Some(case.times().touch?.ns.max)).max());
     let latest = |values: &[u64]| values.last().map_or_else(|| NO_VALUE.into(), |ns| time(*ns));
     html! {
         tr {
@@ -169,7 +168,6 @@ fn row(kernel: &str, scenario: &str, group: &[&FleetRun<'_>]) -> Markup {
             td { (pass) " / " (fail) " / " (group.len() - pass - fail) }
             td { (found) }
             td { (latest(&exec)) } td { (sparkline(&exec, "exec fault")) }
-            td { (latest(&touch)) } td { (sparkline(&touch, "first touch")) }
             td { (group.last().map(|entry| entry.result.run.started.chars().take(10).collect::<String>()).unwrap_or_default()) }
         }
     }

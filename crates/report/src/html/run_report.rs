@@ -24,11 +24,9 @@ pub fn report(sources: &[Source<'_>]) -> String {
     let names = names.join(if names.len() > 2 { "; " } else { " and " });
     let title = format!("faultline: {names}");
     let body = html! {
-        header {
-            h1 { "faultline report" }
-            p class="soft" { "First execution in guest memory under KVM/arm64: " (names) }
-        }
+        header { h1 { "faultline report" } }
         (banner(sources))
+        p class="soft" { "First execution in guest memory under KVM/arm64: " (names) }
         (emulated(sources))
         @for source in sources { (findings(source)) }
         @for (heading, chart) in charts::all(sources) { section { h2 { (heading) } (chart.figure()) } }
@@ -69,9 +67,11 @@ fn banner(sources: &[Source<'_>]) -> Markup {
     html! {
         @for source in sources {
             @let verdict = &source.result.verdict;
+            @let word = source.result.answer().map_or_else(|| verdict.status.name().to_uppercase(), |a| a.words().into());
+            @let reason = verdict.reason.strip_prefix(&format!("{word}: ")).unwrap_or(&verdict.reason);
             div class=(format!("banner is-{}", verdict.status.name())) {
-                p { strong { (verdict.status.name().to_uppercase()) } " \u{2002}" (source.name) }
-                p { (verdict.reason) }
+                p { strong { (word) } " \u{2002}" (source.name) }
+                p { (reason) }
             }
         }
     }
@@ -88,7 +88,10 @@ fn findings(source: &Source<'_>) -> Markup {
     html! {
         @if !source.view.findings.is_empty() {
             p { strong { (source.name) } }
-            ul { @for line in &source.view.findings { li { (line.trim()) } } }
+            ul {
+                @for line in &source.view.findings { li { (line.trim()) } }
+                @for line in &source.view.also { li { "also: " (line) } }
+            }
         }
     }
 }
@@ -105,9 +108,8 @@ fn cases(sources: &[Source<'_>]) -> Markup {
             table {
                 thead { tr {
                     th scope="col" { "block" } th scope="col" class="left" { "kernel" } th scope="col" { "verdict" }
-                    th scope="col" { "first touch" } th scope="col" { "exec fault, median" } th scope="col" { "exec fault, max" }
-                    th scope="col" { "once mapped" } th scope="col" { "inval. in host" }
-                    th scope="col" { "IC IVAU by line" } th scope="col" { "with the cap" } @if counted { th scope="col" { "IC IVAU counted" } th scope="col" { "IC IALLUIS counted" } } th scope="col" { "permission faults" } th scope="col" { "lockups I / D / other" }
+                    th scope="col" { "first touch" } th scope="col" { "first execution" } th scope="col" { "in the host" }
+                    th scope="col" { "lines" } @if counted { th scope="col" { "IC IVAU counted" } th scope="col" { "IC IALLUIS counted" } } th scope="col" { "faults" } th scope="col" { "lockups I / D / other" }
                 } }
                 tbody {
                     @for source in sources { @for case in &source.result.cases { (case_row(source, case, counted)) } }
@@ -127,12 +129,9 @@ fn case_row(source: &Source<'_>, case: &CaseResult, counted: bool) -> Markup {
             td class="left" { (source.name) }
             td { (badge(case.verdict.status)) }
             td { (worst(case.times().touch.as_ref())) }
-            td { (case.times().exec.map_or_else(|| NO_VALUE.into(), |t| time(t.ns.p50))) }
             td { (worst(case.times().exec.as_ref())) }
-            td { (case.times().resident.map_or_else(|| NO_VALUE.into(), |t| time(t.ns.p50))) }
             td { (host.map_or_else(|| NO_VALUE.into(), |m| time(m.max_ns))) }
             td { (known(case.predicted.map_or(0, |p| p.by_line))) }
-            td { (known(case.predicted.map_or(0, |p| p.capped))) }
             @if counted {
                 @let counts = case.counted.as_ref();
                 td { (counts.map_or_else(|| NO_VALUE.into(), |c| thousands(c.ic_ivau))) }
@@ -160,7 +159,7 @@ fn what_changed(before: &RunResult, after: &RunResult) -> Markup {
                     thead { tr { th scope="col" { "block" } th scope="col" class="left" { "what" } th scope="col" { "before" } th scope="col" { "after" } th scope="col" { "change" } th scope="col" { "verdict" } } }
                     tbody {
                         @for fact in &comparison.facts {
-                            tr { th scope="row" { (fact.case) } td class="left" { (fact.what) } td { (fact.before) } td { (fact.after) } td {} td { span class=(format!("badge is-{}", status(fact.change))) { (fact.change.name()) } } }
+                            tr { th scope="row" { (fact.case) } td class="left" { (fact.what) } td class="wrap" { (fact.before) } td class="wrap" { (fact.after) } td {} td { span class=(format!("badge is-{}", status(fact.change))) { (fact.change.name()) } } }
                         }
                         @for metric in comparison.metrics.iter().filter(|metric| metric.change != Change::Same) {
                             tr {
@@ -173,7 +172,7 @@ fn what_changed(before: &RunResult, after: &RunResult) -> Markup {
                     }
                 }
             }
-            p class="soft" { "Times that changed by no more than 5 % are left out. " (if comparison.exact { "Emulated times are exact." } else { "One run a side cannot tell noise from change: faultline compare takes several." }) }
+            p class="soft" { "Times that changed by no more than 20 % or 1 ms are left out. " (if comparison.exact { "Emulated times are exact." } else { "One run a side cannot tell noise from change: faultline compare takes several." }) }
             @if !comparison.differences.is_empty() {
                 details {
                     summary { "What else differs" }
@@ -234,29 +233,8 @@ fn machine(source: &Source<'_>) -> Markup {
 }
 
 fn repeat(number: usize, source: &Source<'_>) -> Markup {
-    let machine = &source.result.machine;
-    let arguments = source.result.command.join(" ");
-    let line = match &machine.lab {
-        Some(lab) => {
-            let scale = lab.time_scale.map(|n| format!(" --time-scale {n}")).unwrap_or_default();
-            let smp = lab.smp.max(1);
-            let cpu = &lab.cpu;
-            let append: Vec<_> = machine
-                .command_line
-                .as_deref()
-                .unwrap_or_default()
-                .split(' ')
-                .filter(|word| word.starts_with("hugepage"))
-                .collect();
-            let append = if append.is_empty() { String::new() } else { format!(" --append \"{}\"", append.join(" ")) };
-            format!(
-                "faultline lab --kernel {} --cpu {cpu} --smp {smp}{scale}{append} -- {arguments}",
-                source.result.lab_kernel().unwrap_or(&machine.kernel_release)
-            )
-        }
-        None => format!("faultline {arguments}"),
-    };
-    html! { pre class="command" tabindex="0" role="region" aria-label=(format!("command of run {}", number + 1)) { (line) } }
+    let label = format!("command of run {}", number + 1);
+    html! { pre class="command" tabindex="0" role="region" aria-label=(label) { (source.result.repeat_line()) } }
 }
 
 #[cfg(test)]
