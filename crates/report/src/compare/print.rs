@@ -200,9 +200,11 @@ pub fn markdown(comparison: &Comparison) -> String {
     out + &indented(&comparison.before.repeat) + &indented(&comparison.after.repeat)
 }
 
-/// Returns a command as an indented block.
+/// Returns a command as an indented block. A shell reads its lines as one.
 pub(crate) fn indented(command: &str) -> String {
-    wrap_at(command, "", MAIL_COLUMNS - INDENT).lines().map(|line| format!("    {line}\n")).collect()
+    const CONTINUED: &str = " \\\n";
+    let lines = wrap_at(command, "", MAIL_COLUMNS - INDENT - CONTINUED.len());
+    lines.lines().map(|line| format!("    {line}")).collect::<Vec<_>>().join(CONTINUED) + "\n"
 }
 
 /// Quotes a line of the kernel, and breaks it at [`MAIL_COLUMNS`].
