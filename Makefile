@@ -11,6 +11,8 @@ unexport RUSTFLAGS CARGO_ENCODED_RUSTFLAGS CARGO_BUILD_TARGET CARGO_BUILD_RUSTFL
 PAYLOAD_TARGET := aarch64-unknown-none-softfloat
 RUNNER_TARGET := aarch64-unknown-linux-musl
 STATIC_TARGETS := $(RUNNER_TARGET) x86_64-unknown-linux-musl
+# QEMU loads the plugin, so it is for the C library of this machine, and not static.
+PLUGIN_TARGET := x86_64-unknown-linux-gnu
 PAYLOAD_ELF := target/$(PAYLOAD_TARGET)/payload/faultline-payload
 PAYLOAD := target/faultline-payload.img
 RUNNER := target/$(RUNNER_TARGET)/release/faultline
@@ -98,6 +100,7 @@ test-formats: build ## let the tools that labs and people use read every format 
 	@lab/setup formats
 	@tests/formats/tools
 	@tests/formats/validate
+	@tests/formats/submit
 	@tests/formats/lava-run
 	@tests/formats/report-page
 
@@ -130,6 +133,7 @@ bench: build ## measure sizes, instruction counts and ratios, and check the limi
 .PHONY: release
 release: setup-release payload ## make static programs, .deb packages and SHA256SUMS in target/dist
 	@$(foreach target,$(STATIC_TARGETS),CARGO_INCREMENTAL=0 $(call build-for,$(target)) --release -p host-runner --bin faultline;)
+	@[ "$$(uname -m)" != x86_64 ] || CARGO_INCREMENTAL=0 $(call build-for,$(PLUGIN_TARGET)) --release -p cmo-plugin
 	@lab/release $(DIST) '$(CARGO_DEB)/bin/cargo-deb'
 
 .PHONY: setup-release

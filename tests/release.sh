@@ -107,3 +107,11 @@ said=$(timeout -k 5 300 "$lab/usr/bin/faultline" lab --results "$work/results" -
 [ $code = 0 ] && grep -q '^READY: ' <<<"$said" && grep -q 'machine  *aarch64 6.12' <<<"$said" ||
     fail "doctor in the lab: exit code $code: $said $(cat "$work/log")"
 echo "the program of the arm64 .deb in the lab: $(grep '^READY: ' <<<"$said")"
+# The plugin in the package counts, as it does in a source tree.
+if [ "$(uname -m)" = x86_64 ]; then
+    said=$(timeout -k 5 300 "$lab/usr/bin/faultline" lab --results "$work/results" --kernel debian:6.12 --count -- \
+        run policy --blocks page,thp 2>"$work/log") || fail "--count from the package: $said $(cat "$work/log")"
+    grep -q 'counted for' <<<"$said" || fail "--count from the package counts nothing: $said"
+    echo "--count works from the amd64 .deb"
+    tests/systemd-night "$dist"/faultline_*_arm64.deb
+fi

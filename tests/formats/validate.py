@@ -14,7 +14,7 @@ import xml.etree.ElementTree
 from collections import Counter
 
 from junitparser import JUnitXml
-from kcidb_io.schema import LATEST, V5_0
+from kcidb_io.schema import LATEST, V5_3
 
 TOOLS = pathlib.Path("target/format-tools")
 FAULTLINE = os.environ.get("FAULTLINE", "target/release/faultline")
@@ -70,7 +70,7 @@ def ktap(text, status):
 def kcidb(text, status):
     try:
         told = json.loads(text)
-        V5_0.validate(told)
+        V5_3.validate(told)
         LATEST.validate(LATEST.upgrade(json.loads(text)))
     except Exception as error:  # kcidb-io and json raise many kinds of exceptions.
         raise Refused(str(error)) from error

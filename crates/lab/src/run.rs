@@ -72,12 +72,17 @@ fn find_emulator(choice: &QemuChoice, interrupt: &Interrupt, progress: &Progress
     found
 }
 
+/// File name of the counting plugin. It is built beside the program, and a package has it in lib/faultline.
+const PLUGIN: &str = "libcmo_plugin.so";
+
 /// Adds the counting plugin to QEMU's arguments if the user asked for it. Its output becomes a file of the run.
 fn with_plugin(options: &Options) -> Result<Options, Error> {
     let mut options = options.clone();
     if options.count {
         let own = env::current_exe().unwrap_or_default();
-        let path = own.with_file_name("libcmo_plugin.so");
+        let beside = own.with_file_name(PLUGIN);
+        let packaged = own.with_file_name("../lib/faultline").join(PLUGIN);
+        let path = if beside.exists() { beside } else { packaged.canonicalize().unwrap_or(beside) };
         // QEMU splits the argument at commas.
         if !path.exists() || path.to_string_lossy().contains(',') {
             return Err(Error::NoPlugin(path));

@@ -111,7 +111,18 @@ impl Summary {
                 let also = also.map(|last| format!("; {}", named(last))).unwrap_or_default();
                 Verdict::new(worst.1.status, named(first) + &also)
             }
-            None => without_failure("steps", passed, self.steps.len(), all.first().map(named)),
+            None => {
+                let skipped = self.steps.iter().filter(|step| step.verdict.status == Status::Skip);
+                let skipped: Vec<_> = skipped.map(|step| named(&(&step.name, &step.verdict))).collect();
+                let overall = without_failure("steps", passed, self.steps.len(), all.first().map(named));
+                match (passed, skipped.as_slice()) {
+                    (0, _) | (_, []) => overall,
+                    (_, skipped) => Verdict::new(
+                        overall.status,
+                        format!("{passed} of {} steps pass; skipped: {}", self.steps.len(), skipped.join("; ")),
+                    ),
+                }
+            }
         };
     }
 

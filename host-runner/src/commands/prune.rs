@@ -1,11 +1,13 @@
 //! `faultline prune --keep N`: removes old run directories. Runs that died stay.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use record::runs::entries;
+use record::status::Status;
 use record::store::{self, Error};
 use record::summary::{SUMMARY, Summary};
+use report::compare::baseline::{self, Baseline};
 
 use crate::failure::{CommandResult, Failure, no_runs_in};
 use crate::output::{emit, emit_json};
@@ -13,7 +15,7 @@ use crate::output::{emit, emit_json};
 /// Arguments of `faultline prune`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Number of the newest runs to keep; a plan and all its runs count as one
+    /// Number of the newest runs of each plan and scenario to keep; a plan and all its runs count as one
     #[arg(long, value_name = "N")]
     keep: usize,
     /// Directory of runs
@@ -27,15 +29,18 @@ pub struct Args {
     json: bool,
 }
 
-/// Removes all but the newest finished runs. A run that died is kept until it has been recovered.
+/// Removes all but the newest finished runs of each plan and scenario. A run that died is kept until it has been recovered.
+/// The last one that passed, the last one that failed, and those of the baseline are kept, too.
 ///
 /// # Errors
 ///
 /// If the directory cannot be read, or a run cannot be removed.
 pub fn run(args: &Args) -> CommandResult {
     fs::read_dir(&args.results).map_err(no_runs_in(&args.results))?;
-    let runs: Vec<_> = entries(&args.results).into_iter().filter(|path| is_finished(path)).collect();
-    let old = &runs[..runs.len().saturating_sub(args.keep)];
+    let file = args.results.join(baseline::FILE);
+    let baseline = if file.exists() { Baseline::read(&file).map_err(Failure::usage)?.ids() } else { Vec::new() };
+    let finished = entries(&args.results).into_iter().filter_map(finished).collect::<Vec<_>>();
+    let old: Vec<_> = old(&finished, args.keep, &baseline).into_iter().map(|run| &run.path).collect();
     for path in old.iter().filter(|_| !args.dry_run) {
         fs::remove_dir_all(path)
             .map_err(|error| Failure::harness(format!("cannot remove {}: {error}", path.display())))?;
@@ -48,13 +53,60 @@ pub fn run(args: &Args) -> CommandResult {
     Ok(0)
 }
 
-/// Returns true if this is a run or a plan of faultline, of any version, that has ended. Other programs have files with
-/// the name `result.json`, too.
-fn is_finished(path: &Path) -> bool {
-    let is_ours = |read: Result<(), Error>| matches!(read, Ok(()) | Err(Error::Version(..)));
-    let summary = || store::read_versioned::<Summary>(&path.join(SUMMARY));
-    let ended = is_ours(store::read(path).map(drop)) || is_ours(summary().map(drop));
-    ended && !path.is_symlink() && !store::is_alive(path)
+/// A run or a plan that has ended.
+struct Finished {
+    path: PathBuf,
+    /// Name of the plan or of the scenario. Empty if another version wrote it.
+    name: String,
+    /// Status of its verdict, if this version can read it.
+    status: Option<Status>,
+    /// Names of its runs.
+    runs: Vec<String>,
+}
+
+/// Returns those that may go: all but the newest `keep` of each name, the last passing and the last failing one of each
+/// name, and those with a run of the baseline. `runs` is ordered by time.
+fn old<'a>(runs: &'a [Finished], keep: usize, baseline: &[String]) -> Vec<&'a Finished> {
+    let later = |n: usize, alike: &dyn Fn(&Finished) -> bool| {
+        runs[n + 1..].iter().filter(|other| other.name == runs[n].name && alike(other)).count()
+    };
+    let passes = |run: &Finished| run.status == Some(Status::Pass);
+    let fails = |run: &Finished| run.status.is_some_and(|status| status > Status::Skip);
+    let is_last = |n: usize, kind: &dyn Fn(&Finished) -> bool| kind(&runs[n]) && later(n, kind) == 0;
+    let may_go = |n: &usize| {
+        later(*n, &|_| true) >= keep
+            && !is_last(*n, &passes)
+            && !is_last(*n, &fails)
+            && !runs[*n].runs.iter().any(|run| baseline.contains(run))
+    };
+    (0..runs.len()).filter(may_go).map(|n| &runs[n]).collect()
+}
+
+/// Returns a run or a plan of faultline, of any version, that has ended. Other programs have files with the name
+/// `result.json`, too.
+fn finished(path: PathBuf) -> Option<Finished> {
+    if path.is_symlink() || store::is_alive(&path) {
+        return None;
+    }
+    let id = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let summary = store::read_versioned::<Summary>(&path.join(SUMMARY)).map(|plan| Finished {
+        path: path.clone(),
+        name: plan.plan,
+        status: Some(plan.verdict.status),
+        runs: plan.steps.into_iter().filter_map(|step| step.directory).collect(),
+    });
+    let result = store::read(&path).map(|run| Finished {
+        path: path.clone(),
+        name: run.scenario,
+        status: Some(run.verdict.status),
+        runs: vec![run.run.id],
+    });
+    let unread = Finished { path: path.clone(), name: String::new(), status: None, runs: vec![id] };
+    match (result, summary) {
+        (Ok(found), _) | (_, Ok(found)) => Some(found),
+        (Err(Error::Version(..)), _) | (_, Err(Error::Version(..))) => Some(unread),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -95,6 +147,24 @@ mod tests {
         assert!(run(&args(0, true)).is_ok());
         assert_eq!(left().len(), 9, "a dry run removes nothing");
         assert!(run(&args(1, false)).is_ok());
-        assert_eq!(left(), ["0-alive", "0-mine", "0-other", "2", "4", "5"]);
+        assert_eq!(left(), ["0-alive", "0-mine", "0-other", "1", "2", "3-later", "4", "5"], "each kind keeps its last");
+        assert!(run(&args(0, false)).is_ok());
+        assert_eq!(left(), ["0-alive", "0-mine", "0-other", "1", "2", "4", "5"], "the last passes and fails stay");
+    }
+
+    #[test]
+    fn each_name_keeps_its_last_pass_its_last_failure_and_the_baseline() {
+        let run = |n: usize, name: &str, status| Finished {
+            path: n.to_string().into(),
+            name: name.into(),
+            status: Some(status),
+            runs: vec![n.to_string()],
+        };
+        let (pass, fail, skip) = (Status::Pass, Status::Fail, Status::Skip);
+        let nights = [pass, fail, pass, fail, pass, pass, skip, skip].into_iter().enumerate();
+        let mut runs: Vec<_> = nights.map(|(n, status)| run(n, "nightly", status)).collect();
+        runs.extend([run(8, "quick", skip), run(9, "quick", skip)]);
+        let old = old(&runs, 1, &["0".to_owned()]);
+        assert_eq!(old.iter().map(|run| run.runs[0].as_str()).collect::<Vec<_>>(), ["1", "2", "4", "6", "8"]);
     }
 }

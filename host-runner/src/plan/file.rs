@@ -13,8 +13,9 @@ use serde::Deserialize;
 use toml::Spanned;
 
 /// Built-in plans: name and text.
-pub(crate) const BUILT_IN: [(&str, &str); 4] = [
+pub(crate) const BUILT_IN: [(&str, &str); 5] = [
     ("quick", include_str!("../../../plans/quick.toml")),
+    ("the-report", include_str!("../../../plans/the-report.toml")),
     ("storms", include_str!("../../../plans/storms.toml")),
     ("nightly", include_str!("../../../plans/nightly.toml")),
     ("litmus-all", include_str!("../../../plans/litmus.toml")),

@@ -15,7 +15,7 @@ use crate::plan::file::{self, Plan};
 use crate::plan::runner::{self, FinishedPlan, StepRunner};
 use crate::plan::summary;
 
-/// Run several scenarios under one name: quick, storms, nightly, litmus-all, or a file with [[step]] tables.
+/// Run several scenarios under one name: quick, the-report, storms, nightly, litmus-all, or a file with [[step]] tables.
 ///
 /// Every step is a run of its own in the plan's directory. The files for test labs in this directory cover all runs. With
 /// --baseline, or if the directory of the results has a baseline.json, the exit code is also 1 if anything got worse.

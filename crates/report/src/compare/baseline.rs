@@ -133,6 +133,11 @@ impl Baseline {
         self.runs.iter().any(|stored| stored.run.id == run.run.id)
     }
 
+    /// Returns the ids of all runs.
+    pub fn ids(&self) -> Vec<String> {
+        self.runs.iter().map(|run| run.run.id.clone()).collect()
+    }
+
     /// Returns the number of runs.
     pub fn len(&self) -> usize {
         self.runs.len()

@@ -1,4 +1,4 @@
-//! `kcidb.json`: KernelCI's submission format, version 5.
+//! `kcidb.json`: KernelCI's submission format, version 5.3.
 //!
 //! A kernel is a checkout and a build. A case is a test, and each of its measurements is a test with a number below it.
 //! The format has no nulls: unknown values are left out.
@@ -27,7 +27,7 @@ pub fn kcidb(subject: &Subject<'_>) -> Value {
         }
     }
     json!({
-        "version": { "major": 5, "minor": 0 },
+        "version": { "major": 5, "minor": 3 },
         "checkouts": checkouts,
         "builds": builds,
         "tests": subject.groups().iter().flat_map(|group| tests(subject, group)).collect::<Vec<_>>(),

@@ -74,13 +74,19 @@ fn human(out: &mut impl Write, subject: &Subject<'_>) -> io::Result<()> {
     }
     table::prose(out, &verdict)?;
     writeln!(out)?;
+    let mut said: Vec<String> = Vec::new();
     for group in subject.groups() {
         let (name, status) = (&group.name, group.verdict.status.name());
         match group.run {
             Some(run) => {
                 writeln!(out, "== {name}: {status}")?;
                 let viewed = subject.runs.iter().filter(|viewed| viewed.run.run.id == run.run.id);
-                table::print(out, &viewed.cloned().collect::<Vec<_>>())?;
+                // What the whole machine lacks is said once, at the first run that lacks it.
+                let mut run = run.clone();
+                run.evidence.absent.retain(|what| !said.contains(what));
+                said.extend(run.evidence.absent.iter().cloned());
+                let viewed: Vec<_> = viewed.map(|viewed| Viewed { run: &run, view: viewed.view.clone() }).collect();
+                table::print(out, &viewed)?;
             }
             None => table::prose(out, &format!("== {name}: {status}: {}", group.verdict.reason))?,
         }
