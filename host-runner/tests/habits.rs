@@ -97,7 +97,7 @@ fn every_answer_is_available_as_json() {
         ("project --json --ns-per-line 69", "/headroom/locks_up_from/0/racers", &[0]),
         ("compare --json before after", "/headline", &[0, 1]),
         ("baseline set --json RUN", "/set", &[0]),
-        ("prune --json --dry-run --keep 1", "/removed/0", &[0]),
+        ("prune --json --dry-run --keep 1", "/removed", &[0]),
         ("recover --json none", "/recovered", &[0]),
         ("restore --json", "/restored", &[0]),
         ("doctor --json", "/checks/0/name", &[0, 1, 4]),

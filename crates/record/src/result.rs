@@ -97,6 +97,19 @@ impl RunResult {
         Some(LabFacts { kernel: None, ..self.machine.lab.clone()? })
     }
 
+    /// Returns the name of a case in tables. If several cases have it, their numbers of vCPUs tell them apart, or else
+    /// their ids.
+    pub fn label(&self, case: &CaseResult) -> String {
+        let alike = || self.cases.iter().filter(|other| other.name == case.name);
+        match alike().count() {
+            1 => case.name.clone(),
+            _ if alike().filter(|other| other.vcpus == case.vcpus).count() == 1 => {
+                format!("{} x{}", case.name, case.vcpus)
+            }
+            _ => case.id.clone(),
+        }
+    }
+
     /// Returns the name of the run in reports: that of the step of a plan, or that of the scenario.
     pub fn title(&self) -> &str {
         self.step.as_deref().unwrap_or(&self.scenario)

@@ -192,8 +192,8 @@ fn print_details(out: &mut impl Write, viewed: &Viewed<'_>) -> io::Result<()> {
         }
         let following =
             run.cases[n + 1..].iter().enumerate().take_while(|(m, other)| alike(other) && !below(n + 1 + m));
-        let following: Vec<_> = following.map(|(_, case)| case.name.as_str()).collect();
-        let name = std::iter::once(case.name.as_str()).chain(following.into_iter().filter(|_| !below(n)));
+        let following: Vec<_> = following.map(|(_, case)| run.label(case)).collect();
+        let name = std::iter::once(run.label(case)).chain(following.into_iter().filter(|_| !below(n)));
         let name = name.collect::<Vec<_>>().join(", ");
         if view.passes_in_table && case.verdict.status == Status::Pass && case.complaints.is_empty() {
             continue;

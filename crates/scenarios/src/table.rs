@@ -35,7 +35,7 @@ fn row(run: &RunResult, case: &CaseResult) -> Vec<String> {
     let tried = |text: String| if case.was_tried() { text } else { "-".into() };
     let by_line = case.predicted.map_or(0, |predicted| predicted.by_line);
     vec![
-        case.name.clone(),
+        run.label(case),
         case.verdict.status.name().into(),
         worst(case.times().touch),
         worst(case.times().exec),

@@ -94,6 +94,9 @@ pub fn conclude(evidence: &Evidence<'_>) -> Conclusion {
     let sizes = evidence.measurements();
     let found = classify(&sizes, &cost);
     let (answer, reason, remedy) = answer(evidence, &cost, &found);
+    // An answer without a class leaves something open.
+    let open = (answer == Answer::NotAffected && found.class == Class::CannotTell && !cost.dic)
+        .then(|| format!("not told: {}", found.cannot.last().map_or("", String::as_str)));
     let threshold_ns = evidence.threshold_ns();
     let line_cost = || {
         let largest = sizes.iter().max_by_key(|size| size.mapped_bytes)?;
@@ -114,7 +117,7 @@ pub fn conclude(evidence: &Evidence<'_>) -> Conclusion {
         remedy,
         class: (!cost.dic && !sizes.is_empty()).then_some(found.class),
         cap: found.cap,
-        evidence: if cost.dic { dic_evidence(evidence) } else { found.evidence },
+        evidence: if cost.dic { dic_evidence(evidence) } else { found.evidence.into_iter().chain(open).collect() },
         longest_ns,
         threshold_ns,
         passed_from: headroom.locks_up_from,
@@ -149,11 +152,30 @@ fn answer(evidence: &Evidence<'_>, cost: &CostModel, found: &Classification) -> 
             Some(COUNT.into()),
         ),
         Class::None => done(Answer::Broken, "KVM grants execution without I-cache maintenance".into()),
+        Class::CannotTell if is_at_once(evidence, cost) => {
+            done(Answer::NotAffected, "KVM invalidates the I-cache for a large block at once".into())
+        }
         Class::CannotTell => {
             let (reason, remedy) = missing(evidence, cost, found);
             cannot(reason, remedy.or_else(|| cost.aliasing.then(|| COUNT.to_owned())))
         }
     }
+}
+
+/// Returns whether the largest block was invalidated, and in less time than line by line. That answers the question, even
+/// if the time of a page is too short to tell what the kernel does for small sizes.
+fn is_at_once(evidence: &Evidence<'_>, cost: &CostModel) -> bool {
+    let sizes = evidence.measurements();
+    let Some(largest) = sizes.iter().max_by_key(|size| size.mapped_bytes) else { return false };
+    let fault_ns = largest.permission_ns.saturating_sub(largest.resident_ns);
+    // A fetch without a fault is fast, too.
+    let faulted = largest.permission_ns >= 4 * largest.resident_ns && largest.grants > 0;
+    !cost.aliasing
+        && cost.lines(largest.mapped_bytes) > CAP_LINES_MAX
+        && cost.is_by_line(fault_ns, largest.mapped_bytes) == Some(false)
+        && faulted
+        && largest.probe_calls.is_some_and(|calls| calls > 0)
+        && largest.probe_max_bytes == Some(largest.mapped_bytes)
 }
 
 /// Returns what is missing for an answer, and the command that supplies it.

@@ -108,6 +108,30 @@ fn dic_needs_no_maintenance_unless_the_kernel_does_some() {
     assert_eq!(concluded(&machine(), true, &cases).answer, Answer::Affected);
 }
 
+/// On hardware, 64 lines of a page take too little time to tell. A block of 1 GiB tells that it is not line by line, and the
+/// probe that something is done for it.
+#[test]
+fn a_large_block_answers_where_a_page_is_too_small() {
+    let hardware = Machine { platform: Platform::Hardware, lab: None, ..machine() };
+    let mut cases = vec![measured("page", 4096, 20), measured("1G", GIB, 71_000)];
+    let Findings(page) = cases[0].findings.get().expect("measured");
+    let faint = Measurement { by_fetch_ns: page.by_load_ns + 40, ..page };
+    cases[0].findings = StoredFindings::of(&Findings(faint));
+    let probed = |cases: &mut Vec<CaseResult>, calls: Option<u64>, bytes| {
+        let Findings(found) = cases[1].findings.get().expect("measured");
+        let found = Measurement { probe_calls: calls, probe_max_bytes: Some(bytes), ..found };
+        cases[1].findings = StoredFindings::of(&Findings(found));
+    };
+    probed(&mut cases, Some(2), GIB);
+    let found = concluded(&hardware, false, &cases);
+    assert_eq!((found.answer, found.class), (Answer::NotAffected, Some(Class::CannotTell)), "{found:?}");
+    assert!(found.evidence.last().is_some_and(|line| line.starts_with("not told: ")), "{found:?}");
+    for (calls, bytes) in [(None, GIB), (Some(0), GIB), (Some(2), 4096)] {
+        probed(&mut cases, calls, bytes);
+        assert_ne!(concluded(&hardware, false, &cases).answer, Answer::NotAffected, "{calls:?} {bytes}");
+    }
+}
+
 #[test]
 fn without_a_large_block_the_answer_names_the_command() {
     let pool = "4 free hugetlb pages of 2M needed, 0 there: echo 4 > nr_hugepages";
