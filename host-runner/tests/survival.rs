@@ -139,7 +139,7 @@ fn sigkill_leaves_settings_to_the_next_start() {
     restored.says(RESTORED);
     let result = restored.result();
     assert!(result.recovered, "{}", restored.printed);
-    assert!(result.verdict.reason.contains("killed by signal 9"), "{}", result.verdict.reason);
+    assert!(result.verdict.reason.contains("killed by SIGKILL"), "{}", result.verdict.reason);
     // Any other command puts the settings back, too, and says so.
     let by_any = Lab::new().hook("case=9").hook("then=doctor").hook(SHOW).run(&relax("page"));
     by_any.says("put back what a dead run had changed");

@@ -22,6 +22,7 @@
 //! ```
 
 pub mod affinity;
+pub mod company;
 pub mod dangers;
 pub mod detector;
 pub mod guard;

@@ -23,6 +23,12 @@ pub(crate) fn exists(pid: u32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
 }
 
+/// Returns the name of a signal. That of a filter of system calls says what sent it.
+pub fn signal_name(signal: i32) -> String {
+    let name = signal_hook::low_level::signal_name(signal).map_or_else(|| format!("signal {signal}"), str::to_owned);
+    if signal == libc::SIGSYS { format!("{name}: a seccomp filter forbids one of its system calls") } else { name }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

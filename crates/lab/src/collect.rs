@@ -99,7 +99,7 @@ pub fn cause(run_dir: &Path, end: &HostEnd) -> String {
 /// Describes the end of a runner that printed no error message.
 fn ended_with(code: i32) -> String {
     match code.checked_sub(128).filter(|signal| *signal > 0) {
-        Some(signal) => format!("the runner was killed by signal {signal}"),
+        Some(signal) => format!("the runner was killed by {}", hostfacts::process::signal_name(signal)),
         None => format!("the runner ended with exit code {code}"),
     }
 }

@@ -2,9 +2,14 @@
 
 use std::fmt;
 
+use hostfacts::process::signal_name;
+use record::exit::INTERRUPTED;
+
 use crate::init::protocol::RunnerExit;
 use crate::qemu::supervise::QemuEnd;
 
+/// Exit codes above this one are that of a signal.
+const KILLED: i32 = 128;
 /// The beginning of the kernel's last message.
 const PANIC: &str = "Kernel panic - not syncing:";
 
@@ -26,6 +31,9 @@ pub enum HostEnd {
 impl fmt::Display for HostEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Exited(code) if *code > KILLED && *code != i32::from(INTERRUPTED) => {
+                write!(f, "the runner was killed by {}", signal_name(*code - KILLED))
+            }
             Self::Exited(code) => write!(f, "the runner ended with exit code {code}"),
             // Log scanners of test labs fail a job on the kernel's own words, so these are not repeated.
             Self::Panicked(line) => {

@@ -115,7 +115,7 @@ fn forward_errors(stderr: impl std::io::Read) -> Option<String> {
 
 fn describe_end(status: ExitStatus, error: Option<String>) -> String {
     match (status.code(), status.signal(), error) {
-        (_, Some(signal), _) => format!("the runner was killed by signal {signal}"),
+        (_, Some(signal), _) => format!("the runner was killed by {}", hostfacts::process::signal_name(signal)),
         (_, None, Some(error)) => format!("the runner gave up: {error}"),
         (code, None, None) => format!("the runner ended with exit code {}", code.unwrap_or(HARNESS.into())),
     }

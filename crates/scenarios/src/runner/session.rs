@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 
+use hostfacts::company::Company;
 use hostfacts::guard::{self, Guard, GuardError, Recovery, Setting};
 use hostfacts::interrupt::{Interrupt, NotCaught};
 use hostfacts::kmsg::{self, Kmsg, KmsgError};
@@ -136,6 +137,7 @@ pub(crate) struct Session {
     /// Conclusion from all cases.
     pub conclusion: Conclusion,
     guard: Option<Guard>,
+    company: Option<Company>,
     kmsg: Option<Kmsg<File>>,
     raw: File,
     interrupt: Interrupt,
@@ -161,6 +163,14 @@ fn run_name(release: &str) -> String {
             format!("{time}-{release}-{:04x}", std::process::id() & 0xffff)
         }
     }
+}
+
+/// Says which other runs were there at the same time, if there were any.
+fn beside(company: &Company) -> Option<String> {
+    let met: Vec<_> = company.met().iter().map(u32::to_string).collect();
+    let runs = if met.len() == 1 { "another run" } else { "other runs" };
+    (!met.is_empty())
+        .then(|| format!("{runs} (process {}) at the same time: times and kernel messages of both mix", met.join(", ")))
 }
 
 /// Saves the addresses of this kernel's maintenance functions. The lab's plugin counts by address.
@@ -220,6 +230,10 @@ impl Session {
             if machine.lab.is_none() { provenance::read(&machine.kernel_release) } else { Provenance::default() };
         let provenance = Provenance { payload_sha256: payload, ..files };
         let raw = dir.file("kmsg.raw")?;
+        let company = Company::join(&guard::default_state_dir());
+        if let Some(note) = company.as_ref().and_then(beside) {
+            units::note!("faultline: {note}");
+        }
         let mut session = Self {
             dir,
             evidence,
@@ -228,6 +242,7 @@ impl Session {
             tool: build.tool(),
             provenance,
             guard: None,
+            company,
             kmsg,
             raw,
             interrupt,
@@ -413,6 +428,7 @@ impl Session {
     /// Returns the first error. If settings cannot be restored, the result is written all the same.
     pub fn finish(mut self, scenario: &str, vcpus: Vec<VcpuFacts>, cases: Vec<CaseResult>) -> Result<Finished, Error> {
         let interrupted = self.interrupted();
+        self.evidence.notes.extend(self.company.take().as_ref().and_then(beside));
         let own = self.conclusion.verdict.take();
         let verdict = match own.clone().filter(|_| self.conclusion.decides) {
             Some(own) => own,
