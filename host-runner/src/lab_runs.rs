@@ -95,7 +95,10 @@ pub fn complete(boot: Boot) -> Result<LabRun, Failure> {
         also,
         kernel,
         path: run_dir,
-        exit_code: result.as_ref().map_or(ended, |result| exit_code_with(result, ended)),
+        exit_code: match &result {
+            Some(result) if !gave_up(result, end.as_ref()) => exit_code_with(result, ended),
+            _ => ended,
+        },
         ended: end.as_ref().map(ToString::to_string),
         seconds,
         lost,
@@ -109,10 +112,30 @@ fn exit_code_with(result: &RunResult, ended: u8) -> u8 {
     let verdict = result.verdict.status.exit_code();
     let of_verdict = [Status::Pass, Status::Fail, Status::Skip].iter().any(|status| status.exit_code() == ended);
     // The lab's result, or its counts, may have changed the verdict that the runner gave.
-    if of_verdict || result.recovered { verdict } else { worse(verdict, ended) }
+    match ended {
+        _ if of_verdict || result.recovered => verdict,
+        INTERRUPTED => INTERRUPTED,
+        _ => worse(verdict, ended),
+    }
+}
+
+/// Returns whether the runner gave up before a result, for a reason that it has printed. The lab wrote the result.
+fn gave_up(result: &RunResult, end: Option<&HostEnd>) -> bool {
+    result.recovered && ended_by_itself(end)
+}
+
+/// Returns whether the runner ended by itself.
+fn ended_by_itself(end: Option<&HostEnd>) -> bool {
+    const KILLED: i32 = 128;
+    matches!(end, Some(HostEnd::Exited(code)) if *code < KILLED)
 }
 
 impl LabRun {
+    /// Returns the result, unless the runner gave up and has printed the reason.
+    pub fn shown(&self) -> Option<&RunResult> {
+        self.result.as_ref().filter(|result| !gave_up(result, self.end.as_ref()))
+    }
+
     /// Returns the result.
     ///
     /// # Errors

@@ -3,10 +3,10 @@
 
 mod support;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use support::{faultline, lab, stderr, stdout};
+use support::{faultline, lab, stderr, stdout, stored};
 
 /// Runs the lab on both kernels, on a CPU without FWB: looks past the caches count, and KVM maintains both sides.
 fn on_both(results: &Path, run: &[&str]) -> Vec<Value> {
@@ -16,8 +16,8 @@ fn on_both(results: &Path, run: &[&str]) -> Vec<Value> {
         command.args(["--nodes", "2", "--swap", "256M", "--", "run"]).args(run).output().expect("timeout(1) is there");
     let text = format!("{}{}", stdout(&output), stderr(&output));
     assert_eq!(output.status.code(), Some(0), "{text}");
-    let paths = text.lines().filter(|line| line.starts_with(&*results.to_string_lossy()));
-    let read = |path: &str| std::fs::read(Path::new(path).join("result.json")).expect("the run has a result");
+    let read = |path: PathBuf| std::fs::read(path.join("result.json")).expect("the run has a result");
+    let paths = stored(&output).into_iter();
     let found: Vec<Value> = paths.map(|path| serde_json::from_slice(&read(path)).expect("results are JSON")).collect();
     assert_eq!(found.len(), 2, "{text}");
     found

@@ -83,10 +83,11 @@ fn the_second_night_is_slower_and_every_format_says_so() {
     let listed = stdout(&run(&["list"], results));
     assert_eq!(listed.lines().count(), 3 * 3, "{listed}");
     let pruned = run(&["prune", "--keep", "1", "--results"], results);
-    assert!(pruned.status.success() && nights(results) == 1 && slower.is_dir() && !same.is_dir());
+    let kept = nights(results) == 3 && slower.is_dir() && same.is_dir();
+    assert!(pruned.status.success() && kept, "the baseline's, the last that passed and the last that failed stay");
 }
 
-/// Runs the script of the systemd unit, with the lab in place of the machine.
+/// Runs both scripts of the systemd unit, with the lab in place of the machine.
 #[test]
 #[ignore = "needs make build, QEMU and Debian's kernels"]
 fn the_units_script_runs_a_night_and_keeps_the_newest() {
@@ -105,8 +106,14 @@ fn the_units_script_runs_a_night_and_keeps_the_newest() {
     let night = |plan: &Path| {
         let search = format!("{}:{}", path("bin").display(), std::env::var("PATH").unwrap_or_default());
         let mut script = support::limited(120, support::root().join("lab/systemd/nightly"));
-        script.arg(&results).env("PATH", search).env("FAULTLINE_PLAN", plan).env("FAULTLINE_KEEP", "1");
-        script.env("FAULTLINE_TEXTFILES", path("textfiles")).output().expect("timeout(1) is there")
+        script.arg(&results).env("PATH", &search).env("FAULTLINE_PLAN", plan);
+        let ran = script.output().expect("timeout(1) is there");
+        let mut end = support::limited(60, support::root().join("lab/systemd/nightly-end"));
+        end.arg(&results).env("PATH", search).env("FAULTLINE_KEEP", "1").env("FAULTLINE_TEXTFILES", path("textfiles"));
+        end.env("SERVICE_RESULT", if ran.status.success() { "success" } else { "exit-code" });
+        let ended = end.output().expect("timeout(1) is there");
+        assert!(ended.status.success(), "{}", stderr(&ended));
+        ran
     };
     let first = night(&path("night.toml"));
     assert_eq!(first.status.code(), Some(0), "{}{}", stdout(&first), stderr(&first));
@@ -122,6 +129,10 @@ fn the_units_script_runs_a_night_and_keeps_the_newest() {
     assert!(kept.is_dir() && new != first_prom && new.contains("boot"), "{new}");
     let wrong = night(&path("nowhere.toml"));
     assert_eq!(wrong.status.code(), Some(64), "the exit code is the plan's: {}", stderr(&wrong));
+    let told = std::fs::read_to_string(path("textfiles/faultline.prom")).expect("it is there");
+    assert!(
+        new.contains("\nfaultline_last_attempt_success 1\n") && told.contains("\nfaultline_last_attempt_success 0\n")
+    );
 }
 
 /// A failed step has no effect on the next one, which boots its own kernel.

@@ -4,6 +4,7 @@ use guest::spec::Backing;
 use hostfacts::memory::MemoryKinds;
 use record::memory::MemoryKind;
 use units::size::Size;
+use units::text::counted;
 
 /// Reason for the lack of a kind of memory on a host.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -18,7 +19,7 @@ pub enum Missing {
     #[error("this kernel has no hugetlb pages of {0}")]
     NoPool(Size),
     /// The hugetlb pool is too small.
-    #[error("{needed} free hugetlb pages of {size} needed, {free} there: echo {needed} > /sys/kernel/mm/hugepages/hugepages-{}kB/nr_hugepages", .size.0 >> 10)]
+    #[error("{} of {size} needed, {free} there: echo {needed} > /sys/kernel/mm/hugepages/hugepages-{}kB/nr_hugepages", counted(*needed, "free hugetlb page"), .size.0 >> 10)]
     Pool {
         /// Page size.
         size: Size,
@@ -29,7 +30,8 @@ pub enum Missing {
     },
     /// The hugetlb pool is too small, and the kernel found no free memory to enlarge it.
     #[error(
-        "{needed} free hugetlb pages of {size} needed, and the kernel could free only {free}: boot with hugepagesz={size} hugepages={needed}"
+        "{} of {size} needed, and the kernel could free only {free}: boot with hugepagesz={size} hugepages={needed}",
+        counted(*needed, "free hugetlb page")
     )]
     NotFilled {
         /// Page size.

@@ -22,6 +22,11 @@ pub fn thousands(number: u64) -> String {
     out
 }
 
+/// Returns a number with the noun that it counts, as in `1 block` and `2 blocks`.
+pub fn counted(number: u64, noun: &str) -> String {
+    format!("{} {noun}{}", thousands(number), if number == 1 { "" } else { "s" })
+}
+
 /// Returns a word as a shell reads it: in quotes, unless no character of it means anything to a shell.
 pub fn shell_word(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./,=:+%@".contains(c);
@@ -35,6 +40,11 @@ mod tests {
     #[test]
     fn words_with_blanks_are_quoted() {
         assert_eq!(["--append=a b", "it's", "--smp=2"].map(shell_word), ["'--append=a b'", "'it'\\''s'", "--smp=2"]);
+    }
+
+    #[test]
+    fn nouns_are_counted() {
+        assert_eq!([0, 1, 2].map(|n| counted(n, "block")), ["0 blocks", "1 block", "2 blocks"]);
     }
 
     #[test]

@@ -122,7 +122,7 @@ fn common_options(argv: &[OsString]) -> Result<Option<Common>, Failure> {
 
 /// Prints the results.
 fn print(runs: &[LabRun], format: Format) -> Result<(), Failure> {
-    let results: Vec<_> = runs.iter().filter_map(|run| run.result.as_ref()).map(scenarios::viewed).collect();
+    let results: Vec<_> = runs.iter().filter_map(LabRun::shown).map(scenarios::viewed).collect();
     let mut text = Vec::new();
     let printed = match format {
         Format::Human if results.is_empty() => Ok(()),

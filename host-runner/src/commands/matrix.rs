@@ -12,6 +12,7 @@ use record::result::{L1Ip, RunResult};
 use record::status::Status;
 use record::store;
 use report::html::{Source, pictures};
+use report::table::folded;
 use scenarios::policy::findings::{Class, Conclusion};
 
 use crate::failure::{CommandResult, Failure};
@@ -200,7 +201,7 @@ pub fn run(args: &Args) -> CommandResult {
     if args.json {
         emit_json(&serde_json::json!({ "cells": rows.iter().map(in_json).collect::<Vec<_>>() }))?;
     } else {
-        emit(&String::from_utf8_lossy(&table))?;
+        emit(&for_people(&rows))?;
     }
     Ok(rows.iter().map(|(.., row)| row.status).max().unwrap_or(Status::Skip).exit_code())
 }
@@ -344,6 +345,18 @@ fn print(out: &mut impl Write, rows: &[(Cell, String, Row)]) -> io::Result<()> {
         )?;
     }
     Ok(())
+}
+
+/// Returns a line for each cell, folded, with the verdict first. The table is in matrix.md.
+fn for_people(rows: &[(Cell, String, Row)]) -> String {
+    let line = |(cell, version, row): &(Cell, String, Row)| {
+        let guest_ctr = cell.guest_ctr.map(|fields| format!(", guests read {fields}")).unwrap_or_default();
+        let host = format!("{} ({version}), {} pages, KVM {}{guest_ctr}", cell.cpu, cell.pages.name, cell.mode.name);
+        format!("{}: {host}, {}: {}: {}", row.status.name(), cell.kernel, row.policy, row.reason)
+    };
+    let note = "All cells are emulated: operations are counted exactly, times are not compared.".to_owned();
+    let lines = std::iter::once(note).chain(rows.iter().map(line));
+    lines.flat_map(|line| folded(&line)).map(|line| line + "\n").collect()
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use record::verdict::relax_lockup;
 
 use crate::failure::{CommandResult, Failure};
 use crate::lab_runs::{self, LabRun, cpu, failure};
-use crate::output::{emit, emit_json};
+use crate::output::{emit, emit_json, note_stored};
 use crate::reproduction_screen::{Screen, Subject, name};
 
 /// Arguments of `faultline reproduce`.
@@ -90,6 +90,9 @@ pub fn run(args: &Args) -> CommandResult {
         _ => return Err(Failure::harness("NOT REPRODUCED: two runs are needed")),
     };
     let word = if reproduced { "REPRODUCED" } else { "NOT REPRODUCED" };
+    for path in runs.iter().filter_map(|run| run.path.as_ref()).filter(|_| !args.verbosity.is_quiet()) {
+        note_stored(path);
+    }
     if args.json {
         emit_json(&serde_json::json!({ "verdict": word, "reason": reason, "runs": runs }))?;
         return Ok(u8::from(!reproduced));

@@ -12,7 +12,7 @@ use units::text::time;
 
 use crate::failure::{CommandResult, Failure};
 use crate::lab_runs::{self, LabRun, cpu, failure};
-use crate::output::{emit, emit_json};
+use crate::output::{emit, emit_json, note_stored};
 use crate::patch_verdict::{Kernels, judge, races};
 
 /// Arguments of `faultline reproduce-patch`.
@@ -125,6 +125,9 @@ pub fn run(args: &Args) -> CommandResult {
     let [by_line, fixed @ ..] = compared else { return Err(Failure::harness("NOT REPRODUCED: nothing was run")) };
     let findings = judge(&Kernels { by_line, fixed, none: none.first() });
     let code = u8::from(!findings.iter().all(|finding| finding.holds));
+    for path in runs.iter().filter_map(|run| run.path.as_ref()).filter(|_| !args.verbosity.is_quiet()) {
+        note_stored(path);
+    }
     if args.json {
         emit_json(&serde_json::json!({ "findings": findings, "runs": runs }))?;
         return Ok(code);
@@ -161,7 +164,7 @@ fn print(out: &mut Vec<u8>, results: &[RunResult], plan: Plan) -> io::Result<()>
 
 /// Prints a row for each kernel and number of racers.
 fn print_races(out: &mut impl Write, results: &[RunResult]) -> io::Result<()> {
-    let head = ["kernel", "block", "racers", "worst stall", "growth", "invalidations", "of the model", "I-side lockup"];
+    let head = ["kernel", "block", "racers", "stall", "growth", "inval.", "model", "lockup"];
     let mut rows = vec![head.map(str::to_owned)];
     let dash = || "-".to_owned();
     for (run, (case, storm)) in results.iter().flat_map(|run| races(run).map(move |race| (run, race))) {

@@ -14,6 +14,8 @@ use record::verdict;
 use units::stats;
 use units::text::{thousands, time};
 
+use units::text::counted;
+
 use crate::boot::args::Args;
 use crate::boot::findings;
 use crate::runner::ending::{autopsy, bad_end, facts, progress};
@@ -40,7 +42,7 @@ pub fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
         ..CaseResult::not_run("boot", args.vcpus)
     };
     session.journal(&Entry::Case { name: "boot".into(), before: Box::new(case.clone()) })?;
-    let bar = progress(&format!("boot, {} vCPUs", args.vcpus));
+    let bar = progress(&format!("boot, {}", counted(args.vcpus, "vCPU")));
     let program = vec![Op::rendezvous(0, args.vcpus).with_flags(abi::op::SLEEP), Op::end()];
     let spec = GuestSpec {
         regions: vec![RegionSpec { ipa: REGION_IPA, bytes: args.region.0, backing: Backing::Reserved }],

@@ -202,7 +202,7 @@ fn missing(evidence: &Evidence<'_>, cost: &CostModel, found: &Classification) ->
     };
     // A larger pool needs more memory than a smaller one. A boot is more than a command.
     let remedy = commands().map(|(_, command)| command).min_by_key(|command| command.starts_with("boot "));
-    let reason = "no huge page could be had, and small pages alone do not show the bug";
+    let reason = "no huge page could be had, and small pages do not tell";
     (reason.into(), remedy)
 }
 

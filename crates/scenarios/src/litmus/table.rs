@@ -8,7 +8,7 @@ use units::text::thousands;
 
 use crate::litmus::findings::{Findings, Outcome};
 
-const HEAD: [&str; 8] = ["test", "across", "of interest", "published", "seen", "races", "a second", "verdict"];
+const HEAD: [&str; 6] = ["test", "across", "verdict", "published", "seen", "races"];
 
 /// Returns the view of a run. It has a row for each test, and lists all outcomes of each test whose outcome of interest
 /// occurred.
@@ -22,8 +22,10 @@ pub fn view(run: &RunResult) -> View {
     let table = Table {
         head: HEAD.map(str::to_owned).to_vec(),
         rows: tests.iter().map(|(case, findings)| row(case, findings)).collect(),
-        left: usize::MAX,
-        notes: seen.map(|(_, findings)| format!("{}: {}", findings.name(), histogram(findings))).collect(),
+        left: 4,
+        notes: seen
+            .map(|(_, findings)| format!("{}: {} of {}", findings.name(), histogram(findings), findings.condition))
+            .collect(),
     };
     View { tables: vec![table], passes_in_table: true, ..View::default() }
 }
@@ -33,12 +35,10 @@ fn row(case: &CaseResult, findings: &Findings) -> Vec<String> {
     vec![
         findings.test.clone(),
         findings.event.name().into(),
-        findings.condition.clone(),
+        case.verdict.status.name().into(),
         findings.published.map_or("-", Published::name).into(),
         number(findings.seen),
         number(findings.races),
-        number(findings.per_second),
-        case.verdict.status.name().into(),
     ]
 }
 

@@ -9,6 +9,8 @@ use record::journal::Entry;
 use record::memory::MemoryKind;
 use record::runs;
 
+use units::text::counted;
+
 use crate::memory::block_bytes;
 use crate::relax::args::Args;
 use crate::relax::findings;
@@ -94,7 +96,7 @@ fn case(
         sharing: args.sharing,
         rounds: args.rounds + u64::from(traced.is_some()),
     };
-    let setup = Setup { label: format!("relax {kind}, {} vCPUs", args.vcpus), traced, ..Setup::default() };
+    let setup = Setup { label: format!("relax {kind}, {}", counted(args.vcpus, "vCPU")), traced, ..Setup::default() };
     let Some(ran) = runner.run(session, &memory, &program.guest(), setup, &mut result)? else { return Ok(result) };
     let timed = |wanted| ran.timing(wanted, args.rounds);
     result.times = Some(FaultTimes {
