@@ -26,7 +26,7 @@ pub struct LabRun {
     /// The answer of `check`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answer: Option<Answer>,
-    /// What `check` saw beside the answer.
+    /// Other things that `check` saw. They do not change the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub also: Option<Vec<String>>,
     /// The exit code of the verdict, or else of the end of the emulated host.

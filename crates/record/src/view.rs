@@ -9,7 +9,7 @@ use crate::result::RunResult;
 pub struct View {
     /// The answer to the question of the run, which a report prints first and last. Without it, that is the verdict.
     pub headline: Option<String>,
-    /// What was seen beside the answer and does not change it.
+    /// Lines about other things that were seen. They do not change the answer.
     pub also: Vec<String>,
     /// Tables of the cases.
     pub tables: Vec<Table>,

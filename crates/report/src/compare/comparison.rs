@@ -169,7 +169,7 @@ pub struct Comparison {
     pub exact: bool,
     /// True if a run was emulated: its times are a model.
     pub emulated: bool,
-    /// What ran, and where, in one sentence.
+    /// One sentence about the scenario and the machine.
     pub subject: String,
     /// Runs before.
     pub before: Side,
