@@ -7,7 +7,7 @@ use record::result::RunResult;
 use record::runs::{PLACES, by_id};
 use record::status::Status;
 use record::verdict::{fatal_complaint, relax_faults, relax_lockup};
-use report::table::{Align, aligned, folded, headline};
+use report::table::{Align, aligned, conditions, folded};
 use units::size::Size;
 use units::text::{thousands, time};
 
@@ -56,12 +56,7 @@ impl Screen<'_> {
         });
         let mut lines = aligned(&rows.collect::<Vec<_>>(), Align::Left);
         if let Some(first) = self.subjects.first() {
-            // The kernels stand above. What the caches are is in `show`.
-            lines.extend(
-                headline(first.result)
-                    .into_iter()
-                    .filter(|line| !line.starts_with("kernel ") && !line.starts_with("caches ")),
-            );
+            lines.extend(conditions(first.result));
         }
         lines
     }

@@ -138,6 +138,13 @@ pub struct LabFacts {
     pub kernel: Option<String>,
 }
 
+impl LabFacts {
+    /// Returns the emulator and its version as people name it, as in `QEMU 7.2.22`.
+    pub fn emulator_in_words(&self) -> String {
+        self.emulator.replace("qemu-system-aarch64", "QEMU")
+    }
+}
+
 /// Environment variable with the lab's description of the emulated host, in JSON.
 pub const LAB_VARIABLE: &str = "FAULTLINE_LAB";
 

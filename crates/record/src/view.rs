@@ -3,6 +3,7 @@
 use units::stats::Timing;
 
 use crate::result::RunResult;
+use crate::status::Status;
 
 /// The parts of a report that come from the scenario. The report adds the parts that every run has.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -63,6 +64,15 @@ pub struct Viewed<'a> {
     pub run: &'a RunResult,
     /// Its view.
     pub view: View,
+}
+
+impl Viewed<'_> {
+    /// Returns the line with which a report of the run begins: its answer, or else its verdict.
+    pub fn headline(&self) -> String {
+        let verdict = &self.run.verdict;
+        let own = || format!("{}: {}", verdict.status.name().to_uppercase(), verdict.reason);
+        self.view.headline.clone().filter(|_| verdict.status < Status::Error).unwrap_or_else(own)
+    }
 }
 
 impl<'a> From<&'a RunResult> for Viewed<'a> {

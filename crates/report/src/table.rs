@@ -38,10 +38,8 @@ pub fn print(out: &mut impl Write, runs: &[Viewed<'_>]) -> io::Result<()> {
 
 /// Returns the verdict of a run in one line. Among several runs, it begins with the name of the kernel.
 fn verdict(viewed: &Viewed<'_>, runs: usize) -> String {
-    let Viewed { run, view } = viewed;
-    let own = || format!("{}: {}", run.verdict.status.name().to_uppercase(), run.verdict.reason);
-    let verdict = view.headline.clone().filter(|_| run.verdict.status < Status::Error).unwrap_or_else(own);
-    if runs > 1 { format!("{}: {verdict}", run.kernel_name()) } else { verdict }
+    let headline = viewed.headline();
+    if runs > 1 { format!("{}: {headline}", viewed.run.kernel_name()) } else { headline }
 }
 
 /// Prints a line of text, folded at [`WIDTH`]. Each line after the first has four more blanks at its start.
@@ -51,6 +49,11 @@ fn verdict(viewed: &Viewed<'_>, runs: usize) -> String {
 /// If the writer fails.
 pub fn prose(out: &mut impl Write, line: &str) -> io::Result<()> {
     folded(line).iter().try_for_each(|line| writeln!(out, "{line}"))
+}
+
+/// Returns lines of text, folded at [`WIDTH`], each with its line break.
+pub fn paragraphs(lines: impl IntoIterator<Item = String>) -> String {
+    lines.into_iter().flat_map(|line| folded(&line)).map(|line| line + "\n").collect()
 }
 
 /// Returns a line of text, folded at [`WIDTH`], with four more blanks at the start of each line after the first. Words
@@ -125,7 +128,7 @@ pub fn aligned<R: AsRef<[String]>>(rows: &[R], align: Align) -> Vec<String> {
     rows.iter().map(line).collect()
 }
 
-/// Returns lines about the machine of a run: kernel, platform, caches of its CPUs and lockup threshold.
+/// Returns lines about the machine of a run: kernel, caches of its CPUs, and [conditions].
 pub fn headline(run: &RunResult) -> Vec<String> {
     let release = &run.machine.kernel_release;
     let kernel = match run.kernel_name() {
@@ -133,7 +136,6 @@ pub fn headline(run: &RunResult) -> Vec<String> {
         name => format!("kernel   {name}, {release}"),
     };
     let mut lines = vec![kernel];
-    lines.extend(platform(run));
     if let Some(vcpu) = run.vcpus.first() {
         let (idc, dic) = (u8::from(vcpu.idc), u8::from(vcpu.dic));
         lines.push(format!("caches   I line {} B {}, IDC {idc}, DIC {dic}", vcpu.imin_line_bytes, vcpu.l1ip.name()));
@@ -148,8 +150,13 @@ pub fn headline(run: &RunResult) -> Vec<String> {
             u8::from(shown.dic)
         ));
     }
-    lines.extend(watchdog(run));
+    lines.extend(conditions(run));
     lines
+}
+
+/// Returns lines about the worth of the numbers of a run: the platform, and the lockup threshold.
+pub fn conditions(run: &RunResult) -> Vec<String> {
+    platform(run).into_iter().chain(watchdog(run)).collect()
 }
 
 /// Returns the threshold of the soft lockup detector.
@@ -170,8 +177,8 @@ fn platform(run: &RunResult) -> Option<String> {
         Platform::Unknown => Some("The machine is not known.".into()),
         Platform::Emulated => {
             let lab = run.machine.lab.as_ref();
-            let (emulator, cpu) = lab.map_or(("unknown", "unknown"), |lab| (&*lab.emulator, &*lab.cpu));
-            let emulator = emulator.replace("qemu-system-aarch64", "QEMU");
+            let (emulator, cpu) =
+                lab.map_or(("unknown".into(), "unknown"), |lab| (lab.emulator_in_words(), lab.cpu.as_str()));
             let time = match lab.and_then(|lab| lab.time_scale) {
                 Some(n) => format!("{} ns an instruction. Times are a model.", 1u64 << n),
                 None => "host time. Times are those of the emulator.".into(),

@@ -28,6 +28,22 @@ pub struct Context {
     pub trace_lost: u64,
 }
 
+#[cfg(test)]
+impl Context {
+    /// Returns the facts of a run of which no evidence is missing.
+    pub fn complete() -> Self {
+        Self {
+            page_bytes: 4096,
+            dic: false,
+            threshold_s: Some(20),
+            unwatched: None,
+            kmsg_lost: 0,
+            untraced: None,
+            trace_lost: 0,
+        }
+    }
+}
+
 /// Judges a case whose guest ended well.
 pub fn judge(case: &CaseResult, context: &Context) -> Verdict {
     failure(case, context).or_else(|| not_observable(context)).unwrap_or_else(|| judge_path(case, context))

@@ -4,7 +4,7 @@ use clap::{ArgMatches, Command, FromArgMatches};
 use klog::quiet::quiet;
 use record::answer::Answer;
 use record::status::Status;
-use report::table::folded;
+use report::table::paragraphs;
 use scenarios::check::Check;
 use scenarios::options::Common;
 use scenarios::{AnyScenario, Scenario};
@@ -73,7 +73,7 @@ fn cannot_tell(failure: &Failure, args: &Args) -> CommandResult {
             "reason": reason,
             "also": [],
         }))?,
-        _ => emit(&(folded(&format!("{}: {reason}", Answer::CannotTell.words())).join("\n") + "\n"))?,
+        _ => emit(&paragraphs([format!("{}: {reason}", Answer::CannotTell.words())]))?,
     }
     Ok(code)
 }

@@ -12,7 +12,7 @@ use record::result::{L1Ip, RunResult};
 use record::status::Status;
 use record::store;
 use report::html::{Source, pictures};
-use report::table::folded;
+use report::table::paragraphs;
 use scenarios::policy::findings::{Class, Conclusion};
 
 use crate::failure::{CommandResult, Failure};
@@ -355,8 +355,7 @@ fn for_people(rows: &[(Cell, String, Row)]) -> String {
         format!("{}: {host}, {}: {}: {}", row.status.name(), cell.kernel, row.policy, row.reason)
     };
     let note = "All cells are emulated: operations are counted exactly, times are not compared.".to_owned();
-    let lines = std::iter::once(note).chain(rows.iter().map(line));
-    lines.flat_map(|line| folded(&line)).map(|line| line + "\n").collect()
+    paragraphs(std::iter::once(note).chain(rows.iter().map(line)))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use units::text::{thousands, time};
 
 use crate::failure::CommandResult;
 use crate::output::{emit, emit_json};
-use report::table::folded;
+use report::table::paragraphs;
 
 /// Arguments of `faultline project`.
 #[derive(clap::Args)]
@@ -64,7 +64,6 @@ pub fn run(args: &Args) -> CommandResult {
     }
     let (racers, lines) = (thousands(racers), thousands(lines));
     let product = format!("{racers} racers × {lines} lines × {ns_per_line} ns = {}", time(stall_ns));
-    let lines = [product, headroom.text()].into_iter().flat_map(|line| folded(&line));
-    emit(&lines.map(|line| line + "\n").collect::<String>())?;
+    emit(&paragraphs([product, headroom.text()]))?;
     Ok(0)
 }

@@ -10,7 +10,7 @@ use lab::RunnerOutput;
 use record::result::RunResult;
 use record::{runs, store};
 use report::compare::{self, Comparison, Options, print};
-use report::table::folded;
+use report::table::paragraphs;
 
 use crate::failure::{CommandResult, Failure};
 use crate::lab_runs;
@@ -72,8 +72,7 @@ fn text(first: &RunResult, second: &RunResult, equal: bool, comparison: &Compari
     if !equal {
         return print::text(comparison);
     }
-    let line = format!("EQUAL: every verdict, count and time of {} is that of {}", second.run.id, first.run.id);
-    folded(&line).into_iter().map(|line| line + "\n").collect()
+    paragraphs([format!("EQUAL: every verdict, count and time of {} is that of {}", second.run.id, first.run.id)])
 }
 
 fn in_lab(words: &[String], args: &Args) -> Result<(PathBuf, RunResult), Failure> {

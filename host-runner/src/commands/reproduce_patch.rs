@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use lab::{Options, QemuChoice};
 use record::result::RunResult;
 use record::verdict::relax_lockup;
-use report::table::{self, Align, columns, headline, prose};
+use report::table::{self, Align, columns, conditions, prose};
 use units::text::time;
 
 use crate::failure::{CommandResult, Failure};
@@ -154,9 +154,8 @@ fn print(out: &mut Vec<u8>, results: &[RunResult], plan: Plan) -> io::Result<()>
     if plan == Plan::SmallBlocks {
         return table::print(out, &results.iter().map(scenarios::viewed).collect::<Vec<_>>());
     }
-    // The first line names the kernel, and the table has the kernels.
-    for line in results.first().map(headline).unwrap_or_default().iter().skip(1) {
-        prose(out, line)?;
+    for line in results.first().map(conditions).unwrap_or_default() {
+        prose(out, &line)?;
     }
     writeln!(out)?;
     print_races(out, results)

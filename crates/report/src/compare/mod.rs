@@ -200,7 +200,7 @@ pub(crate) fn subject(runs: &[RunResult]) -> String {
     let model = first.machine.model.as_deref().unwrap_or("an unknown machine");
     let place = match (first.machine.platform, &first.machine.lab) {
         (Platform::Emulated, Some(lab)) => {
-            let emulator = lab.emulator.replace("qemu-system-aarch64", "QEMU");
+            let emulator = lab.emulator_in_words();
             let time = lab.time_scale.map(|n| format!(", {} ns an instruction", 1u64 << n)).unwrap_or_default();
             format!("an arm64 host that {emulator} emulates (CPU {}{time}; its times are a model)", lab.cpu)
         }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use klog::quiet::{quiet, quiet_lines};
 use record::measure::Phase;
-use units::text::{thousands, time};
+use units::text::{counted, thousands, time};
 
 use crate::table::{Align, aligned, folded};
 
@@ -56,9 +56,8 @@ fn metric_name(metric: &Metric) -> String {
 
 /// Returns the name of a side, its kernels and its number of runs.
 fn side(role: &str, side: &Side) -> [String; 4] {
-    let plural = if side.runs == 1 { "" } else { "s" };
     let release = if side.names == side.kernels { String::new() } else { side.kernels.join(", ") };
-    [role.into(), side.names.join(", "), release, format!("{} run{plural}", side.runs)]
+    [role.into(), side.names.join(", "), release, counted(side.runs as u64, "run")]
 }
 
 fn sides(comparison: &Comparison) -> Vec<String> {

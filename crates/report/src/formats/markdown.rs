@@ -28,10 +28,7 @@ pub fn markdown(subject: &Subject<'_>) -> String {
 fn section(viewed: &Viewed<'_>) -> String {
     let Viewed { run, view } = viewed;
     let runs = std::slice::from_ref(*run);
-    let verdict = view
-        .headline
-        .clone()
-        .unwrap_or_else(|| format!("{}: {}", run.verdict.status.name().to_uppercase(), run.verdict.reason));
+    let verdict = viewed.headline();
     let (word, reason) = verdict.split_once(": ").unwrap_or((&verdict, ""));
     let mut out = wrap(&format!("**{word}**: {reason}"), "") + "\n";
     out += &wrap(&subject(runs), "");

@@ -14,7 +14,7 @@ use record::result::{RunResult, VcpuFacts};
 use record::status::{Status, Verdict};
 use record::verdict::{describe, describe_as, relax_lockup};
 use units::size::Size;
-use units::text::{thousands, time};
+use units::text::{counted, thousands, time};
 
 use crate::check::findings::{Conclusion, Findings};
 use crate::cost::CostModel;
@@ -129,10 +129,10 @@ pub fn conclude(evidence: &Evidence<'_>) -> Conclusion {
 fn answer(evidence: &Evidence<'_>, cost: &CostModel, found: &Classification) -> (Answer, String, Option<String>) {
     const COUNT: &str = "faultline lab --count --kernel KERNEL -- check";
     let stale: u64 = evidence.cases.iter().map(|case| case.mismatches).sum();
-    let counted = evidence.cases.iter().any(|case| case.counted.is_some());
+    let has_counts = evidence.cases.iter().any(|case| case.counted.is_some());
     let done = |answer, reason: String| (answer, reason, None);
     if stale > 0 {
-        return done(Answer::Broken, format!("{} returned old code", plural(stale, "fetch", "fetches")));
+        return done(Answer::Broken, format!("the guest executed old code ({})", counted(stale, "wrong token")));
     }
     if let Some((lockup, shown)) = evidence.cases.iter().find_map(relax_lockup) {
         let what = describe_as(lockup, shown);
@@ -147,7 +147,7 @@ fn answer(evidence: &Evidence<'_>, cost: &CostModel, found: &Classification) -> 
         Class::Capped => done(Answer::NotAffected, "KVM invalidates large blocks with the whole I-cache".into()),
         Class::AlwaysAll => done(Answer::NotAffected, "KVM always invalidates the whole I-cache".into()),
         // In protected mode, stage 2 and its maintenance are at EL2, where no probe of the host sees them.
-        Class::None if evidence.machine.kvm_mode == Some(KvmMode::Protected) && !counted => cannot(
+        Class::None if evidence.machine.kvm_mode == Some(KvmMode::Protected) && !has_counts => cannot(
             "KVM is in protected mode: its maintenance is done at EL2, where the host cannot see it".into(),
             Some(COUNT.into()),
         ),
@@ -221,10 +221,8 @@ fn dic_evidence(evidence: &Evidence<'_>) -> Vec<String> {
     let Some(vcpu) = evidence.vcpu else { return Vec::new() };
     let register = format!("CTR_EL0 of a vCPU is {:#x}, in which DIC is set", vcpu.ctr_el0);
     let traced = evidence.cases.iter().filter(|case| case.host.is_some()).count();
-    let faults = (traced > 0).then(|| {
-        let cases = plural(traced as u64, "kind", "kinds");
-        format!("trace: no fetch lacked the permission to execute, on {cases} of memory")
-    });
+    let faults = (traced > 0)
+        .then(|| format!("trace: no fetch lacked the permission to execute, in {}", counted(traced as u64, "case")));
     std::iter::once(register).chain(faults).collect()
 }
 
@@ -257,10 +255,6 @@ fn also(evidence: &Evidence<'_>, cost: &CostModel) -> Vec<String> {
 fn with_side(complaint: &AttributedComplaint) -> String {
     let d_side = !complaint.attributions.is_empty() && complaint.attributions.iter().all(|a| a.side == Side::DSide);
     if d_side { format!("a stall of the D side ({})", describe(complaint)) } else { describe(complaint) }
-}
-
-fn plural(number: u64, one: &str, many: &str) -> String {
-    format!("{} {}", thousands(number), if number == 1 { one } else { many })
 }
 
 /// Returns the verdict on a run with this conclusion.

@@ -67,19 +67,13 @@ fn all_cases(
 ) -> Result<(), Error> {
     let host = memory_kinds();
     let named = !args.kinds.is_empty();
-    for kind in if named { args.kinds.clone() } else { by_size(&host) } {
-        let needless = if named { None } else { needless(kind, &host, &evidence(runner, session, cases)) };
-        let mut result = match needless {
-            Some(why) => CaseResult { verdict: Verdict::new(Status::Skip, why), ..CaseResult::on(kind, 1) },
-            None => case(runner, session, kind)?,
-        };
-        runner.done(session, &mut result)?;
-        cases.push(result);
-        if session.interrupted() {
-            break;
+    let kinds = if named { args.kinds.clone() } else { by_size(&host) };
+    runner.each_kind(session, kinds, cases, |runner, session, kind, before| {
+        match needless(kind, &host, &evidence(runner, session, before)).filter(|_| !named) {
+            Some(why) => Ok(CaseResult { verdict: Verdict::new(Status::Skip, why), ..CaseResult::on(kind, 1) }),
+            None => case(runner, session, kind),
         }
-    }
-    Ok(())
+    })
 }
 
 /// Returns all kinds of memory that this kernel could have, smallest blocks first.

@@ -5,7 +5,7 @@ use record::case::CaseResult;
 use record::result::RunResult;
 use record::view::{Table, View};
 use units::size::Size;
-use units::text::{thousands, time};
+use units::text::{counted, thousands, time};
 
 use crate::check::answer::judge;
 use crate::check::findings::{Conclusion, Findings};
@@ -49,10 +49,11 @@ fn findings(conclusion: &Conclusion) -> Vec<String> {
         lines.push(format!("The longest stall here took {}.", time(ns)));
     }
     if conclusion.answer == Answer::Affected && !conclusion.passed_from.is_empty() {
-        let from = conclusion.passed_from.iter().rev().map(|limit| {
-            let vcpus = if limit.racers == 1 { "vCPU" } else { "vCPUs" };
-            format!("{} {vcpus} on one block of {}", thousands(limit.racers), Size(limit.block_bytes))
-        });
+        let from = conclusion
+            .passed_from
+            .iter()
+            .rev()
+            .map(|limit| format!("{} on one block of {}", counted(limit.racers, "vCPU"), Size(limit.block_bytes)));
         let threshold = match conclusion.threshold_ns {
             Some(ns) => format!("The threshold of {} s", ns / 1_000_000_000),
             None => "This machine reports no soft lockup. The default threshold of 20 s".into(),

@@ -36,7 +36,7 @@ fn all_cases(
     cases: &mut Vec<CaseResult>,
 ) -> Result<(), Error> {
     let kinds = chosen_kinds(&args.kinds, Some(args.region))?;
-    runner.each_kind(session, kinds, cases, |runner, session, kind| case(runner, session, args, kind))
+    runner.each_kind(session, kinds, cases, |runner, session, kind, _| case(runner, session, args, kind))
 }
 
 fn case(

@@ -135,22 +135,10 @@ mod tests {
         }
     }
 
-    fn context() -> Context {
-        Context {
-            page_bytes: 4096,
-            dic: false,
-            threshold_s: Some(20),
-            unwatched: None,
-            kmsg_lost: 0,
-            untraced: None,
-            trace_lost: 0,
-        }
-    }
-
     fn judge(litmus: &Findings, faults: &[FaultCount]) -> Verdict {
         let host = HostSide { faults: faults.to_vec(), icache: None, dcache: None };
         let result = CaseResult { host: Some(host), ..CaseResult::not_run("test", 2) };
-        case(&result, litmus, &context())
+        case(&result, litmus, &Context::complete())
     }
 
     fn fault(access: Access, kind: FaultKind, level: u8) -> FaultCount {
@@ -195,7 +183,7 @@ mod tests {
         let split = litmus(Published::Forbidden, RaceEvent::Split, 0);
         assert_eq!(judge(&split, &[fault(Access::Data, FaultKind::Permission, 3)]).status, Status::Skip);
         assert_eq!(judge(&split, &[fault(Access::Data, FaultKind::Permission, 2)]).status, Status::Pass);
-        let untraced = Context { untraced: Some("--no-trace".into()), ..context() };
+        let untraced = Context { untraced: Some("--no-trace".into()), ..Context::complete() };
         let case_ = CaseResult::not_run("test", 2);
         assert_eq!(case(&case_, &litmus(Published::Forbidden, RaceEvent::Relax, 0), &untraced).status, Status::Skip);
         let moved = litmus(Published::Forbidden, RaceEvent::Move, 0);

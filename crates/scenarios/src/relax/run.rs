@@ -44,7 +44,7 @@ fn all_cases(
         None => chosen_kinds(&args.kinds, args.region)?,
     };
     session.journal(&Entry::Cases { names: kinds.iter().map(MemoryKind::to_string).collect() })?;
-    runner.each_kind(session, kinds, cases, |runner, session, kind| case(runner, session, args, kind))
+    runner.each_kind(session, kinds, cases, |runner, session, kind, _| case(runner, session, args, kind))
 }
 
 /// Copies the cases of a dead run, including the one in which it died, and returns the kinds of memory that are left.

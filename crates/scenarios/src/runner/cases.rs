@@ -176,7 +176,7 @@ impl<'a> CaseRunner<'a> {
         Ok(prepared.map_err(skip).ok())
     }
 
-    /// Runs a case on each kind of memory, until a signal ends the run.
+    /// Runs a case on each kind of memory, until a signal ends the run. `case` gets the cases before it.
     ///
     /// # Errors
     ///
@@ -186,10 +186,10 @@ impl<'a> CaseRunner<'a> {
         session: &mut Session,
         kinds: Vec<MemoryKind>,
         cases: &mut Vec<CaseResult>,
-        mut case: impl FnMut(&mut Self, &mut Session, MemoryKind) -> Result<CaseResult, Error>,
+        mut case: impl FnMut(&mut Self, &mut Session, MemoryKind, &[CaseResult]) -> Result<CaseResult, Error>,
     ) -> Result<(), Error> {
         for kind in kinds {
-            let mut result = case(self, session, kind)?;
+            let mut result = case(self, session, kind, cases)?;
             self.done(session, &mut result)?;
             cases.push(result);
             if session.interrupted() {

@@ -3,7 +3,7 @@
 use record::case::CaseResult;
 use record::result::RunResult;
 use record::view::{Stall, View};
-use units::text::{thousands, time};
+use units::text::{counted, thousands, time};
 
 use crate::storm::findings::{Conclusion, Findings};
 use crate::storm::program::{Mode, Order};
@@ -39,13 +39,7 @@ fn line(case: &CaseResult, storm: &Findings) -> String {
     let faulted: u64 = storm.racers.iter().map(|racer| racer.faulted).sum();
     let races: u64 = storm.racers.iter().map(|racer| racer.races).sum();
     let mut parts = vec![
-        format!(
-            "{} racer{} into {}: worst stall {}",
-            case.vcpus,
-            if case.vcpus == 1 { "" } else { "s" },
-            case.name,
-            time(storm.worst_ns)
-        ),
+        format!("{} into {}: worst stall {}", counted(case.vcpus, "racer"), case.name, time(storm.worst_ns)),
         format!("race {}", storm.wall.map_or_else(|| "-".into(), |wall| time(wall.ns.max))),
         format!("{} of {} fetches faulted", thousands(faulted), thousands(races)),
     ];

@@ -183,23 +183,11 @@ mod tests {
         }
     }
 
-    fn context() -> Context {
-        Context {
-            page_bytes: 4096,
-            dic: false,
-            threshold_s: Some(20),
-            unwatched: None,
-            kmsg_lost: 0,
-            untraced: None,
-            trace_lost: 0,
-        }
-    }
-
     fn judged(order: Order, one_ns: u64, worst_ns: u64, invalidations: Option<u64>) -> Verdict {
         let mut four = Findings { order, ..storm(worst_ns, 4, invalidations) };
         compare_with_one(&mut four, 4, BLOCK, &storm(one_ns, 1, invalidations), &COST);
         let case = CaseResult::on(MemoryKind::Hugetlb(Size(BLOCK)), 4);
-        judge(&case, &four, 4, &context())
+        judge(&case, &four, 4, &Context::complete())
     }
 
     #[test]
@@ -218,10 +206,10 @@ mod tests {
     fn several_racers_need_a_case_of_one_and_the_control_does_not() {
         let mut four = storm(4_337_000_000, 4, Some(4));
         let case = CaseResult::on(MemoryKind::Hugetlb(Size(BLOCK)), 4);
-        assert_eq!(judge(&case, &four, 4, &context()).status, Status::Skip);
+        assert_eq!(judge(&case, &four, 4, &Context::complete()).status, Status::Skip);
         four.order = Order::ExecFirst;
         four.traced[0].invalidations = Some(1);
-        assert_eq!(judge(&case, &four, 4, &context()).status, Status::Pass);
+        assert_eq!(judge(&case, &four, 4, &Context::complete()).status, Status::Pass);
     }
 
     #[test]

@@ -193,7 +193,7 @@ fn old_code_is_broken() {
     let mut cases = sizes(CAPPED);
     cases[0].mismatches = 1;
     let found = concluded(&machine(), false, &cases);
-    assert_eq!((found.answer, found.reason.as_str()), (Answer::Broken, "1 fetch returned old code"));
+    assert_eq!((found.answer, found.reason.as_str()), (Answer::Broken, "the guest executed old code (1 wrong token)"));
 }
 
 #[test]
