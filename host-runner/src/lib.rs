@@ -31,6 +31,7 @@ mod doctor;
 mod failure;
 mod invocation;
 mod lab_runs;
+mod lab_settings;
 mod output;
 mod patch_verdict;
 pub mod plan;

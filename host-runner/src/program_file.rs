@@ -50,18 +50,31 @@ fn read_program(name: &OsStr) -> Option<String> {
     std::fs::read_to_string(name).ok().filter(|text| is_program(text))
 }
 
-/// Parses the words after `lab … --`. If they name the file of a program, returns the words for the command inside the
-/// emulated host, and the file that has to be put there.
-///
-/// # Errors
-///
-/// As [`ProgramRequest::parse`].
-pub fn parse_in_lab(argv: &[OsString]) -> Result<Option<(Vec<OsString>, PathBuf)>, Failure> {
-    let [run, name, rest @ ..] = argv else { return Ok(None) };
-    if run != "run" || ProgramRequest::parse(&argv[1..])?.is_none() {
-        return Ok(None);
+/// The program in a file, for the emulated host.
+pub struct InLab {
+    /// Words for the runner, which finds the file in its directory.
+    pub argv: Vec<OsString>,
+    /// The file that has to be put there.
+    pub file: PathBuf,
+    /// Options that every scenario has.
+    pub common: Common,
+}
+
+impl InLab {
+    /// Parses the words after `lab … --`. Returns none if they do not name the file of a program.
+    ///
+    /// # Errors
+    ///
+    /// As [`ProgramRequest::parse`].
+    pub fn parse(argv: &[OsString]) -> Result<Option<Self>, Failure> {
+        let [run, name, rest @ ..] = argv else { return Ok(None) };
+        if run != "run" {
+            return Ok(None);
+        }
+        let Some(ProgramRequest { common, .. }) = ProgramRequest::parse(&argv[1..])? else { return Ok(None) };
+        let path = Path::new(name);
+        let own = path.file_name().unwrap_or(name).to_owned();
+        let argv = [run.clone(), own].into_iter().chain(rest.iter().cloned()).collect();
+        Ok(Some(Self { argv, file: path.to_owned(), common }))
     }
-    let path = Path::new(name);
-    let inside = [run.clone(), path.file_name().unwrap_or(name).to_owned()].into_iter().chain(rest.iter().cloned());
-    Ok(Some((inside.collect(), path.to_owned())))
 }

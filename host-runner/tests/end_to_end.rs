@@ -202,6 +202,28 @@ fn a_run_can_be_repeated() {
     assert!(stdout(&again).starts_with("EQUAL: "), "{}", stdout(&again));
 }
 
+/// Without a lab, a run is repeated on the machine: here, on the emulated one, which takes the stored run for its own.
+#[test]
+#[ignore = "needs make build, QEMU and Debian's kernels"]
+fn a_run_on_this_machine_can_be_repeated_there() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let (results, own) = (directory.path().join("results"), directory.path().join("own"));
+    let options = ["--time-scale", "6"];
+    let (_, mut found) = support::lab(&results, &options, &["run", "relax", "--blocks", "page,thp"]);
+    let mut run = found.pop().expect("a result");
+    // As a run whose results went to a directory that does not exist here.
+    run["command"].as_array_mut().expect("words").extend(["--results".into(), "elsewhere".into()]);
+    run["provenance"].as_object_mut().expect("an object").remove("lab");
+    std::fs::create_dir(&own).expect("fresh");
+    std::fs::write(own.join("result.json"), run.to_string()).expect("writable");
+    let with = own.to_string_lossy().into_owned();
+    let (output, _) =
+        support::lab(&directory.path().join("again"), &["--time-scale", "6", "--with", &with], &["repeat", "own"]);
+    let said = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{said}{}", stderr(&output));
+    assert!(said.contains("EQUAL: ") || said.contains("SAME: "), "{said}");
+}
+
 #[test]
 #[ignore = "needs make build, QEMU and Debian's kernels"]
 fn swapped_or_equal_kernels_reproduce_nothing() {

@@ -12,10 +12,11 @@ use scenarios::options::Common;
 use crate::failure::{CommandResult, Failure};
 use crate::invocation::{Invocation, unknown_scenario};
 use crate::lab_runs::{self, LabRun, worse};
+use crate::lab_settings;
 use crate::output::{emit, emit_json, note_stored};
 use crate::plan::in_lab;
 use crate::plan::request::PlanRequest;
-use crate::program_file::{self, ProgramRequest};
+use crate::program_file::InLab;
 
 /// The command line of `faultline lab`.
 #[derive(clap::Args)]
@@ -63,13 +64,15 @@ pub fn run(args: &Args) -> CommandResult {
         options.verbosity.runner_output = RunnerOutput::Progress;
         return in_lab::run(&if args.json { request.with_json() } else { request }, &options);
     }
-    let (options, mut argv) = lab_runs::for_check(&options, &argv)?.unwrap_or((options, argv));
-    let common = common_options(&argv)?;
-    let mut options = options;
-    if let Some((inside, file)) = program_file::parse_in_lab(&argv)? {
-        options.with.push(file);
-        argv = inside;
-    }
+    let (mut options, mut argv) = lab_settings::for_check(&options, &argv)?.unwrap_or((options, argv));
+    let common = match InLab::parse(&argv)? {
+        Some(program) => {
+            options.with.push(program.file);
+            argv = program.argv;
+            Some(program.common)
+        }
+        None => scenario_options(&argv)?,
+    };
     if common.is_some() {
         // The results are printed here, one after another, and the kernels have the names that the user gave.
         argv.push("--quiet".into());
@@ -96,18 +99,15 @@ pub fn run(args: &Args) -> CommandResult {
     Ok(runs.iter().map(|run| run.exit_code_for(args.bisect())).fold(0, worse))
 }
 
-/// Returns the options of the run that the words name; none if they are another command.
+/// Returns the options of the scenario that the words run; none if they are another command.
 ///
 /// # Errors
 ///
 /// If the words are a run that the runner would refuse, so that nothing boots for it.
-fn common_options(argv: &[OsString]) -> Result<Option<Common>, Failure> {
+fn scenario_options(argv: &[OsString]) -> Result<Option<Common>, Failure> {
     let [run, words @ ..] = argv else { return Ok(None) };
     if run != "run" {
         return Ok(None);
-    }
-    if let Some(program) = ProgramRequest::parse(words)? {
-        return Ok(Some(program.common));
     }
     match Invocation::parse_words(words).map_err(|error| Failure::clap(&error))? {
         Invocation::Other(words) => {

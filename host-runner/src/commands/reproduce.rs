@@ -9,7 +9,8 @@ use record::result::RunResult;
 use record::verdict::relax_lockup;
 
 use crate::failure::{CommandResult, Failure};
-use crate::lab_runs::{self, LabRun, cpu, failure};
+use crate::lab_runs::{self, LabRun, failure};
+use crate::lab_settings::{TIME_SCALE, cpu};
 use crate::output::{emit, emit_json, note_stored};
 use crate::reproduction_screen::{Screen, Subject, name};
 
@@ -36,7 +37,7 @@ pub struct Args {
     #[arg(long, default_value = lab::OWN_QEMU, value_name = "PROGRAM|VERSION")]
     qemu: QemuChoice,
     /// Let every instruction take 2^N ns of virtual time
-    #[arg(long, default_value_t = lab_runs::TIME_SCALE, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=7))]
+    #[arg(long, default_value_t = TIME_SCALE, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=7))]
     time_scale: u8,
     /// Blocks to run on
     #[arg(long, default_value = "page,thp,1G", value_name = "BLOCK,…")]

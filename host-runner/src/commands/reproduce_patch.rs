@@ -11,7 +11,8 @@ use report::table::{self, Align, columns, conditions, prose};
 use units::text::time;
 
 use crate::failure::{CommandResult, Failure};
-use crate::lab_runs::{self, LabRun, cpu, failure};
+use crate::lab_runs::{self, LabRun, failure};
+use crate::lab_settings::cpu;
 use crate::output::{emit, emit_json, note_stored};
 use crate::patch_verdict::{Kernels, judge, races};
 

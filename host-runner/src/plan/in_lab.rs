@@ -8,6 +8,7 @@ use record::summary::Step;
 
 use crate::failure::{CommandResult, Failure};
 use crate::lab_runs;
+use crate::lab_settings;
 use crate::output::emit;
 use crate::plan::request::PlanRequest;
 use crate::plan::runner::{StepEnd, StepRunner};
@@ -56,7 +57,7 @@ impl StepRunner for StepBoots<'_> {
     fn run(&mut self, plan: &Path, step: &Step) -> StepEnd {
         let options = lab::Options { results: plan.to_owned(), ..self.options.clone() };
         let words = self.request.command_line(step, None);
-        let booted = lab_runs::for_check(&options, &words).and_then(|check| {
+        let booted = lab_settings::for_check(&options, &words).and_then(|check| {
             let (options, words) = check.unwrap_or((options, words));
             lab_runs::boot(&options, &words).map_err(lab_runs::failure)
         });
