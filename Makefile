@@ -113,6 +113,7 @@ test-long: setup-kernels setup-release test ## run test, and the tests that take
 	@tests/compare-policies
 	@cargo test -q --locked -p host-runner --test storm --test pstore -- --ignored --test-threads 1
 	@tests/release.sh
+	@tests/lava-newest
 
 .PHONY: test-release
 test-release: setup-release ## test that releases are the same twice, install, purge, and work in the lab
