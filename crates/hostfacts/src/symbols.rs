@@ -19,7 +19,9 @@ fn excerpt(kallsyms: &str) -> String {
         .collect();
     lines.sort_unstable();
     let wanted = |line: &str| {
-        let name = line.split(' ').nth(2).unwrap_or_default().trim_start_matches("__pi_").trim_start_matches('_');
+        let name = line.split([' ', '\t']).nth(2).unwrap_or_default();
+        // The hypervisor at EL2 has functions of its own, with a prefix.
+        let name = name.trim_start_matches("__kvm_nvhe_").trim_start_matches("__pi_").trim_start_matches('_');
         WANTED.iter().any(|prefix| name.starts_with(prefix))
     };
     // The line after a maintenance function is kept, too: the function ends there.
@@ -35,6 +37,8 @@ mod tests {
     fn an_excerpt_keeps_the_ends_of_functions() {
         let all = "ffff800080000040 t icache_inval_pou\nffff800080000000 T a\nffff800080000040 t __pi_icache_inval_pou\n\
                    ffff800080000084 t b\nffff800080000100 t c\n";
+        let nvhe = excerpt("ffff800081000000 t __kvm_nvhe_icache_inval_pou\nffff800081000040 t __kvm_nvhe_b\n");
+        assert_eq!(nvhe.lines().count(), 2);
         let kept = excerpt(all);
         let names: Vec<_> = kept.lines().filter_map(|line| line.split(' ').nth(2)).collect();
         assert_eq!(names, ["__pi_icache_inval_pou", "icache_inval_pou", "b"]);

@@ -88,7 +88,16 @@ impl Counts {
 pub struct Symbols {
     /// Start addresses of functions. An empty name stands where a function ends and none begins.
     starts: BTreeMap<u64, String>,
+    /// First and last address and name of each function of the hypervisor at EL2 (nVHE and protected mode).
+    hypervisor: Vec<(u64, u64, String)>,
 }
+
+/// Prefix of the names of the hypervisor's functions (the kernel's `image-vars.h`).
+const HYPERVISOR: &str = "__kvm_nvhe_";
+
+/// Alignment to which the hypervisor's address of a function equals the kernel's: the kernel's image begins at a
+/// multiple of 2 MiB (`MIN_KIMG_ALIGN`), and `__kern_hyp_va` changes only higher bits.
+const HYPERVISOR_ALIGNMENT: u64 = 1 << 21;
 
 impl Symbols {
     /// Reads lines of the form `ADDRESS TYPE NAME [MODULE]`, and skips lines of another form.
@@ -111,11 +120,25 @@ impl Symbols {
                 starts.entry(address).or_default();
             }
         }
-        Self { starts }
+        let ends = starts.keys().skip(1).map(|next| next - 1);
+        let spans = starts.iter().zip(ends).map(|((first, name), last)| (*first, last, name));
+        let hypervisor = spans.filter_map(|(first, last, name)| {
+            Some((first, last, name.strip_prefix(HYPERVISOR)?.trim_start_matches("__pi_").to_owned()))
+        });
+        let hypervisor = hypervisor.collect();
+        Self { starts, hypervisor }
     }
 
-    /// Returns the function that holds `pc`.
+    /// Returns the function that holds `pc`. A function of the hypervisor has the name that it has in the kernel.
     fn function(&self, pc: u64) -> Option<&str> {
+        // EL2 has one range of addresses, which begins at 0. The kernel's addresses have bit 63.
+        if pc >> 63 == 0 {
+            let low = |address: u64| address % HYPERVISOR_ALIGNMENT;
+            let holds = |first: u64, last: u64| (low(first)..=low(first) + (last - first)).contains(&low(pc));
+            let here = self.hypervisor.iter().filter(|(first, last, _)| holds(*first, *last));
+            // In an excerpt of kallsyms, the function before a gap seems to reach over it.
+            return here.min_by_key(|(first, last, _)| last - first).map(|(.., name)| name.as_str());
+        }
         self.starts.range(..=pc).next_back().map(|(_, name)| name.as_str()).filter(|name| !name.is_empty())
     }
 }
@@ -200,6 +223,18 @@ not a symbol
         assert_eq!(symbols.function(0xffff_8000_8001_0040), Some("other"));
         assert_eq!(symbols.function(0xffff_8000_8001_0060), None, "after the text");
         assert_eq!(symbols.function(0x40_0000), None, "an address of user space");
+    }
+
+    #[test]
+    fn a_hypervisor_runs_its_own_copy_at_its_own_address() {
+        let symbols = Symbols::parse(
+            "ffff8000814c8150 t __kvm_nvhe_dcache_clean_inval_poc\nffff8000814c8188 t __kvm_nvhe_icache_inval_pou\n\
+             ffff8000814c81c0 t __kvm_nvhe_other\n",
+        );
+        assert_eq!(symbols.function(0x000a_7e73_014c_81ac), Some("icache_inval_pou"), "7.3.4 in protected mode");
+        assert_eq!(symbols.function(0x000a_7e73_014c_8150), Some("dcache_clean_inval_poc"));
+        assert_eq!(symbols.function(0x000a_7e73_014c_81c0), None);
+        assert_eq!(symbols.function(0x4025_a59c), None, "a guest");
     }
 
     #[test]
