@@ -19,7 +19,7 @@ fn excerpt(kallsyms: &str) -> String {
         .collect();
     lines.sort_unstable();
     let wanted = |line: &str| {
-        let name = line.split([' ', '\t']).nth(2).unwrap_or_default();
+        let name = line.split(' ').nth(2).unwrap_or_default();
         // The hypervisor at EL2 has functions of its own, with a prefix.
         let name = name.trim_start_matches("__kvm_nvhe_").trim_start_matches("__pi_").trim_start_matches('_');
         WANTED.iter().any(|prefix| name.starts_with(prefix))
