@@ -99,8 +99,8 @@ const HYPERVISOR: &str = "__kvm_nvhe_";
 /// multiple of 2 MiB (`MIN_KIMG_ALIGN`), and `__kern_hyp_va` changes only higher bits.
 const HYPERVISOR_ALIGNMENT: u64 = 1 << 21;
 
-/// Lowest address of the hypervisor's functions: `kvm_compute_layout` sets the highest bit of an address, which is bit 38
-/// at least. Guests and static programs run below it.
+/// Lowest address of the hypervisor's functions: `kvm_compute_layout` sets the highest bit of an address, which is
+/// bit 38 at least. Guests and static programs run below it.
 const HYPERVISOR_BASE: u64 = 1 << 38;
 
 impl Symbols {
