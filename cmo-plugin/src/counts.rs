@@ -67,9 +67,7 @@ impl Counts {
     pub(crate) fn write(&mut self, ended: Ended) -> io::Result<()> {
         self.settle();
         let text = serde_json::to_vec(&self.report(ended)).map_err(io::Error::other)?;
-        let beside = with_suffix(&self.out, ".part");
-        fs::write(&beside, text)?;
-        fs::rename(&beside, &self.out)
+        write_beside(&self.out, &text)
     }
 
     /// Returns the path of the file.
@@ -124,6 +122,17 @@ struct Op {
     op: &'static str,
     pc: String,
     count: u64,
+}
+
+/// Writes a file beside `out`, and renames it to `out`.
+///
+/// # Errors
+///
+/// An error if the file cannot be written or renamed.
+pub(crate) fn write_beside(out: &Path, text: &[u8]) -> io::Result<()> {
+    let beside = with_suffix(out, ".part");
+    fs::write(&beside, text)?;
+    fs::rename(&beside, out)
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

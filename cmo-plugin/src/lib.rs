@@ -48,8 +48,10 @@
 
 mod counts;
 mod decode;
+mod events;
 // QEMU does not load the test executable, so the executable cannot resolve the symbols of QEMU.
 #[cfg(not(test))]
 mod glue;
 #[cfg(not(test))]
 mod version;
+mod shadow;

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! Interface to QEMU: arguments of the plugin, translation callback, execution callbacks, exit.
 
+mod qemu;
+mod sanitize;
+
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::io::Write;
 use std::path::PathBuf;
@@ -49,16 +52,27 @@ unsafe extern "C" fn qemu_plugin_install(
     }
     // SAFETY: the caller promises that `argv` holds `argc` strings that end in NUL.
     let arguments = (0..argc as usize).map(|i| unsafe { CStr::from_ptr(*argv.add(i)) }.to_string_lossy().into_owned());
-    let out = match out_path(arguments) {
-        Ok(out) => out,
+    let Arguments { mode, out } = match Arguments::parse(arguments) {
+        Ok(arguments) => arguments,
         Err(problem) => return refuse(&problem),
     };
+    COPIES_DATA.store(info.version.cur >= COPYING_API, Ordering::Relaxed);
+    if mode == Mode::Sanitize {
+        if let Err(problem) = sanitize::install(id, out) {
+            return refuse(&problem);
+        }
+        // SAFETY: as below.
+        unsafe {
+            qemu_plugin_register_vcpu_tb_trans_cb(id, Some(sanitize::translated));
+            qemu_plugin_register_atexit_cb(id, Some(sanitize::exiting), std::ptr::null_mut());
+        }
+        return 0;
+    }
     let mut counts = Counts::new(out);
     // The first write is here so that an unwritable path stops QEMU before the guest runs, not after it.
     if let Err(error) = counts.write(Ended::No) {
         return refuse(&format!("cannot write {}: {error}", counts.out().display()));
     }
-    COPIES_DATA.store(info.version.cur >= COPYING_API, Ordering::Relaxed);
     if COUNTS.set(Mutex::new(counts)).is_err() {
         return refuse("loaded twice into one QEMU");
     }
@@ -77,16 +91,40 @@ fn refuse(problem: &str) -> c_int {
     1
 }
 
-/// Returns the path in the argument `out=PATH`, or the reason why the arguments are wrong.
-fn out_path(arguments: impl Iterator<Item = String>) -> Result<PathBuf, String> {
-    let mut out = None;
-    for argument in arguments {
-        match argument.split_once('=') {
-            Some(("out", path)) if !path.is_empty() => out = Some(PathBuf::from(path)),
-            _ => return Err(format!("unknown argument `{argument}`: only out=PATH is known")),
+/// Mode of the plugin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// Counts maintenance instructions.
+    Count,
+    /// Judges maintenance.
+    Sanitize,
+}
+
+/// Arguments of the plugin.
+struct Arguments {
+    mode: Mode,
+    out: PathBuf,
+}
+
+impl Arguments {
+    /// Parses `mode=count|sanitize` and `out=PATH`. The mode is `count` if it is not given.
+    ///
+    /// # Errors
+    ///
+    /// The reason why the arguments are wrong.
+    fn parse(arguments: impl Iterator<Item = String>) -> Result<Self, String> {
+        let (mut mode, mut out) = (Mode::Count, None);
+        for argument in arguments {
+            match argument.split_once('=') {
+                Some(("out", path)) if !path.is_empty() => out = Some(PathBuf::from(path)),
+                Some(("mode", "count")) => mode = Mode::Count,
+                Some(("mode", "sanitize")) => mode = Mode::Sanitize,
+                _ => return Err(format!("unknown argument `{argument}`: mode=count|sanitize and out=PATH are known")),
+            }
         }
+        let out = out.ok_or("needs out=PATH: -plugin libcmo_plugin.so,out=counts.json")?;
+        Ok(Self { mode, out })
     }
-    out.ok_or_else(|| "needs out=PATH: -plugin libcmo_plugin.so,out=counts.json".into())
 }
 
 /// Returns the counters.
