@@ -14,7 +14,7 @@ use report::subject::Subject;
 use serde::Serialize;
 
 use crate::failure::Failure;
-use crate::{plugin_counts, recover};
+use crate::{plugin_counts, recover, sanitizer_reports};
 
 /// A run in one kernel.
 #[derive(Serialize)]
@@ -81,6 +81,7 @@ pub fn complete(boot: Boot) -> Result<LabRun, Failure> {
         None => None,
     };
     if let (Some(directory), Some(result)) = (&run_dir, &mut result) {
+        sanitizer_reports::complete(directory, result).map_err(Failure::harness)?;
         result.provenance = std::mem::take(&mut result.provenance).or(provenance);
         store::write_result(directory, result).map_err(Failure::harness)?;
     }

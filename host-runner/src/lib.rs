@@ -39,3 +39,4 @@ mod plugin_counts;
 mod program_file;
 mod recover;
 mod reproduction_screen;
+mod sanitizer_reports;

@@ -138,6 +138,7 @@ fn reconstruct(run: &Path, journal: &Journal, witness: &WitnessedEnd) -> RunResu
         vcpus,
         evidence,
         cases,
+        sanitizer: None,
         recovered: true,
         resumed_from: None,
     }

@@ -363,7 +363,7 @@ impl<R: Ram> Shadow<R> {
         let mut pending = lock(&state.pending);
         for version in Version::BOTH {
             let local = std::mem::take(&mut pending.local[version.index()]);
-            state.local[version.index()].fetch_max(local, Relaxed);
+            state.complete_local(version, local);
         }
         if for_all {
             let now = self.tick();
@@ -437,7 +437,7 @@ impl<R: Ram> Shadow<R> {
             Missing::INotCompleted
         } else if state.early() {
             Missing::IBeforeDClean
-        } else if self.pes.iter().any(|pe| pe.local(version) > base) {
+        } else if self.pes.iter().any(|pe| pe.recent[version.index()].load(Relaxed) > base) {
             Missing::IOnOnePe
         } else {
             Missing::IInvalidation
@@ -672,6 +672,7 @@ impl<R: Ram> Shadow<R> {
     /// Records an entry into a guest, and judges the registers of its context.
     pub(crate) fn enter_guest(&self, pe: usize, context: Context, place: &Place) {
         lock(&self.pe(pe).pending).blamed.clear();
+        self.pe(pe).recent.iter().for_each(|time| time.store(0, Relaxed));
         let fwb = self.features.fwb && context.hcr & HCR_FWB != 0;
         if self.fwb.swap(fwb, Relaxed) != fwb {
             lock(&self.stage2).set_fwb(fwb);

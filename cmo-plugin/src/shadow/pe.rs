@@ -2,7 +2,7 @@
 //! Maintenance that a PE has executed and not yet completed by a barrier.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use super::page::{Clean, LINE, Version};
 use super::report::Key;
@@ -97,6 +97,8 @@ pub(crate) struct Pe {
     pub(crate) is_busy: AtomicBool,
     /// Time of the newest completed invalidation of this PE's own I-cache, by version.
     pub(crate) local: [AtomicU32; 2],
+    /// The same, since the PE last entered a guest; 0 if there was none.
+    pub(crate) recent: [AtomicU32; 2],
     /// VTTBR_EL2.
     pub(crate) vttbr: AtomicU64,
 }
@@ -104,7 +106,14 @@ pub(crate) struct Pe {
 impl Pe {
     /// Returns the time of the newest completed invalidation of this PE's own I-cache.
     pub(crate) fn local(&self, version: Version) -> u32 {
-        self.local[version.index()].load(std::sync::atomic::Ordering::Relaxed)
+        self.local[version.index()].load(Relaxed)
+    }
+
+    /// Completes an invalidation of this PE's own I-cache.
+    pub(crate) fn complete_local(&self, version: Version, time: u32) {
+        for times in [&self.local, &self.recent] {
+            times[version.index()].fetch_max(time, Relaxed);
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Markers in the instruction stream that tell the counting plugin of the lab where a phase of a run begins.
+//! Markers in the instruction stream that tell the plugin of the lab where a phase or a case of a run begins.
 
 /// Number of phases that the plugin can tell apart.
 const PHASES: u8 = 32;
@@ -23,6 +23,19 @@ pub fn begin_phase(number: u8) {
     marker::execute(number);
 }
 
+/// Number of what is outside of all cases.
+pub const NO_CASE: u64 = 0;
+
+/// Begins the case with this number, from 1: the sanitizer books everything up to the next marker there.
+///
+/// The marker is `HINT #95`, with the number in X0. On other architectures the function does nothing.
+pub fn begin_case(number: u64) {
+    #[cfg(target_arch = "aarch64")]
+    marker::execute_case(number);
+    #[cfg(not(target_arch = "aarch64"))]
+    let _ = number;
+}
+
 #[cfg(target_arch = "aarch64")]
 mod marker {
     //! One instruction for each phase, because an instruction encodes its number.
@@ -40,6 +53,11 @@ mod marker {
         };
     }
 
+    pub(super) fn execute_case(number: u64) {
+        // SAFETY: an unallocated hint executes as NOP.
+        unsafe { core::arch::asm!("hint #95", in("x0") number, options(nostack, preserves_flags)) }
+    }
+
     pub(super) fn execute(number: u8) {
         markers!(number, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31);
     }
@@ -53,5 +71,6 @@ mod tests {
     fn the_marker_runs_anywhere() {
         begin_phase(0);
         begin_phase(PHASES - 1);
+        begin_case(NO_CASE);
     }
 }

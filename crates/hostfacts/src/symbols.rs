@@ -8,6 +8,13 @@ pub fn read() -> String {
     excerpt(&std::fs::read_to_string("/proc/kallsyms").unwrap_or_default())
 }
 
+/// Reads the addresses of all of this kernel's functions; empty if they are not readable.
+pub fn read_all() -> String {
+    let all = std::fs::read_to_string("/proc/kallsyms").unwrap_or_default();
+    let is_function = |line: &&str| matches!(line.split(' ').nth(1), Some("t" | "T" | "w" | "W"));
+    all.lines().filter(is_function).flat_map(|line| [line, "\n"]).collect()
+}
+
 /// Returns the lines of kallsyms at which maintenance functions begin and end.
 ///
 /// The whole table has several megabytes, and each run would have to copy it out of the emulated host.

@@ -134,7 +134,7 @@ impl Symbols {
     }
 
     /// Returns the function that holds `pc`. A function of the hypervisor has the name that it has in the kernel.
-    fn function(&self, pc: u64) -> Option<&str> {
+    pub fn function(&self, pc: u64) -> Option<&str> {
         // EL2 has one range of addresses, which begins at 0. The kernel's addresses have bit 63.
         if pc >> 63 == 0 {
             if pc < HYPERVISOR_BASE {

@@ -40,6 +40,7 @@ mod qemu;
 mod rescue;
 mod run;
 mod runner;
+pub mod sanitizer;
 mod work_dir;
 
 pub use boot::Boot;

@@ -54,6 +54,9 @@ pub struct Options {
     /// Count every cache maintenance instruction by a TCG plugin, and put the counts beside the predictions
     #[arg(long)]
     pub count: bool,
+    /// Judge all cache maintenance by a TCG plugin (QEMU 10), and fail what the host's kernel owes
+    #[arg(long, conflicts_with = "count")]
+    pub sanitize: bool,
     /// Put this file or directory into the emulated host, under its own name, in the directory where the runner starts
     #[arg(long, value_name = "PATH")]
     pub with: Vec<PathBuf>,
@@ -110,6 +113,7 @@ impl Options {
         words.extend(self.time_scale.map(|scale| format!("--time-scale={scale}")));
         words.extend(self.linux.iter().map(|tree| format!("--linux={}", tree.display())));
         words.extend(self.count.then(|| "--count".to_owned()));
+        words.extend(self.sanitize.then(|| "--sanitize".to_owned()));
         words.extend(self.with.iter().map(|path| format!("--with={}", path.display())));
         words.extend(self.hooks.iter().map(|(key, value)| format!("--guest-hook={key}={value}")));
         words.push("--".to_owned());

@@ -111,6 +111,7 @@ impl Preparation<'_> {
             no_swap: None,
             time_scale: self.options.time_scale,
             counting: self.options.count,
+            sanitizing: self.options.sanitize,
             // All policy kernels have the same release, so only the name tells them apart.
             kernel: Some(kernel.into()),
         };

@@ -21,6 +21,7 @@ use crate::qemu::choice::QemuChoice;
 use crate::qemu::emulator::Emulator;
 use crate::qemu::{command_line, find};
 use crate::rescue::rescue;
+use crate::sanitizer;
 
 /// Boots every kernel of `options`, and runs the runner with the arguments `argv` in it.
 ///
@@ -72,13 +73,20 @@ fn find_emulator(choice: &QemuChoice, interrupt: &Interrupt, progress: &Progress
     found
 }
 
-/// File name of the counting plugin. It is built beside the program, and a package has it in lib/faultline.
+/// File name of the plugin. It is built beside the program, and a package has it in lib/faultline.
 const PLUGIN: &str = "libcmo_plugin.so";
 
-/// Adds the counting plugin to QEMU's arguments if the user asked for it. Its output becomes a file of the run.
+/// The oldest QEMU whose plugins can read registers, as the sanitizer does.
+const SANITIZING_QEMU: u32 = 10;
+
+/// Adds the plugin to QEMU's arguments if the user asked for it. Its output becomes a file of the run. The sanitizer
+/// takes a QEMU that has what it needs, unless the user chose one.
 fn with_plugin(options: &Options) -> Result<Options, Error> {
     let mut options = options.clone();
-    if options.count {
+    if options.sanitize && options.qemu == QemuChoice::default() {
+        options.qemu = QemuChoice::AtLeast(SANITIZING_QEMU);
+    }
+    if options.count || options.sanitize {
         let own = env::current_exe().unwrap_or_default();
         let beside = own.with_file_name(PLUGIN);
         let packaged = own.with_file_name("../lib/faultline").join(PLUGIN);
@@ -87,7 +95,8 @@ fn with_plugin(options: &Options) -> Result<Options, Error> {
         if !path.exists() || path.to_string_lossy().contains(',') {
             return Err(Error::NoPlugin(path));
         }
-        let argument = format!("{},out={}", path.display(), cmo::COUNTS);
+        let (mode, out) = if options.count { ("count", cmo::COUNTS) } else { ("sanitize", sanitizer::REPORTS) };
+        let argument = format!("{},mode={mode},out={out}", path.display());
         options.qemu_args.extend(["-plugin".into(), argument]);
     }
     Ok(options)

@@ -9,6 +9,7 @@ use units::stats::Timing;
 use crate::findings::StoredFindings;
 use crate::maintenance::{Counted, HostSide, Predicted};
 use crate::memory::MemoryKind;
+use crate::sanitizer::Sanitizer;
 use crate::status::{Status, Verdict};
 
 /// One part of a run that has a verdict of its own.
@@ -41,6 +42,9 @@ pub struct CaseResult {
     /// Maintenance that the TCG plugin counted in the traced round, in the lab with `--count`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub counted: Option<Counted>,
+    /// What the sanitizer checked and found, in the lab with `--sanitize`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub sanitizer: Option<Sanitizer>,
     /// Complaints of the kernel while this case ran.
     pub complaints: Vec<AttributedComplaint>,
     /// Start of the guest. Absent if the guest did not start.
@@ -122,6 +126,7 @@ impl CaseResult {
             mismatches: 0,
             host: None,
             counted: None,
+            sanitizer: None,
             complaints: Vec::new(),
             boot: None,
             autopsy: Vec::new(),

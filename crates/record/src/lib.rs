@@ -41,6 +41,7 @@ pub mod provenance;
 pub mod reproduction;
 pub mod result;
 pub mod runs;
+pub mod sanitizer;
 pub mod status;
 pub mod store;
 pub mod summary;

@@ -133,6 +133,9 @@ pub struct LabFacts {
     pub time_scale: Option<u8>,
     /// True if the TCG plugin counts cache maintenance.
     pub counting: bool,
+    /// True if the TCG plugin judges cache maintenance.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub sanitizing: bool,
     /// The kernel, as the user of the lab named it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernel: Option<String>,

@@ -13,6 +13,7 @@ use crate::detector::Detector;
 use crate::findings::StoredFindings;
 use crate::machine::{LabFacts, Machine};
 use crate::provenance::Provenance;
+use crate::sanitizer::Sanitizer;
 use crate::status::Verdict;
 use units::text::shell_word;
 
@@ -53,6 +54,9 @@ pub struct RunResult {
     pub evidence: EvidenceState,
     /// The cases, in order.
     pub cases: Vec<CaseResult>,
+    /// What the sanitizer checked and found outside of all cases, in the lab with `--sanitize`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub sanitizer: Option<Sanitizer>,
     /// True if the run died, and `faultline recover` wrote this file from the files that the run had left.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub recovered: bool,

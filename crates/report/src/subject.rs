@@ -3,6 +3,7 @@
 use record::case::CaseResult;
 use record::measure::{Measure, identifier, measures, named_cases};
 use record::result::RunResult;
+use record::sanitizer::Report;
 use record::status::Verdict;
 use record::summary::{REGRESSION, Step, Summary};
 use record::view::Viewed;
@@ -50,6 +51,13 @@ impl Test<'_> {
     /// Returns the measurements in nanoseconds.
     pub(crate) fn measures(&self) -> Vec<(Measure, u64)> {
         self.case.map(measures).unwrap_or_default()
+    }
+
+    /// Returns the sanitizer's reports, one line each, and the amount of what it checked.
+    pub(crate) fn sanitized(&self) -> Vec<String> {
+        let Some(sanitizer) = self.case.and_then(|case| case.sanitizer.as_ref()) else { return Vec::new() };
+        let amount = format!("sanitizer: {}", sanitizer.describe_checked());
+        std::iter::once(amount).chain(sanitizer.reports.iter().map(Report::describe)).collect()
     }
 }
 

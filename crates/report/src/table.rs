@@ -6,6 +6,7 @@ use klog::quiet::quiet;
 use record::case::CaseResult;
 use record::machine::Platform;
 use record::result::RunResult;
+use record::sanitizer::Report;
 use record::status::Status;
 use record::verdict::describe;
 use record::view::{Table, Viewed};
@@ -202,13 +203,15 @@ fn print_details(out: &mut impl Write, viewed: &Viewed<'_>) -> io::Result<()> {
         let following: Vec<_> = following.map(|(_, case)| run.label(case)).collect();
         let name = std::iter::once(run.label(case)).chain(following.into_iter().filter(|_| !below(n)));
         let name = name.collect::<Vec<_>>().join(", ");
-        if view.passes_in_table && case.verdict.status == Status::Pass && case.complaints.is_empty() {
+        let passed = case.verdict.status == Status::Pass && case.complaints.is_empty();
+        if view.passes_in_table && passed && case.sanitizer.is_none() {
             continue;
         }
         let (status, reason) = (case.verdict.status.name(), &case.verdict.reason);
         prose(out, &format!("{name}: {status}: {reason}"))?;
         let complaints = case.complaints.iter().map(describe).filter(|line| !reason.contains(line));
-        let below = view.details.get(n).into_iter().flatten().cloned().chain(describe_counts(case)).chain(complaints);
+        let below = view.details.get(n).into_iter().flatten().cloned().chain(describe_counts(case));
+        let below = below.chain(describe_reports(case)).chain(complaints);
         for line in below.collect::<Vec<_>>().iter().chain(&case.autopsy).flat_map(|lines| lines.lines()) {
             prose(out, &format!("  {line}"))?;
         }
@@ -223,6 +226,12 @@ fn print_details(out: &mut impl Write, viewed: &Viewed<'_>) -> io::Result<()> {
         prose(out, &format!("without {absent}"))?;
     }
     Ok(())
+}
+
+/// Returns the sanitizer's reports on a case that its verdict does not name.
+fn describe_reports(case: &CaseResult) -> impl Iterator<Item = String> {
+    let reports = case.sanitizer.iter().flat_map(|sanitizer| &sanitizer.reports).map(Report::describe);
+    reports.filter(|line| !case.verdict.reason.contains(line))
 }
 
 /// Returns the operations that were counted in a case, beside those that were predicted.

@@ -63,6 +63,7 @@ fn resume(
     cases.extend(before.cases);
     cases.truncate(cases.len().saturating_sub(left.len()));
     runner.index = cases.len();
+    session.cases_done = cases.len() as u64;
     Ok(left)
 }
 

@@ -10,6 +10,7 @@ use hostfacts::guard::{self, Guard, GuardError, Recovery, Setting};
 use hostfacts::interrupt::{Interrupt, NotCaught};
 use hostfacts::kmsg::{self, Kmsg, KmsgError};
 use hostfacts::memory::memory_kinds;
+use hostfacts::phase::{NO_CASE, begin_case};
 use hostfacts::{process, provenance, symbols, trace};
 use klog::kmsg::KmsgRecord;
 use klog::parser::Parser;
@@ -148,6 +149,8 @@ pub(crate) struct Session {
     provenance: Provenance,
     /// Id of the dead run that this run continues, if there is one.
     pub resumed_from: Option<String>,
+    /// Number of cases that are done, those of a run that is resumed included.
+    pub cases_done: u64,
 }
 
 fn now() -> String {
@@ -174,9 +177,9 @@ fn beside(company: &Company) -> Option<String> {
 }
 
 /// Saves the addresses of this kernel's maintenance functions. The lab's plugin counts by address.
-fn save_symbols(dir: &RunDir) -> Result<(), Error> {
+fn save_symbols(dir: &RunDir, table: &str) -> Result<(), Error> {
     let path = dir.path().join(symbols::FILE);
-    let written = store::replace(&path, symbols::read().as_bytes());
+    let written = store::replace(&path, table.as_bytes());
     written.map_err(|error| Error::Store(store::Error::Write(path, error)))
 }
 
@@ -221,8 +224,8 @@ impl Session {
                 None
             }
         };
-        if machine.lab.as_ref().is_some_and(|lab| lab.counting) {
-            save_symbols(&dir)?;
+        if let Some(lab) = machine.lab.as_ref().filter(|lab| lab.counting || lab.sanitizing) {
+            save_symbols(&dir, &if lab.sanitizing { symbols::read_all() } else { symbols::read() })?;
         }
         let payload = build.image(common).ok().and_then(|image| provenance::sha256(image.as_slice()).ok());
         // The lab knows the files of the emulated host, where digesting them would take long.
@@ -250,6 +253,7 @@ impl Session {
             command,
             common: common.clone(),
             resumed_from: None,
+            cases_done: 0,
         };
         match session.apply_settings() {
             Ok(()) => Ok(session),
@@ -278,7 +282,17 @@ impl Session {
             self.tell(&format!("case {name} begins"));
             self.mark(name);
         }
-        Ok(self.dir.journal(entry)?)
+        self.dir.journal(entry)?;
+        // The sanitizer books what follows to the case, and what follows its end to none.
+        match entry {
+            Entry::Case { .. } => begin_case(self.cases_done + 1),
+            Entry::CaseDone { .. } => {
+                self.cases_done += 1;
+                begin_case(NO_CASE);
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Makes the guard restore `kernel.hung_task_warnings`, which the kernel decrements with every report. Without
@@ -428,6 +442,7 @@ impl Session {
     /// Returns the first error. If settings cannot be restored, the result is written all the same.
     pub fn finish(mut self, scenario: &str, vcpus: Vec<VcpuFacts>, cases: Vec<CaseResult>) -> Result<Finished, Error> {
         let interrupted = self.interrupted();
+        begin_case(NO_CASE);
         self.evidence.notes.extend(self.company.take().as_ref().and_then(beside));
         let own = self.conclusion.verdict.take();
         let verdict = match own.clone().filter(|_| self.conclusion.decides) {
@@ -456,6 +471,7 @@ impl Session {
             vcpus,
             evidence: self.evidence,
             cases,
+            sanitizer: None,
             recovered: false,
             resumed_from: self.resumed_from,
             facts: self.conclusion.facts,
