@@ -1,5 +1,6 @@
 //! Boots prepared kernels, and turns what they leave into run directories.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::num::NonZeroUsize;
@@ -114,9 +115,13 @@ impl Lab<'_> {
         boots.into_iter().map(|(_, boot)| boot).collect()
     }
 
+    fn arguments(&self, kernel: &Kernel) -> Vec<OsString> {
+        command_line::arguments(self.options, &kernel.image, kernel.argument.as_deref())
+    }
+
     fn boot(&self, prepared: &PreparedBoot, worker: usize, line: &ProgressLine<'_>) -> Result<Boot, Error> {
         self.interrupt.check()?;
-        let arguments = command_line::arguments(self.options, &prepared.kernel.image);
+        let arguments = self.arguments(&prepared.kernel);
         line.print_if_verbose(&self.emulator.shell_line(&arguments));
         line.show("booting");
         let launch = Launch {
@@ -187,7 +192,7 @@ impl Lab<'_> {
             lab: Some(LabCommands {
                 typed: std::env::args().skip(1).collect(),
                 repeat: self.options.words(&kernel.name, &self.contents.argv),
-                qemu: self.emulator.shell_line(&command_line::arguments(self.options, &kernel.image)),
+                qemu: self.emulator.shell_line(&self.arguments(kernel)),
             }),
         }
     }
@@ -200,7 +205,7 @@ impl Lab<'_> {
         fs::create_dir(&beside)?;
         fs::rename(prepared.work_dir.initramfs(), beside.join(INITRAMFS))?;
         // The command line expects that QEMU runs in a subdirectory.
-        let line = self.emulator.shell_line(&command_line::arguments(self.options, &prepared.kernel.image));
+        let line = self.emulator.shell_line(&self.arguments(&prepared.kernel));
         fs::write(beside.join("qemu.sh"), format!("#!/bin/sh\nmkdir -p run && cd run && exec {line}\n"))
     }
 }

@@ -9,6 +9,7 @@ use units::size::Size;
 
 use crate::kernel::image::ImageError;
 use crate::policy::error::Error as PolicyError;
+use crate::policy::faults::UnknownFault;
 
 /// An error of the lab itself. The end of an emulated host is not an error but an outcome of the boot.
 #[derive(Debug, thiserror::Error)]
@@ -16,7 +17,7 @@ pub enum Error {
     /// The name of the kernel has none of the forms that the lab knows.
     #[error(
         "unknown kernel '{0}': give debian:6.1, debian:6.12, debian:6.12-16k, an exact Debian release such as \
-         6.1.0-38-arm64, policy:NAME, or the path of an arm64 Image"
+         6.1.0-38-arm64, policy:NAME, fault:NAME, or the path of an arm64 Image"
     )]
     UnknownKernel(String),
     /// The kernel file cannot be read.
@@ -38,6 +39,9 @@ pub enum Error {
     /// A policy kernel could not be built.
     #[error("{0}")]
     Policy(#[from] PolicyError),
+    /// The name of the kernel is none of a fault.
+    #[error("{0}")]
+    Fault(UnknownFault),
     /// A program that the lab calls is not installed.
     #[error("{program} is not installed: apt-get install {package}")]
     MissingProgram {

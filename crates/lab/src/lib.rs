@@ -48,6 +48,7 @@ pub use collect::{CloseRun, cause};
 pub use end::HostEnd;
 pub use error::Error;
 pub use options::Options;
+pub use policy::faults;
 pub use progress::{RunnerOutput, Verbosity};
 pub use qemu::choice::{OWN_QEMU, QemuChoice};
 pub use qemu::emulator::Emulator;

@@ -110,7 +110,11 @@ fn dry_run(options: &Options, choices: &[KernelChoice]) -> Vec<Boot> {
             KernelChoice::Path(path) => path.clone(),
             _ => PathBuf::from(format!("<Image of {name}>")),
         };
-        let line = emulator.shell_line(&command_line::arguments(options, &image));
+        let argument = match choice {
+            KernelChoice::Fault(fault) => Some(fault.argument()),
+            _ => None,
+        };
+        let line = emulator.shell_line(&command_line::arguments(options, &image, argument.as_deref()));
         // A reader may close the pipe.
         let _ = writeln!(io::stdout(), "{line}");
         Boot::dry(name)

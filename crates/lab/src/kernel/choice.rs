@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use crate::error::Error;
 use crate::kernel::series::Series;
+use crate::policy::faults::FaultKernel;
 use crate::policy::spec::PolicyKernel;
 
 /// A kernel as the command line names it.
@@ -16,6 +17,8 @@ pub enum KernelChoice {
     Release(String),
     /// A policy kernel, built from source.
     Policy(PolicyKernel),
+    /// A kernel with a fault, built from source.
+    Fault(FaultKernel),
     /// A file.
     Path(PathBuf),
 }
@@ -26,6 +29,9 @@ impl FromStr for KernelChoice {
     fn from_str(text: &str) -> Result<Self, Error> {
         if let Some(name) = text.strip_prefix("policy:") {
             return name.parse().map(Self::Policy).map_err(|unknown| Error::Policy(unknown.into()));
+        }
+        if let Some(name) = text.strip_prefix("fault:") {
+            return name.parse().map(Self::Fault).map_err(Error::Fault);
         }
         let debian = text.strip_prefix("debian:");
         let name = debian.unwrap_or(text);
@@ -57,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn kernels_have_four_forms_of_names() {
+    fn kernels_have_five_forms_of_names() {
         assert_eq!(parse("debian:6.1"), Ok(KernelChoice::Series(Series::V6_1)));
         assert_eq!(parse("debian:6.12"), Ok(KernelChoice::Series(Series::V6_12)));
         assert_eq!(parse("debian:6.12-16k"), Ok(KernelChoice::Series(Series::V6_12Pages16K)));
@@ -65,6 +71,7 @@ mod tests {
         assert_eq!(parse("6.1.0-38-arm64"), release("6.1.0-38-arm64"));
         assert_eq!(parse("debian:6.12.57+deb13-arm64"), release("6.12.57+deb13-arm64"));
         assert_eq!(parse("policy:by-line"), Ok(KernelChoice::Policy("by-line".parse().expect("it is one"))));
+        assert_eq!(parse("fault:d-half+64k"), Ok(KernelChoice::Fault("d-half+64k".parse().expect("it is one"))));
         for path in ["./Image", "/boot/vmlinuz-6.1.0-38-arm64"] {
             assert_eq!(parse(path), Ok(KernelChoice::Path(path.into())));
         }
@@ -76,6 +83,7 @@ mod tests {
             let message = parse(text).expect_err(text);
             assert!(message.contains(&format!("'{text}'")) && message.contains("debian:6.12"), "{message}");
         }
+        assert!(parse("fault:mine").is_err_and(|message| message.contains("no fault is called `mine`")));
         assert!(parse("policy:mine").is_err_and(|message| message.contains("by-line, upton")));
     }
 }

@@ -11,6 +11,7 @@ use crate::kernel::store::KernelStore;
 use crate::kernel::{debian, unpack};
 use crate::policy;
 use crate::policy::source::Source;
+use crate::policy::spec::PolicyKernel;
 
 /// A kernel that is ready to boot.
 #[derive(Debug, Clone)]
@@ -23,6 +24,8 @@ pub struct Kernel {
     pub release: Option<String>,
     /// Modules for swap, if they were asked for.
     pub modules: Option<SwapModules>,
+    /// Argument that the kernel gets besides those of the options.
+    pub argument: Option<String>,
 }
 
 /// Modules that a kernel is wanted with.
@@ -58,13 +61,8 @@ impl KernelRequest<'_> {
     pub fn resolve(&self, context: Context<'_>) -> Result<Kernel, Error> {
         let (path, modules) = match self.choice {
             KernelChoice::Path(path) => (path.clone(), self.no_modules()),
-            KernelChoice::Policy(policy) => {
-                let source = self.linux.map_or(Source::Debian, |tree| Source::Tree(tree.to_owned()));
-                let image = policy::image::get(*policy, &source, &cache::directory()?, context);
-                // An interrupted build fails with an error of make, which would hide the reason.
-                context.interrupt.check()?;
-                (image?, self.no_modules())
-            }
+            KernelChoice::Policy(kernel) => (self.built(*kernel, context)?, self.no_modules()),
+            KernelChoice::Fault(fault) => (self.built(fault.kernel(), context)?, self.no_modules()),
             KernelChoice::Series(series) => {
                 let store = KernelStore::open(context)?;
                 let image = debian::newest_of_series(*series, &store, context)?;
@@ -79,7 +77,19 @@ impl KernelRequest<'_> {
             }
         };
         let (image, release) = unpack::plain_image(&path, self.scratch)?;
-        Ok(Kernel { name: self.name.to_string(), image, release, modules })
+        let argument = match self.choice {
+            KernelChoice::Fault(fault) => Some(fault.argument()),
+            _ => None,
+        };
+        Ok(Kernel { name: self.name.to_string(), image, release, modules, argument })
+    }
+
+    fn built(&self, kernel: PolicyKernel, context: Context<'_>) -> Result<PathBuf, Error> {
+        let source = self.linux.map_or(Source::Debian, |tree| Source::Tree(tree.to_owned()));
+        let image = policy::image::get(kernel, &source, &cache::directory()?, context);
+        // An interrupted build fails with an error of make, which would hide the reason.
+        context.interrupt.check()?;
+        Ok(image?)
     }
 
     fn debian_modules(

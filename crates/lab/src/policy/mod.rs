@@ -17,6 +17,7 @@
 mod build;
 mod config;
 pub mod error;
+pub mod faults;
 pub mod image;
 pub mod source;
 pub mod spec;

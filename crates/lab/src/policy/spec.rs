@@ -14,10 +14,12 @@ pub enum Policy {
     Shan,
     /// No maintenance: a kernel that is broken on purpose.
     None,
+    /// As the tree is, with faults that are chosen at boot. Only [`FaultKernel`](super::faults::FaultKernel) names it.
+    Faults,
 }
 
 impl Policy {
-    /// All policies.
+    /// All policies that a name selects.
     const ALL: [Self; 4] = [Self::Upton, Self::ByLine, Self::Shan, Self::None];
 
     /// Returns the name of the policy in [`PolicyKernel`] and in lab/policies/.
@@ -27,6 +29,7 @@ impl Policy {
             Self::Upton => "upton",
             Self::Shan => "shan",
             Self::None => "none",
+            Self::Faults => "faults",
         }
     }
 
@@ -37,6 +40,7 @@ impl Policy {
             Self::Upton => "",
             Self::Shan => include_str!("../../../../lab/policies/shan.patch"),
             Self::None => include_str!("../../../../lab/policies/none.patch"),
+            Self::Faults => include_str!("../../../../lab/faults/faults.patch"),
         }
     }
 }
@@ -55,6 +59,12 @@ pub enum PageSize {
 impl PageSize {
     /// All page sizes.
     const ALL: [Self; 3] = [Self::Size4K, Self::Size16K, Self::Size64K];
+
+    /// Splits `NAME` or `NAME+SIZE`. Returns none for an unknown size.
+    pub fn split(text: &str) -> Option<(&str, Self)> {
+        let (name, page) = text.split_once('+').unwrap_or((text, Self::Size4K.name()));
+        Some((name, Self::ALL.into_iter().find(|size| size.name() == page)?))
+    }
 
     /// Returns `4k`, `16k` or `64k`.
     pub fn name(self) -> &'static str {
@@ -94,9 +104,8 @@ impl FromStr for PolicyKernel {
 
     fn from_str(text: &str) -> Result<Self, UnknownPolicy> {
         let unknown = || UnknownPolicy(text.to_owned());
-        let (name, page) = text.split_once('+').unwrap_or((text, PageSize::Size4K.name()));
+        let (name, page) = PageSize::split(text).ok_or_else(unknown)?;
         let policy = Policy::ALL.into_iter().find(|policy| policy.name() == name).ok_or_else(unknown)?;
-        let page = PageSize::ALL.into_iter().find(|size| size.name() == page).ok_or_else(unknown)?;
         Ok(Self { policy, page })
     }
 }

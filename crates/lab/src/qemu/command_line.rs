@@ -16,11 +16,11 @@ use crate::work_dir::INITRAMFS;
 const KERNEL_ARGUMENTS: &str = "console=ttyAMA0 nokaslr panic=-1 loglevel=5 printk.time=1 audit=0 cryptomgr.notests \
                                 raid=noautodetect";
 
-/// Returns the arguments of QEMU.
+/// Returns the arguments of QEMU. `argument` belongs to the kernel, and comes before those of the options.
 ///
 /// All paths but the kernel's are relative to the staging directory, where QEMU runs. They are thus the same in every
 /// run.
-pub fn arguments(options: &Options, kernel: &Path) -> Vec<OsString> {
+pub fn arguments(options: &Options, kernel: &Path, argument: Option<&str>) -> Vec<OsString> {
     let mut line: Vec<OsString> = Vec::new();
     let mut add = |words: &[&str]| line.extend(words.iter().map(OsString::from));
     add(&["-machine", "virt,virtualization=on,gic-version=3,dtb-randomness=off"]);
@@ -35,7 +35,7 @@ pub fn arguments(options: &Options, kernel: &Path) -> Vec<OsString> {
     add(&["-nodefaults", "-display", "none", "-monitor", "none", "-no-reboot"]);
     add(&["-serial", &format!("file:{CONSOLE_FILE}")]);
     add(&["-semihosting-config", "enable=on,target=native,userspace=on"]);
-    add(&["-initrd", &format!("../{INITRAMFS}"), "-append", &append(options), "-kernel"]);
+    add(&["-initrd", &format!("../{INITRAMFS}"), "-append", &append(options, argument), "-kernel"]);
     line.push(kernel.into());
     line.extend(options.qemu_args.iter().map(OsString::from));
     line
@@ -67,11 +67,9 @@ fn numa(options: &Options) -> Vec<NumaNode> {
 }
 
 /// Returns the kernel's command line.
-fn append(options: &Options) -> String {
-    match options.append.trim() {
-        "" => KERNEL_ARGUMENTS.to_string(),
-        more => format!("{KERNEL_ARGUMENTS} {more}"),
-    }
+fn append(options: &Options, argument: Option<&str>) -> String {
+    let parts = [KERNEL_ARGUMENTS, argument.unwrap_or_default(), options.append.trim()];
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 /// Returns the argument of `-cpu` for a model.
@@ -88,7 +86,7 @@ mod tests {
     use crate::qemu::emulator::Emulator;
 
     fn line(options: &Options) -> String {
-        Emulator::named(&options.qemu).shell_line(&arguments(options, Path::new("/k/Image")))
+        Emulator::named(&options.qemu).shell_line(&arguments(options, Path::new("/k/Image"), None))
     }
 
     #[test]
