@@ -4,6 +4,7 @@
 //! failed = "description of the failure"
 //! seed = "7"            # the seed that the program came from
 //! backing = "thp"       # the kind of memory on which it failed
+//! eager_split = true    # split blocks when dirty logging starts, and not at the next write fault; false if absent
 //! vcpus = 2
 //! [[op]]
 //! vcpu = 1
@@ -54,6 +55,8 @@ pub struct ProgramFile {
     pub seed: Option<u64>,
     /// Kind of memory on which it failed, as the command line names it.
     pub backing: Option<String>,
+    /// True if KVM is to split blocks when dirty logging starts.
+    pub eager_split: bool,
     /// The program.
     pub program: Program,
 }
@@ -68,6 +71,8 @@ struct Written<'a> {
     seed: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     backing: Option<&'a str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    eager_split: bool,
     #[serde(flatten)]
     program: &'a Program,
 }
@@ -80,6 +85,8 @@ struct Read {
     failed: String,
     seed: Option<String>,
     backing: Option<String>,
+    #[serde(default)]
+    eager_split: bool,
     vcpus: usize,
     #[serde(default)]
     op: Vec<Spanned<toml::Table>>,
@@ -97,9 +104,9 @@ impl ProgramFile {
     ///
     /// Never, because the numbers in a legal program are smaller than the size of a region.
     pub fn to_toml(&self) -> String {
-        let Self { failed, seed, backing, program } = self;
+        let Self { failed, seed, backing, eager_split, program } = self;
         let seed = seed.map(|seed| seed.to_string());
-        let written = Written { failed, seed, backing: backing.as_deref(), program };
+        let written = Written { failed, seed, backing: backing.as_deref(), eager_split: *eager_split, program };
         toml::to_string(&written).expect("strings and numbers below 2^63 are TOML")
     }
 
@@ -121,7 +128,8 @@ impl ProgramFile {
         let program = Program { vcpus: read.vcpus, ops: ops.collect::<Result<_, _>>()? };
         let line = |illegal: &Illegal| illegal.op().and_then(|op| lines.get(op)).copied().unwrap_or(1);
         legal::check(&program, limits).map_err(|illegal| Error::Illegal(name(), line(&illegal), illegal))?;
-        Ok(Self { failed: read.failed, seed, backing: read.backing, program })
+        let Read { failed, backing, eager_split, .. } = read;
+        Ok(Self { failed, seed, backing, eager_split, program })
     }
 }
 

@@ -20,6 +20,7 @@ mod reproduce;
 mod reproduce_patch;
 mod restore;
 mod run;
+mod sanitize;
 mod show;
 
 use std::ffi::OsString;
@@ -69,6 +70,8 @@ enum Command {
     Recover(recover::Args),
     /// Count the maintenance of several kernels on many kinds of emulated host, and compare it with the predictions
     Matrix(matrix::Args),
+    /// Try the sanitizer on kernels with one maintenance fault each, and on the kernel without
+    Sanitize(sanitize::Args),
     /// List stored runs
     List(list::Args),
     /// Print stored runs again, as a table or in another format
@@ -119,6 +122,7 @@ pub fn main() -> ExitCode {
         Command::Restore(args) => restore::run(&args),
         Command::Recover(args) => recover::run(&args),
         Command::Matrix(args) => matrix::run(&args),
+        Command::Sanitize(args) => sanitize::run(&args),
         Command::List(args) => list::run(&args),
         Command::Show(args) => show::run(&args),
         Command::Repeat(args) => repeat::run(&args),

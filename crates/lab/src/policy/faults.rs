@@ -16,7 +16,6 @@ const NONE: &str = "none";
 
 /// A fault of `lab/faults/faults.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Fault {
     /// Name.
     pub name: String,
@@ -24,6 +23,9 @@ pub struct Fault {
     pub what: String,
     /// The run that takes the path: `relax`, or the name of a program.
     pub run: String,
+    /// True if only blocks show it.
+    #[serde(default)]
+    pub blocks: bool,
     /// CPU model, if it matters.
     pub cpu: Option<String>,
     /// The report.

@@ -126,7 +126,7 @@ fn a_planted_failure_fails_again_from_its_file() {
         .find(|(_, program, features)| fails(program, *features, Defect::HostNoInvalidate))
         .expect("one of many");
     let program = shrink(&program, LIMITS, |program| fails(program, features, Defect::HostNoInvalidate));
-    let file = ProgramFile { failed: "K2".into(), seed: Some(seed), backing: None, program };
+    let file = ProgramFile { failed: "K2".into(), seed: Some(seed), backing: None, eager_split: false, program };
     let again = ProgramFile::parse("failed.toml", &file.to_toml(), LIMITS).expect("it was just written");
     assert_eq!(again, file);
     assert!(fails(&again.program, features, Defect::HostNoInvalidate));

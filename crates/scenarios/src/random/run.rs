@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use guest::event::Event;
 use guest::region::region;
+use guest::spec::GuestSpec;
 use hostfacts::memory::MemoryKinds;
 use programs::file::ProgramFile;
 use programs::generate::{Space, random_program};
@@ -53,6 +54,8 @@ struct Request<'a> {
     /// Minimum size of the region in bytes.
     min_region_bytes: u64,
     vcpus: u64,
+    /// True if KVM is to split blocks when dirty logging starts.
+    eager_split: bool,
 }
 
 /// Runs the scenario.
@@ -74,6 +77,7 @@ pub fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
         kind: args.block,
         min_region_bytes: REGION_BYTES,
         vcpus: args.vcpus,
+        eager_split: false,
     };
     request.run(build, source)
 }
@@ -90,7 +94,8 @@ pub fn replay(file: &ProgramFile, common: &Common, build: &Build) -> Result<Fini
     let min_region_bytes = ends.max().unwrap_or(0).max(REGION_BYTES);
     let source = Programs::once(&file.program);
     let vcpus = file.program.vcpus as u64;
-    Request { name: REPLAY, common, kind, min_region_bytes, vcpus }.run(build, source)
+    let eager_split = file.eager_split;
+    Request { name: REPLAY, common, kind, min_region_bytes, vcpus, eager_split }.run(build, source)
 }
 
 impl Request<'_> {
@@ -127,7 +132,10 @@ impl Request<'_> {
         let PreparedMemory { block_bytes, region_bytes, .. } = memory;
         case.memory = Some(Memory { kind: self.kind, block_bytes, region_bytes });
         let setup = Setup {
-            guest: &program_runner::guest(region(region_bytes, memory.backing), case.vcpus as usize),
+            guest: &GuestSpec {
+                eager_split: self.eager_split.then_some(block_bytes),
+                ..program_runner::guest(region(region_bytes, memory.backing), case.vcpus as usize)
+            },
             label: &format!("{} {}", runner.name, self.kind),
             reset: Reset::SamePages,
             traced: if runner.common.no_trace { 0 } else { TRACED + source.probes.len() as u64 },
@@ -142,7 +150,7 @@ impl Request<'_> {
         if let Some(failed) = source.failed.take() {
             let smallest = smallest(runner, session, &memory, &failed.program, setup);
             let backing = Some(self.kind.to_string());
-            let file = ProgramFile { failed: failed.why, seed: source.last_seed, backing, program: smallest };
+            let file = ProgramFile { failed: failed.why, seed: source.last_seed, backing, eager_split: self.eager_split, program: smallest };
             let text = file.to_toml();
             let path = session.dir.path().join(FAILURE);
             store::replace(&path, text.as_bytes()).map_err(|error| store::Error::Write(path, error))?;
@@ -167,7 +175,10 @@ fn smallest(
     shrink(program, limits, |candidate| {
         (0..TRIES).any(|_| {
             let mut once = Programs::once(candidate);
-            let guest = program_runner::guest(region(memory.region_bytes, memory.backing), candidate.vcpus);
+            let guest = GuestSpec {
+                eager_split: setup.guest.eager_split,
+                ..program_runner::guest(region(memory.region_bytes, memory.backing), candidate.vcpus)
+            };
             let setup = Setup { guest: &guest, label: "shrinking", traced: 0, ..setup };
             let evidence = program_runner::run(runner, session, &mut once, setup);
             evidence.is_ok() && once.failed.is_some()
