@@ -54,4 +54,6 @@ mod events;
 mod glue;
 #[cfg(not(test))]
 mod version;
+// The tests lack the glue, which uses the rest.
+#[cfg_attr(test, allow(dead_code))]
 mod shadow;

@@ -513,10 +513,17 @@ extern "C" fn returned(vcpu: c_uint, data: *mut c_void) {
     // SAFETY: `instrument` registered this function with a `Site` that is never freed.
     let site = unsafe { &*data.cast_const().cast::<Site>() };
     forget_translations();
+    let sanitizer = sanitizer();
+    if !site.place.guest && sanitizer.shadow().has_unmapped(vcpu as usize) {
+        let name = if site.place.el == 2 { "SPSR_EL2" } else { "SPSR_EL1" };
+        // SPSR_ELx.M is 0 for EL0.
+        if sanitizer.registers().named(name).is_none_or(|spsr| sanitizer.qemu.read(spsr) & 0xf == 0) {
+            sanitizer.shadow().return_to_user(vcpu as usize);
+        }
+    }
     if site.place.el != 2 {
         return;
     }
-    let sanitizer = sanitizer();
     let (qemu, registers) = (sanitizer.qemu, sanitizer.registers());
     let hcr = qemu.read(registers.hcr);
     if hcr & (HCR_VM | HCR_TGE) != HCR_VM || qemu.read(registers.vttbr) >> 48 == 0 {

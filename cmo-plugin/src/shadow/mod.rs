@@ -10,6 +10,8 @@ mod pe;
 mod report;
 mod stage2;
 mod tables;
+#[cfg(test)]
+mod tests;
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
@@ -483,6 +485,12 @@ impl<R: Ram> Shadow<R> {
         for change in changes {
             match change {
                 Change::Leaf(leaf) => self.judge_leaf(stage2, leaf, pe, place),
+                Change::Unmapped { leaf } => {
+                    if !self.fwb() && leaf.grants.cacheable {
+                        lock(&self.pe(pe).pending).unmapped.push((*leaf, place.pc));
+                        self.pe(pe).has_unmapped.store(true, Relaxed);
+                    }
+                }
                 Change::Broken { missing, entry, ipa, vmid } => {
                     let key = Key { kind: Kind::Break, missing: *missing, owed: Owed::Host, pc: place.pc, writer_pc: 0 };
                     let example = Example {
@@ -497,6 +505,66 @@ impl<R: Ram> Shadow<R> {
                 }
             }
         }
+    }
+
+    /// Returns whether the PE removed leaves since it last left the kernel.
+    pub(crate) fn has_unmapped(&self, pe: usize) -> bool {
+        self.pe(pe).has_unmapped.load(Relaxed)
+    }
+
+    /// Records that the host's kernel returns to a program. Memory that it took from a guest has to be clean by then.
+    pub(crate) fn return_to_user(&self, pe: usize) {
+        if !self.pe(pe).has_unmapped.swap(false, Relaxed) {
+            return;
+        }
+        // The lock must not be held in the loop, which takes that of the tables.
+        let unmapped = std::mem::take(&mut lock(&self.pe(pe).pending).unmapped);
+        for (leaf, pc) in unmapped {
+            self.judge_unmapped(pe, &leaf, pc);
+        }
+    }
+
+    fn judge_unmapped(&self, pe: usize, leaf: &Leaf, pc: u64) {
+        let (mut tally, stage2) = (Tally::default(), lock(&self.stage2));
+        for pa in (leaf.pa..leaf.pa + leaf.size).step_by(PAGE as usize) {
+            let Some(page) = self.memory.page(pa).filter(|_| !stage2.is_published(pa)) else { continue };
+            for line in 0..LINES {
+                let Some(writer) = page.writer(line, Version::Newest) else { continue };
+                tally.lines += 1;
+                if page.state(line).uncached() {
+                    tally.add(Kind::Uncached, Missing::DClean, Owed::Host, pa + line as u64 * LINE, writer);
+                }
+            }
+        }
+        drop(stage2);
+        self.report_faults(&tally, leaf, pe, pc, 2);
+    }
+
+    /// Adds reports on the lines of a leaf, and returns those that the host owes.
+    fn report_faults(&self, tally: &Tally, leaf: &Leaf, pe: usize, pc: u64, el: u8) -> Vec<Blamed> {
+        let mut blamed = Vec::new();
+        for fault in &tally.faults {
+            let writer_pc = self.pc_of(fault.writer);
+            let key = Key { kind: fault.kind, missing: fault.missing, owed: fault.owed, pc, writer_pc };
+            let example = Example {
+                lines: fault.lines,
+                of: tally.lines,
+                offset: fault.first - leaf.pa,
+                size: leaf.size,
+                pa: fault.first,
+                ipa: Some(leaf.ipa + (fault.first - leaf.pa)),
+                vmid: leaf.vmid,
+                pe: pe as u64,
+                el,
+                writer_pe: fault.writer.pe(),
+                ..Example::default()
+            };
+            if fault.owed == Owed::Host {
+                blamed.push(Blamed { key: key.clone(), pa: leaf.pa, size: leaf.size });
+            }
+            lock(&self.reports).add(key, example);
+        }
+        blamed
     }
 
     /// Judges the memory that a leaf makes reachable.
@@ -531,29 +599,8 @@ impl<R: Ram> Shadow<R> {
         let checked = &mut reports.section().checked;
         checked.published += 1;
         checked.lines += tally.lines;
-        let mut blamed = Vec::new();
-        for fault in tally.faults {
-            let writer_pc = self.pc_of(fault.writer);
-            let key = Key { kind: fault.kind, missing: fault.missing, owed: fault.owed, pc: place.pc, writer_pc };
-            let example = Example {
-                lines: fault.lines,
-                of: tally.lines,
-                offset: fault.first - leaf.pa,
-                size: leaf.size,
-                pa: fault.first,
-                ipa: Some(leaf.ipa + (fault.first - leaf.pa)),
-                vmid: leaf.vmid,
-                pe: pe as u64,
-                el: place.el,
-                writer_pe: fault.writer.pe(),
-                ..Example::default()
-            };
-            if fault.owed == Owed::Host {
-                blamed.push(Blamed { key: key.clone(), pa: leaf.pa, size: leaf.size });
-            }
-            reports.add(key, example);
-        }
         drop(reports);
+        let blamed = self.report_faults(&tally, leaf, pe, place.pc, place.el);
         lock(&self.pe(pe).pending).blamed.extend(blamed);
     }
 
@@ -671,6 +718,7 @@ impl<R: Ram> Shadow<R> {
 
     /// Records an entry into a guest, and judges the registers of its context.
     pub(crate) fn enter_guest(&self, pe: usize, context: Context, place: &Place) {
+        self.return_to_user(pe);
         lock(&self.pe(pe).pending).blamed.clear();
         self.pe(pe).recent.iter().for_each(|time| time.store(0, Relaxed));
         let fwb = self.features.fwb && context.hcr & HCR_FWB != 0;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use super::page::{Clean, LINE, Version};
 use super::report::Key;
+use super::stage2::Leaf;
 
 /// The most ranges that a PE remembers. Only code that never executes a barrier comes near it.
 const MOST_RANGES: usize = 1 << 20;
@@ -60,6 +61,8 @@ pub(crate) struct Pending {
     pub(crate) all: [u32; 2],
     /// Time of the newest invalidation of this PE's I-cache, by version; 0 if there is none.
     pub(crate) local: [u32; 2],
+    /// Leaves that the PE removed since it last left the kernel, with the address of the code that did.
+    pub(crate) unmapped: Vec<(Leaf, u64)>,
     /// Newest publications with a report.
     pub(crate) blamed: Vec<Blamed>,
 }
@@ -99,6 +102,8 @@ pub(crate) struct Pe {
     pub(crate) local: [AtomicU32; 2],
     /// The same, since the PE last entered a guest; 0 if there was none.
     pub(crate) recent: [AtomicU32; 2],
+    /// True if `unmapped` has leaves.
+    pub(crate) has_unmapped: AtomicBool,
     /// VTTBR_EL2.
     pub(crate) vttbr: AtomicU64,
 }

@@ -28,6 +28,11 @@ pub(crate) trait Machine {
 pub(crate) enum Change {
     /// A leaf was written.
     Leaf(Leaf),
+    /// A leaf was removed.
+    Unmapped {
+        /// Its memory.
+        leaf: Leaf,
+    },
     /// A rule for changes of an entry was broken.
     Broken {
         /// The rule.
@@ -311,6 +316,9 @@ impl Stage2 {
             if value == 0 {
                 self.tables.get_mut(&pa).expect("above").entries[index] = 0;
                 self.unmap(root_id, level, old, None, machine);
+                if let Descriptor::Leaf { pa, size, grants } = before {
+                    changes.push(Change::Unmapped { leaf: Leaf { root: root_id, vmid, pa, ipa, size, grants } });
+                }
             }
             return;
         }
@@ -377,11 +385,6 @@ impl Stage2 {
             machine.publish(pa, true);
         }
         news
-    }
-
-    /// Returns the VMID of a root.
-    pub(crate) fn vmid(&self, root: RootId) -> u16 {
-        self.roots.get(&root).map_or(0, |root| root.vmid)
     }
 }
 

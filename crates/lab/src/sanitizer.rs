@@ -12,6 +12,9 @@ use crate::cmo::{Error, Symbols};
 /// Name of the plugin's output file in a run directory.
 pub const REPORTS: &str = "sanitizer.json";
 
+/// First address at which no static program runs.
+const LOW: u64 = 1 << 38;
+
 /// The plugin's file.
 #[derive(Deserialize)]
 struct Written {
@@ -78,7 +81,9 @@ pub fn read(path: &Path, symbols: &Symbols) -> Result<BTreeMap<u64, Sanitizer>, 
     let name = |pc: &str| {
         let address = pc.strip_prefix("0x").and_then(|digits| u64::from_str_radix(digits, 16).ok());
         let address = address.ok_or_else(|| Error::Pc { path: path.to_owned(), pc: pc.to_owned() })?;
-        Ok(symbols.function(address).map_or_else(|| pc.to_owned(), str::to_owned))
+        // The hypervisor's addresses may lack bit 63, so only low ones are surely those of programs and guests.
+        let unknown = || if address < LOW { format!("the program at {pc}") } else { pc.to_owned() };
+        Ok(symbols.function(address).map_or_else(unknown, str::to_owned))
     };
     let mut cases = BTreeMap::new();
     for section in written.sections {
@@ -178,7 +183,7 @@ mod tests {
         let case = &cases[&1];
         assert_eq!((case.owed, case.weak, case.published, case.checked_lines, case.cut), (4, 0, 3, 9, true));
         let [only] = &case.reports[..] else { panic!("one report: {:?}", case.reports) };
-        assert_eq!((only.function.as_str(), only.writer.as_deref()), ("stage2_attr_walker", Some("0x400000")));
+        assert_eq!((only.function.as_str(), only.writer.as_deref()), ("stage2_attr_walker", Some("the program at 0x400000")));
         assert_eq!((only.count, only.lines, only.of, only.offset, only.late), (4, 32, 64, 0x800, true));
     }
 }

@@ -53,8 +53,8 @@
 
 pub mod compile;
 pub mod diagnose;
-#[cfg(test)]
-mod fake;
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
 pub mod file;
 pub mod generate;
 pub mod judge;

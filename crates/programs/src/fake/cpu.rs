@@ -8,6 +8,7 @@ use payload::interpreter::{Access, Clean, Cpu, Interpreter, LoadMode, Sink, Wait
 use crate::compile::Compiled;
 use crate::fake::defect::Defect;
 use crate::fake::machine::{LINE_BYTES, Machine};
+use crate::fake::seen::Seen;
 use crate::oracle::CacheFeatures;
 use crate::program::Program;
 
@@ -27,9 +28,19 @@ impl FakeMachine {
     ///
     /// # Panics
     ///
+    /// As [`FakeMachine::run_observed`].
+    #[cfg(test)]
+    pub fn run(&self, program: &Program, compiled: &Compiled) -> Vec<Vec<Record>> {
+        self.run_observed(program, compiled).0
+    }
+
+    /// Runs a compiled program. Returns the records of each vCPU, and the events in their order.
+    ///
+    /// # Panics
+    ///
     /// If the program has more than [`MAX_VCPUS`](crate::fake::MAX_VCPUS) vCPUs, if a vCPU ends while others wait for
     /// it at a meeting, or if the last op of a vCPU is not [`Op::end`].
-    pub fn run(&self, program: &Program, compiled: &Compiled) -> Vec<Vec<Record>> {
+    pub fn run_observed(&self, program: &Program, compiled: &Compiled) -> (Vec<Vec<Record>>, Vec<Seen>) {
         let mut machine = Machine::new(program, compiled.base_ipa, self.features, self.defect, self.seed);
         let mut programs: Vec<_> = compiled.ops.iter().map(|ops| Interpreter::new(ops)).collect();
         let mut records = vec![Records::default(); program.vcpus];
@@ -37,7 +48,7 @@ impl FakeMachine {
         loop {
             if !states.contains(&VcpuState::Running) {
                 if states.iter().all(|state| *state == VcpuState::Ended) {
-                    return records.into_iter().map(|records| records.0).collect();
+                    return (records.into_iter().map(|records| records.done).collect(), machine.seen);
                 }
                 let all_wait = states.iter().all(|state| *state == VcpuState::Waiting);
                 assert!(all_wait, "a vCPU ended while others wait for it");
@@ -48,6 +59,7 @@ impl FakeMachine {
                 continue;
             }
             machine.disturb();
+            machine.tag = compiled.ops[vcpu].get(records[vcpu].next).map_or(0, |op| op.tag as usize);
             let mut cpu = FakeCpu { machine: &mut machine, vcpu, ops: &compiled.ops[vcpu], waits: false };
             let ended = programs[vcpu].step(&mut cpu, &mut records[vcpu]);
             states[vcpu] = match ended {
@@ -71,13 +83,19 @@ enum VcpuState {
 }
 
 #[derive(Clone, Default)]
-struct Records(Vec<Record>);
+struct Records {
+    done: Vec<Record>,
+    /// Index of the next guest op.
+    next: usize,
+}
 
 impl Sink for Records {
-    fn at(&mut self, _: u32) {}
+    fn at(&mut self, op: u32) {
+        self.next = op as usize + 1;
+    }
 
     fn record(&mut self, record: Record) {
-        self.0.push(record);
+        self.done.push(record);
     }
 }
 

@@ -3,6 +3,7 @@
 use abi::{Op, slot};
 
 use crate::fake::defect::Defect;
+use crate::fake::seen::Seen;
 use crate::fake::machine::{CPUS, Machine, Mapped, PAGE_LINES, Pending, every_second};
 use guest::event::{Contents, Event, Mappings};
 
@@ -15,9 +16,10 @@ impl Machine {
     pub fn access_data(&mut self, vcpu: usize, line: usize) {
         let page = line / PAGE_LINES;
         if self.pages[page].mapped == Mapped::No {
-            self.host_clean(page);
+            self.host_clean(vcpu, page);
             self.empty_pipeline(vcpu);
             self.pages[page].mapped = if self.features.dic { Mapped::Code } else { Mapped::Data };
+            self.seen.push(Seen::Map { pe: self.cpu_of[vcpu], page, execute: self.features.dic });
         }
     }
 
@@ -27,34 +29,42 @@ impl Machine {
         self.access_data(vcpu, line);
         let page = line / PAGE_LINES;
         if self.pages[page].mapped == Mapped::Data {
-            self.host_invalidate(page);
+            self.host_invalidate(vcpu, page);
             self.empty_pipeline(vcpu);
             self.pages[page].mapped = Mapped::Code;
+            self.seen.push(Seen::Map { pe: self.cpu_of[vcpu], page, execute: true });
         }
     }
 
     /// Cleans a page before it is mapped, unless FWB makes that unnecessary.
-    fn host_clean(&mut self, page: usize) {
+    fn host_clean(&mut self, vcpu: usize, page: usize) {
         if self.features.fwb || self.has(Defect::HostNoClean) {
             return;
         }
-        for line in self.lines_of(page) {
+        let pe = self.cpu_of[vcpu];
+        let lines = self.lines_of(page);
+        self.seen.extend(lines.clone().map(|line| Seen::Clean { pe, line, poc: true, host: true }));
+        self.seen.push(Seen::Dsb { pe });
+        for line in lines {
             let line = &mut self.lines[line];
             (line.pou, line.poc) = (line.coherent, line.coherent);
         }
     }
 
     /// Invalidates a page before it becomes executable.
-    fn host_invalidate(&mut self, page: usize) {
+    fn host_invalidate(&mut self, vcpu: usize, page: usize) {
         if self.has(Defect::HostNoInvalidate) {
             return;
         }
+        let pe = self.cpu_of[vcpu];
         for line in self.lines_of(page) {
             let left_out = self.has(Defect::HostInvalidateEverySecond) && every_second(self.lines[line].ipa);
             if !left_out {
+                self.seen.push(Seen::Invalidate { pe, line, host: true });
                 self.lines[line].icache = [None; CPUS];
             }
         }
+        self.seen.push(Seen::Dsb { pe });
     }
 
     /// Copies the page of a line if it is copy-on-write.
@@ -81,6 +91,7 @@ impl Machine {
         };
         self.pending.iter_mut().for_each(|pending| pending.retain(|pending| !moved(pending)));
         self.pages[page].mapped = Mapped::No;
+        self.seen.push(Seen::Copy { page });
     }
 
     /// Returns former contents of a frame: an older generation of the slot, or no code.
@@ -96,7 +107,10 @@ impl Machine {
         let before: Vec<u64> = self.lines.iter().map(|line| line.coherent).collect();
         match event.mappings() {
             Mappings::Kept => {}
-            Mappings::Unmapped => self.pages.iter_mut().for_each(|page| page.mapped = Mapped::No),
+            Mappings::Unmapped => {
+                self.pages.iter_mut().for_each(|page| page.mapped = Mapped::No);
+                self.seen.extend((0..self.pages.len()).map(|page| Seen::Unmap { page }));
+            }
             Mappings::Copied => (0..self.pages.len()).for_each(|page| self.copy_page(page)),
         }
         match event {
@@ -118,8 +132,9 @@ impl Machine {
 
     /// Writes the slots of an event's span.
     fn host_writes(&mut self, op: &Op) {
-        for line in &mut self.lines {
+        for (index, line) in self.lines.iter_mut().enumerate() {
             if in_span(op, line.ipa) {
+                self.seen.push(Seen::HostStore { line: index });
                 line.coherent = slot::first_doubleword(line.ipa, op.args[1] as u16);
             }
         }

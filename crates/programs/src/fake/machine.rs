@@ -4,6 +4,7 @@ use abi::slot;
 use payload::interpreter::{Clean, LoadMode};
 
 use crate::fake::defect::Defect;
+use crate::fake::seen::Seen;
 use crate::oracle::CacheFeatures;
 use crate::program::Program;
 use crate::slots::Slots;
@@ -77,6 +78,10 @@ pub struct Machine {
     pub cpu_of: Vec<usize>,
     /// Incomplete maintenance of each vCPU.
     pub pending: Vec<Vec<Pending>>,
+    /// Everything that has happened.
+    pub seen: Vec<Seen>,
+    /// Tag of the guest op that runs: the number of its op in the program plus one.
+    pub tag: usize,
 }
 
 impl Machine {
@@ -93,7 +98,14 @@ impl Machine {
         let mapped = random.pick(&[Mapped::No, Mapped::Data, Mapped::Code]);
         let pages = vec![Page { mapped, copy_on_write: false }; lines.len().div_ceil(PAGE_LINES)];
         let pending = vec![Vec::new(); program.vcpus];
-        Self { features, defect, random, lines, pages, cpu_of: (0..program.vcpus).collect(), pending }
+        let is_mapped = mapped != Mapped::No;
+        let seen = (0..pages.len()).filter(|_| is_mapped).map(|page| Seen::Map {
+            pe: 0,
+            page,
+            execute: mapped == Mapped::Code,
+        });
+        let seen = seen.collect();
+        Self { features, defect, random, lines, pages, cpu_of: (0..program.vcpus).collect(), pending, seen, tag: 0 }
     }
 
     pub fn has(&self, defect: Defect) -> bool {
@@ -181,6 +193,7 @@ impl Machine {
 
     /// Completes the maintenance of a vCPU, in random order.
     pub fn dsb(&mut self, vcpu: usize) {
+        self.seen.push(Seen::Dsb { pe: self.cpu_of[vcpu] });
         while !self.pending[vcpu].is_empty() {
             let index = self.random.below(self.pending[vcpu].len() as u64) as usize;
             let pending = self.pending[vcpu].swap_remove(index);
@@ -210,6 +223,7 @@ impl Machine {
         }
         self.access_code(vcpu, line);
         let cpu = self.cpu_of[vcpu];
+        self.seen.push(Seen::Fetch { pe: cpu, op: self.tag.saturating_sub(1), line });
         self.prefetch(line, cpu);
         self.lines[line].pipeline[cpu].unwrap_or_default()
     }
@@ -222,6 +236,8 @@ impl Machine {
             return word;
         }
         self.access_data(vcpu, line);
+        let (pe, op, cached) = (self.cpu_of[vcpu], self.tag.saturating_sub(1), mode == LoadMode::Cacheable);
+        self.seen.push(Seen::Load { pe, op, line, cached });
         let hits = mode == LoadMode::Cacheable || self.features.fwb || self.random.one_in(4);
         if hits { self.lines[line].coherent } else { self.lines[line].poc }
     }
@@ -230,6 +246,7 @@ impl Machine {
         let Some(line) = self.line(ipa) else { return };
         self.break_copy_on_write(line);
         self.access_data(vcpu, line);
+        self.seen.push(Seen::Store { pe: self.cpu_of[vcpu], line });
         self.lines[line].coherent = word;
         self.lines[line].old_frame = None;
     }
@@ -238,6 +255,7 @@ impl Machine {
         let Some(line) = self.line(ipa) else { return };
         let left_out = self.has(Defect::CleanEverySecond) && every_second(ipa);
         self.access_data(vcpu, line);
+        self.seen.push(Seen::Clean { pe: self.cpu_of[vcpu], line, poc: to != Clean::ToPou, host: false });
         if !left_out && !self.has(Defect::NoClean) {
             self.pending[vcpu].push(Pending::Clean { line, to });
         }
@@ -247,12 +265,14 @@ impl Machine {
         let Some(line) = self.line(ipa) else { return };
         let left_out = self.has(Defect::InvalidateEverySecond) && every_second(ipa);
         self.access_data(vcpu, line);
+        self.seen.push(Seen::Invalidate { pe: self.cpu_of[vcpu], line, host: false });
         if !left_out && !self.has(Defect::NoInvalidate) {
             self.broadcast(vcpu, line);
         }
     }
 
     pub fn invalidate_all(&mut self, vcpu: usize) {
+        self.seen.push(Seen::InvalidateAll { pe: self.cpu_of[vcpu] });
         if !self.has(Defect::NoInvalidateAll) {
             (0..self.lines.len()).for_each(|line| self.broadcast(vcpu, line));
         }

@@ -5,9 +5,11 @@ mod cpu;
 mod defect;
 mod host;
 mod machine;
+mod seen;
 #[cfg(test)]
 mod tests;
 
 pub use cpu::FakeMachine;
 pub use defect::Defect;
-pub use machine::{LINE_BYTES, MAX_VCPUS};
+pub use machine::{LINE_BYTES, MAX_VCPUS, PAGE_LINES};
+pub use seen::Seen;
