@@ -24,7 +24,7 @@ use super::qemu::{Qemu, Registers};
 use super::word;
 use crate::counts::{Ended, write_beside};
 use crate::events::{Event, decode};
-use crate::shadow::{Context, Features, MOST_PES, Place, Ram, Shadow, Suspect, WrittenSection};
+use crate::shadow::{Context, Features, MOST_PES, Place, Ram, Shadow, Stage1, Suspect, WrittenSection};
 
 /// HCR_EL2.VM.
 const HCR_VM: u64 = 1;
@@ -38,6 +38,8 @@ const HCR_BSU: u64 = 3 << 10;
 const SCTLR_CACHED: u64 = 1 | 1 << 2;
 /// Size in bytes of the block that DC ZVA stores to, if the CPU does not tell.
 const ZERO_BLOCK: u64 = 64;
+/// Lowest physical address without a shadow. RAM of the emulated machine ends far below it.
+const END: u64 = 1 << 38;
 /// Number of uses of one translation. A change that the plugin does not see is noticed after that many.
 const USES: u32 = 64;
 
@@ -159,7 +161,7 @@ impl Sanitizer {
                 read("ID_AA64MMFR0_EL1"),
                 read("ID_AA64MMFR2_EL1"),
             );
-            Shadow::new(features, EmulatedRam(self.qemu))
+            Shadow::new(features, EmulatedRam(self.qemu), END)
         })
     }
 
@@ -195,6 +197,29 @@ impl Sanitizer {
         sites.entry((place.pc, place.el, place.guest)).or_insert_with(|| {
             let index = self.shadow().place(place);
             Box::leak(Box::new(Site { place, index }))
+        })
+    }
+
+    /// Returns whether an access of the guest on `pe` to `va` goes around the caches.
+    fn is_uncached(&self, pe: usize, va: u64) -> bool {
+        if self.uncached[pe % MOST_PES].load(Ordering::Relaxed) {
+            return true;
+        }
+        thread_local! {
+            static KNOWN: RefCell<(u32, HashMap<(usize, u64), bool>)> = RefCell::default();
+        }
+        let generation = self.generation.load(Ordering::Relaxed).wrapping_add(LOCAL_GENERATION.get());
+        KNOWN.with_borrow_mut(|(made, known)| {
+            if *made != generation {
+                known.clear();
+                *made = generation;
+            }
+            *known.entry((pe, va >> 12)).or_insert_with(|| {
+                let read = |name: &str| self.registers().named(name).map_or(0, |register| self.qemu.read(register));
+                let ttbr = [read("TTBR0_EL1"), read("TTBR1_EL1")];
+                let stage1 = Stage1 { tcr: read("TCR_EL1"), ttbr, mair: read("MAIR_EL1") };
+                !self.shadow().is_cacheable(pe, &stage1, va)
+            })
         })
     }
 
@@ -474,7 +499,7 @@ extern "C" fn accessed(vcpu: c_uint, info: qemu_plugin_meminfo_t, va: u64, data:
     let (shadow, pe) = (sanitizer.shadow(), vcpu as usize);
     // SAFETY: `info` is from the running callback.
     let (is_store, shift) = unsafe { (qemu_plugin_mem_is_store(info), qemu_plugin_mem_size_shift(info)) };
-    let uncached = || site.place.guest && sanitizer.uncached[pe % MOST_PES].load(Ordering::Relaxed);
+    let uncached = || site.place.guest && !shadow.features().fwb && sanitizer.is_uncached(pe, va);
     if !is_store {
         shadow.load(pe, &site.place, pa, || !uncached());
         return;

@@ -7,7 +7,10 @@
 
 mod page;
 mod pe;
+#[cfg(test)]
+mod property;
 mod report;
+mod stage1;
 mod stage2;
 mod tables;
 #[cfg(test)]
@@ -19,11 +22,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use page::{Clean, LINE, LINES, LineStore, Marks, Memory, PAGE, Page, Stored, Version, Writer, is_raised, raise};
 use pe::{Blamed, Op, Pe, Range};
 pub(crate) use report::WrittenSection;
+pub(crate) use stage1::Stage1;
 use report::{Example, Key, Kind, Missing, Owed, Reports};
 use stage2::{Change, Leaf, Machine, Stage2};
 
-/// The most PEs.
-pub(crate) const MOST_PES: usize = 256;
+/// The most PEs: as many as the lab's machines can have.
+pub(crate) const MOST_PES: usize = 64;
 
 /// HCR_EL2.FWB.
 const HCR_FWB: u64 = 1 << 46;
@@ -154,14 +158,14 @@ impl<R: Ram> Machine for Tables<'_, R> {
 }
 
 impl<R: Ram> Shadow<R> {
-    /// Returns the shadow of a machine on which nothing has happened yet.
-    pub(crate) fn new(features: Features, ram: R) -> Self {
+    /// Returns the shadow of a machine on which nothing has happened yet. Its RAM ends below the physical address `end`.
+    pub(crate) fn new(features: Features, ram: R, end: u64) -> Self {
         let mut stage2 = Stage2::default();
         stage2.set_fwb(features.fwb);
         Self {
             features,
             ram,
-            memory: Memory::new(),
+            memory: Memory::new(end),
             clock: AtomicU32::new(1),
             marks: Marks { all: [AtomicU32::new(0), AtomicU32::new(0)] },
             pes: (0..MOST_PES).map(|_| Pe::default()).collect(),
@@ -473,6 +477,19 @@ impl<R: Ram> Shadow<R> {
         let mut stage2 = lock(&self.stage2);
         let changes = stage2.load(vttbr, vtcr, &self.tables());
         self.judge_changes(&mut stage2, &changes, pe, place);
+    }
+
+    /// Returns whether accesses of the guest that runs on `pe` use the caches at `va`, as far as its stage-1 tables tell.
+    pub(crate) fn is_cacheable(&self, pe: usize, stage1: &Stage1, va: u64) -> bool {
+        let vttbr = self.pe(pe).vttbr.load(Relaxed);
+        let stage2 = lock(&self.stage2);
+        let Some(root) = stage2.root_of(vttbr) else { return true };
+        let read = |ipa: u64| {
+            let mut entry = [0];
+            self.ram.read(stage2.translate(root, ipa)?, &mut entry);
+            Some(entry[0])
+        };
+        stage1.is_cacheable(va, read).unwrap_or(true)
     }
 
     /// Records a TLB invalidation by the host that concerns guests: those of the present VMID, or all.

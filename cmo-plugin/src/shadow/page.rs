@@ -14,9 +14,6 @@ pub(crate) const LINES: usize = (PAGE / LINE) as usize;
 const WORDS: usize = (PAGE / 4) as usize;
 /// Size in bytes of the memory of one chunk of the directory.
 const CHUNK: u64 = 2 << 20;
-/// Lowest physical address without a shadow. RAM of the emulated machine ends far below it.
-const END: u64 = 1 << 38;
-
 /// A store that a line remembers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Version {
@@ -325,8 +322,9 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    pub(crate) fn new() -> Self {
-        let chunks = (0..END / CHUNK).map(|_| OnceLock::new()).collect();
+    /// Returns the shadow of memory below the physical address `end`.
+    pub(crate) fn new(end: u64) -> Self {
+        let chunks = (0..end / CHUNK).map(|_| OnceLock::new()).collect();
         Self { chunks, pages: AtomicU32::new(0) }
     }
 

@@ -180,6 +180,23 @@ impl Stage2 {
         self.roots.iter().find(|(_, root)| root.baddr == vttbr & BADDR).map(|(id, _)| *id)
     }
 
+    /// Translates an intermediate physical address.
+    pub(crate) fn translate(&self, root: RootId, ipa: u64) -> Option<u64> {
+        let Root { baddr, geometry, .. } = self.roots.get(&root)?;
+        let mut level = geometry.start_level;
+        let covered = geometry.shift(level) + geometry.entries().ilog2();
+        let mut pa = baddr + (ipa >> covered) * geometry.table_bytes();
+        loop {
+            let shift = geometry.shift(level);
+            let index = (ipa >> shift) as usize % geometry.entries();
+            match geometry.decode(*self.tables.get(&pa)?.entries.get(index)?, level, self.fwb) {
+                Descriptor::Invalid => return None,
+                Descriptor::Leaf { pa, size, .. } => return Some(pa + ipa % size),
+                Descriptor::Table(next) => (pa, level) = (next, level + 1),
+            }
+        }
+    }
+
     /// Records that the host stored to lines of a page that is published.
     pub(crate) fn rewrite(&mut self, pa: u64, lines: u64) {
         for root in self.roots.keys() {

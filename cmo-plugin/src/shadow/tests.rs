@@ -49,7 +49,7 @@ impl Rig {
 
     fn with(features: Features) -> Self {
         let ram: &'static TableRam = Box::leak(Box::default());
-        let shadow = Shadow::new(features, ram);
+        let shadow = Shadow::new(features, ram, 2 << 30);
         let (host, guest) = (shadow.place(HOST), shadow.place(GUEST));
         let rig = Self { shadow, ram, host, guest };
         for (n, root) in ROOTS.into_iter().enumerate() {
@@ -545,6 +545,17 @@ fn a_table_that_becomes_data_is_followed_no_more() {
     rig.shadow.store(0, rig.host, &HOST, ROOTS[0] + 0x20000 + 64, 4, None);
     rig.map(0, 5, FRAME, READ);
     assert_eq!(rig.reports(), []);
+}
+
+#[test]
+fn the_memory_type_of_a_guest_is_read_through_both_stages() {
+    let rig = Rig::new(true, false);
+    // The guest's table of level 3 is page 0 of its memory, and its one entry is Non-cacheable.
+    let stage1 = Stage1 { tcr: 43, ttbr: [0; 2], mair: 0x44 };
+    lock(&rig.ram.0).insert(FRAME, 3);
+    assert!(rig.shadow.is_cacheable(0, &stage1, 0), "not mapped yet");
+    rig.map(0, 0, FRAME, READ);
+    assert!(!rig.shadow.is_cacheable(0, &stage1, 0));
 }
 
 #[test]
