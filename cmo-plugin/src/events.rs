@@ -175,8 +175,16 @@ mod tests {
     fn other_instructions_are_not_followed() {
         // nop, isb, dsb ishst, dsb ishld, ssbb, dmb ish, mrs x0, ctr_el0, add, cpyfm, hint #94
         for word in [
-            0xd503_201f, 0xd503_3fdf, 0xd503_3a9f, 0xd503_399f, 0xd503_309f, 0xd503_3bbf, 0xd53b_0020, 0x8b01_0000,
-            0x1940_0440, 0xd503_2bdf,
+            0xd503_201f,
+            0xd503_3fdf,
+            0xd503_3a9f,
+            0xd503_399f,
+            0xd503_309f,
+            0xd503_3bbf,
+            0xd53b_0020,
+            0x8b01_0000,
+            0x1940_0440,
+            0xd503_2bdf,
         ] {
             assert_eq!(decode(word), None, "{word:#x}");
         }

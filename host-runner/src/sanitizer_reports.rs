@@ -108,7 +108,10 @@ mod tests {
     fn owed_maintenance_fails_whatever_the_guest_saw() {
         for status in [Status::Pass, Status::Skip] {
             let mut judged = case(status);
-            judge(&mut judged, Sanitizer { owed: 2, published: 1, reports: vec![report(Owed::Host)], ..Default::default() });
+            judge(
+                &mut judged,
+                Sanitizer { owed: 2, published: 1, reports: vec![report(Owed::Host)], ..Default::default() },
+            );
             assert_eq!(judged.verdict.status, Status::Fail);
             assert!(judged.verdict.reason.starts_with("P-I: no I-cache invalidation on 64 of 64 lines"));
         }

@@ -12,11 +12,10 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use qemu_plugin_sys::qemu_plugin_cb_flags::{QEMU_PLUGIN_CB_NO_REGS, QEMU_PLUGIN_CB_R_REGS};
 use qemu_plugin_sys::qemu_plugin_mem_rw::{QEMU_PLUGIN_MEM_RW, QEMU_PLUGIN_MEM_W};
 use qemu_plugin_sys::{
-    qemu_plugin_get_hwaddr, qemu_plugin_hwaddr_is_io, qemu_plugin_hwaddr_phys_addr, qemu_plugin_id_t,
-    qemu_plugin_insn, qemu_plugin_insn_haddr, qemu_plugin_insn_vaddr, qemu_plugin_mem_is_store,
-    qemu_plugin_mem_size_shift, qemu_plugin_meminfo_t, qemu_plugin_register_vcpu_init_cb,
-    qemu_plugin_register_vcpu_insn_exec_cb, qemu_plugin_register_vcpu_mem_cb, qemu_plugin_tb, qemu_plugin_tb_get_insn,
-    qemu_plugin_tb_n_insns,
+    qemu_plugin_get_hwaddr, qemu_plugin_hwaddr_is_io, qemu_plugin_hwaddr_phys_addr, qemu_plugin_id_t, qemu_plugin_insn,
+    qemu_plugin_insn_haddr, qemu_plugin_insn_vaddr, qemu_plugin_mem_is_store, qemu_plugin_mem_size_shift,
+    qemu_plugin_meminfo_t, qemu_plugin_register_vcpu_init_cb, qemu_plugin_register_vcpu_insn_exec_cb,
+    qemu_plugin_register_vcpu_mem_cb, qemu_plugin_tb, qemu_plugin_tb_get_insn, qemu_plugin_tb_n_insns,
 };
 use serde::Serialize;
 
@@ -24,7 +23,7 @@ use super::qemu::{Qemu, Registers};
 use super::word;
 use crate::counts::{Ended, write_beside};
 use crate::events::{Event, decode};
-use crate::shadow::{Context, Features, MOST_PES, Place, Ram, Shadow, Stage1, Suspect, WrittenSection};
+use crate::shadow::{Context, Features, MOST_PES, Place, Ram, Shadow, Stage1, Store, Suspect, WrittenSection};
 
 /// HCR_EL2.VM.
 const HCR_VM: u64 = 1;
@@ -155,12 +154,8 @@ impl Sanitizer {
             if let Some(register) = self.registers().named("DCZID_EL0") {
                 self.zero_block.store(4 << (self.qemu.read(register) & 0xf), Ordering::Relaxed);
             }
-            let features = Features::of(
-                read("CTR_EL0"),
-                read("CLIDR"),
-                read("ID_AA64MMFR0_EL1"),
-                read("ID_AA64MMFR2_EL1"),
-            );
+            let features =
+                Features::of(read("CTR_EL0"), read("CLIDR"), read("ID_AA64MMFR0_EL1"), read("ID_AA64MMFR2_EL1"));
             Shadow::new(features, EmulatedRam(self.qemu), END)
         })
     }
@@ -457,7 +452,11 @@ fn stored_range(vcpu: u32, site: &Site, va: u64, size: u64) {
     while at < end {
         let next = end.min((at | 0xfff) + 1);
         match sanitizer.translate(vcpu, context, at) {
-            Some(pa) => sanitizer.shadow().store(vcpu as usize, site.index, &site.place, pa, next - at, None),
+            Some(pa) => {
+                let (pe, place, site) = (vcpu as usize, &site.place, site.index);
+                let store = Store { pe, place, site, pa, size: next - at, uncached: false };
+                sanitizer.shadow().store(&store, || None);
+            }
             // The page will fault, and the instruction is executed again.
             None => return,
         }
@@ -504,12 +503,9 @@ extern "C" fn accessed(vcpu: c_uint, info: qemu_plugin_meminfo_t, va: u64, data:
         shadow.load(pe, &site.place, pa, || !uncached());
         return;
     }
-    let value = || if shift == 3 { sanitizer.qemu.stored(info) } else { None };
-    if uncached() {
-        shadow.store_uncached(pe, site.index, &site.place, pa, 1 << shift, value());
-    } else {
-        shadow.store(pe, site.index, &site.place, pa, 1 << shift, value());
-    }
+    let (place, site) = (&site.place, site.index);
+    let store = Store { pe, place, site, pa, size: 1 << shift, uncached: uncached() };
+    shadow.store(&store, || if shift == 3 { sanitizer.qemu.stored(info) } else { None });
 }
 
 extern "C" fn wrote_vttbr(vcpu: c_uint, data: *mut c_void) {

@@ -22,8 +22,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use page::{Clean, LINE, LINES, LineStore, Marks, Memory, PAGE, Page, Stored, Version, Writer, is_raised, raise};
 use pe::{Blamed, Op, Pe, Range};
 pub(crate) use report::WrittenSection;
-pub(crate) use stage1::Stage1;
 use report::{Example, Key, Kind, Missing, Owed, Reports};
+pub(crate) use stage1::Stage1;
 use stage2::{Change, Leaf, Machine, Stage2};
 
 /// The most PEs: as many as the lab's machines can have.
@@ -94,6 +94,23 @@ pub(crate) struct Suspect {
     pa: u64,
     word: u32,
     old_word: Option<u32>,
+}
+
+/// A store.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Store<'a> {
+    /// PE.
+    pub(crate) pe: usize,
+    /// Place in the code.
+    pub(crate) place: &'a Place,
+    /// Index of the place.
+    pub(crate) site: u32,
+    /// Physical address.
+    pub(crate) pa: u64,
+    /// Size in bytes.
+    pub(crate) size: u64,
+    /// True if it goes around the caches.
+    pub(crate) uncached: bool,
 }
 
 /// Registers of a guest's context.
@@ -235,21 +252,10 @@ impl<R: Ram> Shadow<R> {
         self.unseen.fetch_add(1, Relaxed);
     }
 
-    /// Records a store of `size` bytes at `pa`. `site` is the index of its place, and `value` the value, if it has eight
-    /// bytes.
+    /// Records a store. `value` returns the value if it has eight bytes, and is asked only where it matters.
     #[inline]
-    pub(crate) fn store(&self, pe: usize, site: u32, place: &Place, pa: u64, size: u64, value: Option<u64>) {
-        self.store_to(pe, site, place, pa, size, value, false);
-    }
-
-    /// Records a store that goes around the caches.
-    pub(crate) fn store_uncached(&self, pe: usize, site: u32, place: &Place, pa: u64, size: u64, value: Option<u64>) {
-        self.store_to(pe, site, place, pa, size, value, !self.fwb());
-    }
-
-    #[inline]
-    #[allow(clippy::too_many_arguments, reason = "one event with the parts of two public ones")]
-    fn store_to(&self, pe: usize, site: u32, place: &Place, pa: u64, size: u64, value: Option<u64>, uncached: bool) {
+    pub(crate) fn store(&self, store: &Store<'_>, value: impl FnOnce() -> Option<u64>) {
+        let Store { pe, site, place, pa, size, .. } = *store;
         let page = match self.memory.page(pa) {
             Some(page) => page,
             None => match self.new_page(pa) {
@@ -257,6 +263,7 @@ impl<R: Ram> Shadow<R> {
                 None => return,
             },
         };
+        let uncached = store.uncached && !self.fwb();
         let now = self.clock.load(Relaxed);
         let writer = Writer::new(site, pe);
         let (first, last) = (pa % PAGE, (pa % PAGE + size - 1).min(PAGE - 1));
@@ -274,7 +281,7 @@ impl<R: Ram> Shadow<R> {
             lock(&self.stage2).rewrite(pa, in_place);
         }
         if is_raised(&page.is_table) {
-            self.store_to_table(pe, place, pa, value);
+            self.store_to_table(pe, place, pa, value());
         }
     }
 
@@ -420,25 +427,36 @@ impl<R: Ram> Shadow<R> {
         }
     }
 
+    /// Returns whether `pe`, or every PE if it is none, may fetch a version of a line.
+    #[inline]
+    fn is_fetchable(&self, page: &Page, line: usize, version: Version, pe: Option<usize>) -> bool {
+        let state = page.state(line);
+        if page.writer(line, version).is_none() {
+            return true;
+        }
+        if !self.features.idc && !state.pou(version) {
+            return false;
+        }
+        let base = || page.base(line, version);
+        self.features.dic
+            || state.invalidated(version)
+            || self.marks.all[version.index()].load(Relaxed) > base()
+            || pe.is_some_and(|pe| self.pe(pe).local(version) > base())
+    }
+
     /// Returns what the I side of a line lacks before `pe`, or any PE if it is none, may fetch a version.
     fn lacks_i(&self, page: &Page, pa: u64, version: Version, pe: Option<usize>) -> Option<Missing> {
         let line = (pa % PAGE / LINE) as usize;
-        let state = page.state(line);
-        page.writer(line, version)?;
-        let base = page.base(line, version);
+        if self.is_fetchable(page, line, version, pe) {
+            return None;
+        }
+        let (state, base) = (page.state(line), page.base(line, version));
         let by_host = version == Version::Host;
         if !self.features.idc && !state.pou(version) {
             let is_pending = self.is_pending(pa, base, by_host, |op| matches!(op, Op::Clean(_)));
             return Some(if is_pending { Missing::DCleanNotCompleted } else { Missing::DClean });
         }
-        let all = self.marks.all[version.index()].load(Relaxed);
-        if self.features.dic || state.invalidated(version) || all > base {
-            return None;
-        }
-        if pe.is_some_and(|pe| self.pe(pe).local(version) > base) {
-            return None;
-        }
-        let all_pending = || self.pes.iter().any(|pe| lock(&pe.pending).all[version.index()] > base);
+        let all_pending = || self.busy_pes().any(|pe| lock(&pe.pending).all[version.index()] > base);
         Some(if self.is_pending(pa, base, by_host, |op| op == Op::Invalidate) || all_pending() {
             Missing::INotCompleted
         } else if state.early() {
@@ -448,6 +466,11 @@ impl<R: Ram> Shadow<R> {
         } else {
             Missing::IInvalidation
         })
+    }
+
+    /// Returns the PEs that have maintenance without a barrier.
+    fn busy_pes(&self) -> impl Iterator<Item = &Pe> {
+        self.pes.iter().filter(|pe| pe.is_busy.load(Relaxed))
     }
 
     /// Returns what the D side of a line lacks before a read that does not use the caches.
@@ -468,7 +491,7 @@ impl<R: Ram> Shadow<R> {
         let serves = |range: &Range| {
             is_wanted(range.op) && !(by_host && range.guest) && range.meets(pa, 1) && range.issued > base
         };
-        self.pes.iter().any(|pe| lock(&pe.pending).ranges.iter().any(serves))
+        self.busy_pes().any(|pe| lock(&pe.pending).ranges.iter().any(serves))
     }
 
     /// Records a new value of VTTBR_EL2.
@@ -509,7 +532,8 @@ impl<R: Ram> Shadow<R> {
                     }
                 }
                 Change::Broken { missing, entry, ipa, vmid } => {
-                    let key = Key { kind: Kind::Break, missing: *missing, owed: Owed::Host, pc: place.pc, writer_pc: 0 };
+                    let key =
+                        Key { kind: Kind::Break, missing: *missing, owed: Owed::Host, pc: place.pc, writer_pc: 0 };
                     let example = Example {
                         pa: *entry,
                         ipa: Some(*ipa),
@@ -644,7 +668,7 @@ impl<R: Ram> Shadow<R> {
         };
         let (line, index) = ((pa % PAGE / LINE) as usize, (pa % PAGE / 4) as usize);
         let is_written = page.state(line).written(index % (LINE / 4) as usize);
-        if is_written && self.lacks_i(page, pa, Version::Newest, None).is_some() {
+        if is_written && !self.is_fetchable(page, line, Version::Newest, None) {
             return Some(Suspect { place, pa, word, old_word: page.fetched(index) });
         }
         page.set_fetched(index, word);

@@ -67,8 +67,7 @@ impl Follower {
         let (host, guest) = (shadow.place(HOST), shadow.place(GUEST));
         let pages = lines.div_ceil(PAGE_LINES) as u64;
         let frames = (0..pages).map(|page| FRAMES + page * PAGE).collect();
-        let follower =
-            Self { shadow, host, guest, fwb, lines, frames, next_frame: FRAMES + pages * PAGE, words: 0 };
+        let follower = Self { shadow, host, guest, fwb, lines, frames, next_frame: FRAMES + pages * PAGE, words: 0 };
         let hcr = 1 | HCR_FB | 1 << HCR_BSU_SHIFT | if fwb { HCR_FWB } else { 0 };
         for pe in 0..=MAX_VCPUS {
             follower.shadow.load_stage2(pe, 1 << 48 | ROOT, VTCR, &HOST);
@@ -80,7 +79,8 @@ impl Follower {
     }
 
     fn entry(&self, pe: usize, pa: u64, value: u64) {
-        self.shadow.store(pe, self.host, &HOST, pa, 8, Some(value));
+        let store = Store { pe, place: &HOST, site: self.host, pa, size: 8, uncached: false };
+        self.shadow.store(&store, || Some(value));
     }
 
     fn pa(&self, line: usize) -> u64 {
@@ -88,7 +88,7 @@ impl Follower {
     }
 
     fn host_store(&self, line: usize) {
-        self.shadow.store(0, self.host, &HOST, self.pa(line), 8, Some(0));
+        self.entry(0, self.pa(line), 0);
     }
 
     fn unmap(&self, page: usize) {
@@ -115,7 +115,10 @@ impl Follower {
     /// Follows one event.
     fn see(&mut self, seen: Seen) {
         match seen {
-            Seen::Store { pe, line } => self.shadow.store(pe, self.guest, &GUEST, self.pa(line), 8, None),
+            Seen::Store { pe, line } => {
+                let (place, site, pa) = (&GUEST, self.guest, self.pa(line));
+                self.shadow.store(&Store { pe, place, site, pa, size: 8, uncached: false }, || None);
+            }
             Seen::HostStore { line } => self.host_store(line),
             Seen::Clean { pe, line, poc, host } => self.shadow.clean(pe, !host, self.pa(line), poc, false),
             Seen::Invalidate { pe, line, host } => self.shadow.invalidate(pe, !host, self.pa(line)),
@@ -196,7 +199,12 @@ fn a_right_machine_is_right_and_what_the_oracle_requires_is_never_reported() {
             }
             before = reports;
         }
-        assert_eq!(follower.owed(), 0, "seed {seed}, {features:?}: {:#?} in {program:#?}", follower.shadow.written()[0].reports);
+        assert_eq!(
+            follower.owed(),
+            0,
+            "seed {seed}, {features:?}: {:#?} in {program:#?}",
+            follower.shadow.written()[0].reports
+        );
     }
     assert!(required > programs() * 4 && weak * 5 > programs(), "{required} required, {weak} weak");
     println!("{required} looks had to see the newest store, {weak} others were reported as weak");

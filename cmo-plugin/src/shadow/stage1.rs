@@ -58,11 +58,11 @@ mod tests {
     #[test]
     fn the_attributes_of_blocks_and_pages_are_found() {
         let tables = HashMap::from([
-            (0x1000, 0x2000 | 3),            // level 1
+            (0x1000, 0x2000 | 3),               // level 1
             (0x1008, 0x4000_0000 | 1 << 2 | 1), // a block of 1 GiB, Write-Back
-            (0x2000, 0x3000 | 3),            // level 2
-            (0x2008, 0x20_0000 | 1),         // a block of 2 MiB, Device
-            (0x3000, 0x5000 | 2 << 2 | 3),   // level 3, Non-cacheable
+            (0x2000, 0x3000 | 3),               // level 2
+            (0x2008, 0x20_0000 | 1),            // a block of 2 MiB, Device
+            (0x3000, 0x5000 | 2 << 2 | 3),      // level 3, Non-cacheable
             (0x8000, 1 << 2 | 1),
         ]);
         let read = |ipa: u64| Some(tables.get(&ipa).copied().unwrap_or(0));

@@ -248,16 +248,10 @@ impl Stage2 {
         changes
     }
 
-    fn watch(
-        &mut self,
-        pa: u64,
-        root: RootId,
-        level: i8,
-        ipa: u64,
-        machine: &dyn Machine,
-        changes: &mut Vec<Change>,
-    ) {
-        if level > 3 || self.tables.get(&pa).is_some_and(|table| (table.root, table.level, table.ipa) == (root, level, ipa)) {
+    fn watch(&mut self, pa: u64, root: RootId, level: i8, ipa: u64, machine: &dyn Machine, changes: &mut Vec<Change>) {
+        if level > 3
+            || self.tables.get(&pa).is_some_and(|table| (table.root, table.level, table.ipa) == (root, level, ipa))
+        {
             return;
         }
         if self.tables.contains_key(&pa) {

@@ -64,7 +64,8 @@ impl Rig {
     /// Stores an entry of a table.
     fn entry(&self, pe: usize, pa: u64, value: u64) {
         lock(&self.ram.0).insert(pa, value);
-        self.shadow.store(pe, self.host, &HOST, pa, 8, Some(value));
+        let store = Store { pe, place: &HOST, site: self.host, pa, size: 8, uncached: false };
+        self.shadow.store(&store, || Some(value));
     }
 
     /// Lets a PE enter guest `n`.
@@ -87,12 +88,18 @@ impl Rig {
         self.shadow.invalidate_tlb(pe, false);
     }
 
+    /// Stores a value that is no entry of a table.
+    fn store(&self, pe: usize, pa: u64, size: u64, guest: bool) {
+        let (place, site) = if guest { (&GUEST, self.guest) } else { (&HOST, self.host) };
+        self.shadow.store(&Store { pe, place, site, pa, size, uncached: false }, || (size == 8).then_some(0));
+    }
+
     fn host_store(&self, pe: usize, pa: u64) {
-        self.shadow.store(pe, self.host, &HOST, pa, 8, Some(0));
+        self.store(pe, pa, 8, false);
     }
 
     fn guest_store(&self, pe: usize, pa: u64) {
-        self.shadow.store(pe, self.guest, &GUEST, pa, 4, None);
+        self.store(pe, pa, 4, true);
     }
 
     fn host_fill(&self, pe: usize, pa: u64) {
@@ -505,7 +512,8 @@ fn memory_that_a_guest_wrote_without_caches_is_cleaned_when_it_is_unmapped() {
         rig.host_fill(0, FRAME);
         rig.maintain(0, FRAME);
         rig.map(0, 5, FRAME, READ);
-        rig.shadow.store_uncached(0, rig.guest, &GUEST, FRAME + 64, 4, None);
+        let store = Store { pe: 0, place: &GUEST, site: rig.guest, pa: FRAME + 64, size: 4, uncached: true };
+        rig.shadow.store(&store, || None);
         rig.unmap(0, 5);
         if cleans {
             rig.clean(0, FRAME);
@@ -542,7 +550,7 @@ fn a_table_that_becomes_data_is_followed_no_more() {
     let rig = Rig::new(true, false);
     rig.host_fill(0, FRAME);
     // A store of another size than an entry.
-    rig.shadow.store(0, rig.host, &HOST, ROOTS[0] + 0x20000 + 64, 4, None);
+    rig.store(0, ROOTS[0] + 0x20000 + 64, 4, false);
     rig.map(0, 5, FRAME, READ);
     assert_eq!(rig.reports(), []);
 }

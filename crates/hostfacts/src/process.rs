@@ -29,6 +29,12 @@ pub fn signal_name(signal: i32) -> String {
     if signal == libc::SIGSYS { format!("{name}: a seccomp filter forbids one of its system calls") } else { name }
 }
 
+/// Kills a child and all processes of its group, which it leads.
+pub fn kill_group(child: &std::process::Child) {
+    // The group is gone if the child has just ended.
+    let _ = rustix::process::kill_process_group(rustix::process::Pid::from_child(child), rustix::process::Signal::KILL);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

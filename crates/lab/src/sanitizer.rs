@@ -183,7 +183,10 @@ mod tests {
         let case = &cases[&1];
         assert_eq!((case.owed, case.weak, case.published, case.checked_lines, case.cut), (4, 0, 3, 9, true));
         let [only] = &case.reports[..] else { panic!("one report: {:?}", case.reports) };
-        assert_eq!((only.function.as_str(), only.writer.as_deref()), ("stage2_attr_walker", Some("the program at 0x400000")));
+        assert_eq!(
+            (only.function.as_str(), only.writer.as_deref()),
+            ("stage2_attr_walker", Some("the program at 0x400000"))
+        );
         assert_eq!((only.count, only.lines, only.of, only.offset, only.late), (4, 32, 64, 0x800, true));
     }
 }

@@ -162,7 +162,13 @@ mod tests {
         for seed in 0..500 {
             let program = random_program(seed, &space);
             let backing = (seed % 2 == 0).then(|| "thp".to_owned());
-            let file = ProgramFile { failed: "line 3\n\"old\"".into(), seed: Some(u64::MAX - seed), backing, eager_split: seed == 0, program };
+            let file = ProgramFile {
+                failed: "line 3\n\"old\"".into(),
+                seed: Some(u64::MAX - seed),
+                backing,
+                eager_split: seed == 0,
+                program,
+            };
             let text = file.to_toml();
             assert_eq!(ProgramFile::parse("f.toml", &text, LIMITS).as_ref(), Ok(&file), "{text}");
             assert!(is_program(&text));

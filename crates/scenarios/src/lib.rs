@@ -34,6 +34,7 @@ pub mod check;
 mod coherence;
 mod cost;
 mod dside;
+mod exec;
 mod icache;
 pub mod inspection;
 mod list;

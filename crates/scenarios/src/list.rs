@@ -19,6 +19,7 @@ pub static LIST: &[&dyn AnyScenario] = &[
     &crate::random::Random,
     &crate::boot::Boot,
     &crate::chaos::Chaos,
+    &crate::exec::Exec,
 ];
 
 /// Returns the scenario with this name.

@@ -29,7 +29,8 @@ pub struct Args {
     /// Print JSON in place of the runner's output; for a plan, print its summary
     #[arg(long, conflicts_with = "dry_run")]
     json: bool,
-    /// Command for the emulated host: run SCENARIO…, or run PLAN…, which boots the kernel afresh for each step
+    /// Command for the emulated host: check, run SCENARIO…, run PLAN…, which boots the kernel afresh for each step, or
+    /// exec PROGRAM…, which runs a program that `--with` put there
     #[arg(last = true, required = true, value_name = "ARGS")]
     argv: Vec<OsString>,
 }
@@ -52,13 +53,22 @@ impl Args {
 /// The option that the runner in the emulated host never gets, because the lab chooses the exit code.
 const BISECT: &str = "--bisect";
 
+/// `exec PROGRAM…` is `run exec PROGRAM…`.
+const EXEC: &str = "exec";
+
 /// Runs the lab. The exit code is that of the worst run.
 ///
 /// # Errors
 ///
 /// The obstacle that keeps the lab itself from working, or a mistake in the words for the emulated host.
 pub fn run(args: &Args) -> CommandResult {
-    let argv: Vec<_> = args.argv.iter().filter(|word| *word != BISECT).cloned().collect();
+    let is_exec = args.argv.first().is_some_and(|word| word == EXEC);
+    // The words of a program are its own.
+    let kept = |word: &&OsString| is_exec || *word != BISECT;
+    let mut argv: Vec<_> = args.argv.iter().filter(kept).cloned().collect();
+    if is_exec {
+        argv.insert(0, "run".into());
+    }
     let mut options = args.options.clone();
     if let Some(request) = PlanRequest::parse_in_lab(&argv)? {
         options.verbosity.runner_output = RunnerOutput::Progress;
@@ -75,7 +85,8 @@ pub fn run(args: &Args) -> CommandResult {
     };
     if common.is_some() {
         // The results are printed here, one after another, and the kernels have the names that the user gave.
-        argv.push("--quiet".into());
+        // Right after the name, because what follows may belong to a program.
+        argv.insert(2, "--quiet".into());
     }
     if common.is_some() || args.json {
         options.verbosity.runner_output = RunnerOutput::Progress;

@@ -179,8 +179,7 @@ fn judge(boot: &Boot<'_>, run: &LabRun) -> (Status, String, String) {
     let parts: Vec<&Sanitizer> =
         result.cases.iter().filter_map(|case| case.sanitizer.as_ref()).chain(&result.sanitizer).collect();
     let published: u64 = parts.iter().map(|part| part.published).sum();
-    let owed: Vec<_> =
-        parts.iter().flat_map(|part| &part.reports).filter(|report| report.owed == Owed::Host).collect();
+    let owed: Vec<_> = parts.iter().flat_map(|part| &part.reports).filter(|report| report.owed == Owed::Host).collect();
     let page_lines = result.machine.page_bytes / LINE_BYTES;
     let first = || owed.first().map(|report| report.describe()).unwrap_or_default();
     let expected = boot.fault.and_then(|fault| fault.expected.as_ref());

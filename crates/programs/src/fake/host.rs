@@ -3,8 +3,8 @@
 use abi::{Op, slot};
 
 use crate::fake::defect::Defect;
-use crate::fake::seen::Seen;
 use crate::fake::machine::{CPUS, Machine, Mapped, PAGE_LINES, Pending, every_second};
+use crate::fake::seen::Seen;
 use guest::event::{Contents, Event, Mappings};
 
 impl Machine {

@@ -150,7 +150,13 @@ impl Request<'_> {
         if let Some(failed) = source.failed.take() {
             let smallest = smallest(runner, session, &memory, &failed.program, setup);
             let backing = Some(self.kind.to_string());
-            let file = ProgramFile { failed: failed.why, seed: source.last_seed, backing, eager_split: self.eager_split, program: smallest };
+            let file = ProgramFile {
+                failed: failed.why,
+                seed: source.last_seed,
+                backing,
+                eager_split: self.eager_split,
+                program: smallest,
+            };
             let text = file.to_toml();
             let path = session.dir.path().join(FAILURE);
             store::replace(&path, text.as_bytes()).map_err(|error| store::Error::Write(path, error))?;
