@@ -75,6 +75,10 @@ reproduce-patch-2m: setup-kernels build ## do the same with 2 MiB blocks alone: 
 matrix: setup-kernels build ## count the maintenance for many CPUs, page sizes and KVM modes
 	@$(FAULTLINE) matrix --results '$(RESULTS)'
 
+.PHONY: sanitize
+sanitize: setup-kernels build ## try the sanitizer on kernels with one maintenance fault each
+	@$(FAULTLINE) sanitize --results '$(RESULTS)'
+
 .PHONY: reference
 reference: setup-kernels build ## make results/reference anew
 	@lab/reference
@@ -106,12 +110,14 @@ test-formats: build ## let the tools that labs and people use read every format 
 
 .PHONY: test
 test: build check test-formats ## run check and test-formats, and everything end to end under QEMU
-	@cargo test -q --locked -p host-runner --test end_to_end --test survival --test nights --test litmus --test coherence -- --ignored --test-threads 1
+	@cargo test -q --locked -p host-runner --test end_to_end --test survival --test nights --test litmus --test coherence --test sanitizer -- --ignored --test-threads 1
 
 .PHONY: test-long
 test-long: setup-kernels setup-release test ## run test, and the tests that take longer (builds kernels once)
 	@tests/compare-policies
 	@cargo test -q --locked -p host-runner --test storm --test pstore -- --ignored --test-threads 1
+	@FAULTLINE_PROPERTY_PROGRAMS=100000 cargo test -q --release --locked -p cmo-plugin --lib property
+	@$(FAULTLINE) sanitize --results target/sanitize
 	@tests/release.sh
 	@tests/lava-newest
 

@@ -74,7 +74,7 @@ fn judge(case: &mut CaseResult, found: Sanitizer) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use record::sanitizer::{Kind, Missing, Owed, Report};
+    use record::sanitizer::{Missing, Owed, Report, ReportKind};
 
     fn case(status: Status) -> CaseResult {
         CaseResult { verdict: Verdict::new(status, "as it was"), ..CaseResult::not_run("page", 1) }
@@ -82,7 +82,7 @@ mod tests {
 
     fn report(owed: Owed) -> Report {
         Report {
-            kind: Kind::PublishedI,
+            kind: ReportKind::PublishedI,
             missing: Missing::IInvalidation,
             late: false,
             owed,

@@ -130,6 +130,9 @@ fn run(host: &Host) -> Value {
     serde_json::from_slice(&std::fs::read(file).expect("it exists")).expect("JSON")
 }
 
+/// A report that the host owes: kind, missing thing, lines, and lateness.
+type Wanted = (&'static str, &'static str, u64, bool);
+
 /// Returns the reports of case 1: kind, missing thing, debtor, lines of the first and lateness.
 fn reports(written: &Value) -> Vec<(String, String, String, u64, bool)> {
     let case = written["sections"].as_array().expect("sections").iter().find(|section| section["case"] == 1);
@@ -146,7 +149,7 @@ fn reports(written: &Value) -> Vec<(String, String, String, u64, bool)> {
 #[ignore = "needs make build and QEMU 10"]
 fn each_mistake_of_a_tiny_host_is_reported_and_a_right_one_is_not() {
     let clean = || Host::new().each(DC_CIVAC_X2, 2).words(&[DSB_SY]);
-    let cases: [(&str, Host, &[(&str, &str, u64, bool)]); 12] = [
+    let cases: [(&str, Host, &[Wanted]); 12] = [
         ("right", clean().each(IC_IVAU_X2, 2).words(&[DSB_SY]).map(EXECUTE), &[]),
         ("right, all at once", clean().words(&[IC_IALLUIS, DSB_SY]).map(EXECUTE), &[]),
         ("no clean", Host::new().map(READ), &[("P-D", "d_clean", 2, false)]),

@@ -43,20 +43,31 @@ struct MemValue {
 /// Kind of a [`MemValue`] of 64 bits.
 const MEM_VALUE_U64: c_int = 3;
 
+// Types of the functions that are looked up.
+type GetRegisters = unsafe extern "C" fn() -> *mut GArray;
+type ReadRegister = unsafe extern "C" fn(*mut c_void, *mut GByteArray) -> c_int;
+type MemGetValue = unsafe extern "C" fn(qemu_plugin_meminfo_t) -> MemValue;
+type ArrayElementSize = unsafe extern "C" fn(*mut GArray) -> c_uint;
+type ByteArrayNew = unsafe extern "C" fn() -> *mut GByteArray;
+type ByteArraySetSize = unsafe extern "C" fn(*mut GByteArray, c_uint) -> *mut GByteArray;
+type PhysPage = unsafe extern "C" fn(*mut c_void, u64, *mut u64) -> u64;
+type PhysicalMemoryRw = unsafe extern "C" fn(u64, *mut c_void, u64, bool);
+type GetCpu = unsafe extern "C" fn(c_int) -> *mut c_void;
+
 /// Functions that are looked up.
 pub(super) struct Qemu {
-    get_registers: unsafe extern "C" fn() -> *mut GArray,
-    read_register: unsafe extern "C" fn(*mut c_void, *mut GByteArray) -> c_int,
-    mem_get_value: unsafe extern "C" fn(qemu_plugin_meminfo_t) -> MemValue,
-    array_element_size: unsafe extern "C" fn(*mut GArray) -> c_uint,
-    byte_array_new: unsafe extern "C" fn() -> *mut GByteArray,
-    byte_array_set_size: unsafe extern "C" fn(*mut GByteArray, c_uint) -> *mut GByteArray,
+    get_registers: GetRegisters,
+    read_register: ReadRegister,
+    mem_get_value: MemGetValue,
+    array_element_size: ArrayElementSize,
+    byte_array_new: ByteArrayNew,
+    byte_array_set_size: ByteArraySetSize,
     /// `hwaddr cpu_get_phys_page_attrs_debug(CPUState *, vaddr, MemTxAttrs *)`.
-    phys_page: unsafe extern "C" fn(*mut c_void, u64, *mut u64) -> u64,
+    phys_page: PhysPage,
     /// `void cpu_physical_memory_rw(hwaddr, void *, hwaddr, bool)`.
-    physical_memory_rw: unsafe extern "C" fn(u64, *mut c_void, u64, bool),
+    physical_memory_rw: PhysicalMemoryRw,
     /// `CPUState *qemu_get_cpu(int)`.
-    get_cpu: unsafe extern "C" fn(c_int) -> *mut c_void,
+    get_cpu: GetCpu,
 }
 
 static QEMU: OnceLock<Qemu> = OnceLock::new();
@@ -96,21 +107,21 @@ impl Qemu {
     /// The name of the first one that this QEMU lacks.
     pub(super) fn look_up() -> Result<&'static Self, String> {
         macro_rules! function {
-            ($name:literal) => {
+            ($name:literal, $type:ty) => {
                 // SAFETY: QEMU and GLib declare a function of this name with the type of the field.
-                unsafe { std::mem::transmute::<*mut c_void, _>(symbol($name)?) }
+                unsafe { std::mem::transmute::<*mut c_void, $type>(symbol($name)?) }
             };
         }
         let found = Self {
-            get_registers: function!("qemu_plugin_get_registers"),
-            read_register: function!("qemu_plugin_read_register"),
-            mem_get_value: function!("qemu_plugin_mem_get_value"),
-            array_element_size: function!("g_array_get_element_size"),
-            byte_array_new: function!("g_byte_array_new"),
-            byte_array_set_size: function!("g_byte_array_set_size"),
-            phys_page: function!("cpu_get_phys_page_attrs_debug"),
-            physical_memory_rw: function!("cpu_physical_memory_rw"),
-            get_cpu: function!("qemu_get_cpu"),
+            get_registers: function!("qemu_plugin_get_registers", GetRegisters),
+            read_register: function!("qemu_plugin_read_register", ReadRegister),
+            mem_get_value: function!("qemu_plugin_mem_get_value", MemGetValue),
+            array_element_size: function!("g_array_get_element_size", ArrayElementSize),
+            byte_array_new: function!("g_byte_array_new", ByteArrayNew),
+            byte_array_set_size: function!("g_byte_array_set_size", ByteArraySetSize),
+            phys_page: function!("cpu_get_phys_page_attrs_debug", PhysPage),
+            physical_memory_rw: function!("cpu_physical_memory_rw", PhysicalMemoryRw),
+            get_cpu: function!("qemu_get_cpu", GetCpu),
         };
         symbol("current_cpu")?;
         Ok(QEMU.get_or_init(|| found))

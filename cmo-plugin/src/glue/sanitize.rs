@@ -57,6 +57,9 @@ struct Site {
     index: u32,
 }
 
+/// True for a page of a PE's guest whose memory type makes accesses go around the caches.
+type UncachedPages = HashMap<(usize, u64), bool>;
+
 /// State of the mode.
 struct Sanitizer {
     qemu: &'static Qemu,
@@ -201,7 +204,7 @@ impl Sanitizer {
             return true;
         }
         thread_local! {
-            static KNOWN: RefCell<(u32, HashMap<(usize, u64), bool>)> = RefCell::default();
+            static KNOWN: RefCell<(u32, UncachedPages)> = RefCell::default();
         }
         let generation = self.generation.load(Ordering::Relaxed).wrapping_add(LOCAL_GENERATION.get());
         KNOWN.with_borrow_mut(|(made, known)| {

@@ -165,6 +165,9 @@ fn a_page_that_is_maintained_before_it_is_mapped_is_right() {
     }
 }
 
+/// Maintenance before a page is mapped, what it lacks, and the number of lines.
+type Case<'a> = (&'a dyn Fn(&Rig), Missing, u64);
+
 #[test]
 fn missing_maintenance_is_named_with_its_lines() {
     let nothing = |_: &Rig| {};
@@ -181,7 +184,7 @@ fn missing_maintenance_is_named_with_its_lines() {
         (FRAME..FRAME + PAGE).step_by(64).for_each(|at| rig.shadow.clean(0, false, at, false, false));
         rig.dsb(0);
     };
-    let cases: [(&dyn Fn(&Rig), Missing, u64); 5] = [
+    let cases: [Case<'_>; 5] = [
         (&nothing, Missing::DClean, 64),
         (&half, Missing::DClean, 32),
         (&no_dsb, Missing::DCleanNotCompleted, 64),
@@ -199,7 +202,7 @@ fn missing_maintenance_is_named_with_its_lines() {
 
 #[test]
 fn what_the_i_side_lacks_is_named() {
-    let cases: [(&dyn Fn(&Rig), Missing, u64); 5] = [
+    let cases: [Case<'_>; 5] = [
         (&|_| {}, Missing::IInvalidation, 64),
         (&|rig| rig.invalidate(0, FRAME), Missing::INotCompleted, 64),
         (&|rig| rig.shadow.invalidate_all(0, false, true), Missing::INotCompleted, 64),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use record::sanitizer::{Kind, Missing, Owed, Report, Sanitizer, Words};
+use record::sanitizer::{Missing, Owed, Report, ReportKind, Sanitizer, Words};
 use serde::Deserialize;
 
 use crate::cmo::{Error, Symbols};
@@ -41,7 +41,7 @@ struct Checked {
 
 #[derive(Deserialize)]
 struct WrittenReport {
-    kind: Kind,
+    kind: ReportKind,
     missing: Missing,
     late: bool,
     owed: Owed,

@@ -39,7 +39,7 @@ fn is_zero(number: &u64) -> bool {
 
 /// The event at which a report is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-pub enum Kind {
+pub enum ReportKind {
     /// A leaf became executable before the I side was ready.
     #[serde(rename = "P-I")]
     PublishedI,
@@ -63,7 +63,7 @@ pub enum Kind {
     Register,
 }
 
-impl Kind {
+impl ReportKind {
     /// Returns the name in results.
     pub fn name(self) -> &'static str {
         match self {
@@ -152,7 +152,7 @@ pub enum Owed {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Report {
     /// The event.
-    pub kind: Kind,
+    pub kind: ReportKind,
     /// What is missing.
     pub missing: Missing,
     /// True if it came after the event, too late.
@@ -216,13 +216,13 @@ impl Report {
             (of, offset) => format!(" on {} of {} lines, from +{offset:#x}", thousands(self.lines), thousands(of)),
         };
         let what = match self.kind {
-            Kind::PublishedI => "made executable",
-            Kind::PublishedD => "made readable",
-            Kind::Fetch => "fetched",
-            Kind::Load => "loaded without caches",
-            Kind::Uncached => "read through the cache",
-            Kind::Break => "table entry changed",
-            Kind::Register => "guest entered",
+            ReportKind::PublishedI => "made executable",
+            ReportKind::PublishedD => "made readable",
+            ReportKind::Fetch => "fetched",
+            ReportKind::Load => "loaded without caches",
+            ReportKind::Uncached => "read through the cache",
+            ReportKind::Break => "table entry changed",
+            ReportKind::Register => "guest entered",
         };
         let writer = self.writer.as_deref().map(|writer| format!(", stored by {writer}")).unwrap_or_default();
         let owed = match self.owed {
@@ -274,7 +274,7 @@ mod tests {
     #[test]
     fn a_report_is_one_line() {
         let report = Report {
-            kind: Kind::PublishedI,
+            kind: ReportKind::PublishedI,
             missing: Missing::IInvalidation,
             late: true,
             owed: Owed::Host,

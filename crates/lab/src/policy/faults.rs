@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::LazyLock;
 
-use record::sanitizer::{Kind, Missing};
+use record::sanitizer::{Missing, ReportKind};
 use serde::Deserialize;
 
 use crate::policy::spec::{PageSize, Policy, PolicyKernel};
@@ -38,8 +38,8 @@ pub struct Fault {
 /// The report that a fault has to cause.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Expected {
-    /// Kind.
-    pub kind: Kind,
+    /// ReportKind.
+    pub kind: ReportKind,
     /// What is missing.
     pub missing: Missing,
     /// True if it comes too late.
