@@ -3,33 +3,26 @@
 
 mod qemu;
 mod sanitize;
+mod word;
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::io::Write;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use qemu_plugin_sys::qemu_plugin_cb_flags::QEMU_PLUGIN_CB_NO_REGS;
 use qemu_plugin_sys::{
-    qemu_info_t, qemu_plugin_id_t, qemu_plugin_insn, qemu_plugin_insn_data, qemu_plugin_insn_size,
-    qemu_plugin_insn_vaddr, qemu_plugin_register_atexit_cb, qemu_plugin_register_vcpu_insn_exec_cb,
-    qemu_plugin_register_vcpu_tb_trans_cb, qemu_plugin_tb, qemu_plugin_tb_get_insn, qemu_plugin_tb_n_insns,
+    qemu_info_t, qemu_plugin_id_t, qemu_plugin_insn, qemu_plugin_insn_vaddr, qemu_plugin_register_atexit_cb,
+    qemu_plugin_register_vcpu_insn_exec_cb, qemu_plugin_register_vcpu_tb_trans_cb, qemu_plugin_tb,
+    qemu_plugin_tb_get_insn, qemu_plugin_tb_n_insns,
 };
 
 use crate::counts::{Counter, Counts, Ended};
+use word::word;
+
 use crate::decode::{Watched, decode};
 
 static COUNTS: OnceLock<Mutex<Counts>> = OnceLock::new();
-
-/// True if this QEMU copies the bytes of an instruction (since API 3, QEMU 9.1), false if it returns a pointer to them.
-static COPIES_DATA: AtomicBool = AtomicBool::new(false);
-
-/// First API version in which `qemu_plugin_insn_data` copies the bytes.
-const COPYING_API: c_int = 3;
-
-/// Type of `qemu_plugin_insn_data` since API 3. It copies at most `len` bytes and returns their number.
-type CopyData = unsafe extern "C" fn(insn: *const qemu_plugin_insn, dest: *mut c_void, len: usize) -> usize;
 
 /// Installs the plugin. QEMU calls it once, before any vCPU runs.
 ///
@@ -56,7 +49,7 @@ unsafe extern "C" fn qemu_plugin_install(
         Ok(arguments) => arguments,
         Err(problem) => return refuse(&problem),
     };
-    COPIES_DATA.store(info.version.cur >= COPYING_API, Ordering::Relaxed);
+    word::set_api(info.version.cur);
     if mode == Mode::Sanitize {
         if let Err(problem) = sanitize::install(id, out) {
             return refuse(&problem);
@@ -175,31 +168,6 @@ unsafe fn instrument(insn: *mut qemu_plugin_insn) {
             unsafe { qemu_plugin_register_vcpu_insn_exec_cb(insn, Some(marked), QEMU_PLUGIN_CB_NO_REGS, phase) };
         }
     }
-}
-
-/// Returns the word of the instruction, or `None` if it is not four bytes long.
-///
-/// # Safety
-///
-/// `insn` must belong to the block whose translation callback is running.
-unsafe fn word(insn: *const qemu_plugin_insn) -> Option<u32> {
-    let mut bytes = [0; 4];
-    // SAFETY: the caller promises that `insn` belongs to the block of the running callback.
-    if unsafe { qemu_plugin_insn_size(insn) } != bytes.len() {
-        return None;
-    }
-    if COPIES_DATA.load(Ordering::Relaxed) {
-        let function: unsafe extern "C" fn(*const qemu_plugin_insn) -> *const c_void = qemu_plugin_insn_data;
-        // SAFETY: this QEMU has said that its API is 3 or later, in which the symbol has the type `CopyData`.
-        let copy: CopyData = unsafe { std::mem::transmute(function) };
-        // SAFETY: the call copies at most the four bytes for which `bytes` has room.
-        let copied = unsafe { copy(insn, bytes.as_mut_ptr().cast(), bytes.len()) };
-        return (copied == bytes.len()).then(|| u32::from_le_bytes(bytes));
-    }
-    // SAFETY: up to API 2 the result points to `qemu_plugin_insn_size` bytes, which is checked to be four above. They
-    // are valid during this callback.
-    bytes.copy_from_slice(unsafe { std::slice::from_raw_parts(qemu_plugin_insn_data(insn).cast(), 4) });
-    Some(u32::from_le_bytes(bytes))
 }
 
 /// Counts one execution of an instruction.

@@ -20,7 +20,7 @@ use qemu_plugin_sys::{
 use serde::Serialize;
 
 use super::qemu::{Qemu, Registers};
-use super::word;
+use super::word::word;
 use crate::counts::{Ended, write_beside};
 use crate::events::{Event, decode};
 use crate::shadow::{Context, Features, MOST_PES, Place, Ram, Shadow, Stage1, Store, Suspect, WrittenSection};
