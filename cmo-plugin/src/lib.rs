@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! QEMU TCG plugin that counts cache-maintenance instructions exactly, by pc and by phase of the run.
+//! QEMU TCG plugin with two modes. `mode=count` counts cache-maintenance instructions exactly, by pc and by phase of the
+//! run. `mode=sanitize` judges the maintenance (`shadow`; docs/sanitizer.md has the model), and needs QEMU 10.
 //!
 //! ```text
 //! qemu-system-aarch64 … -plugin libcmo_plugin.so,out=counts.json
@@ -11,7 +12,7 @@
 //! and it depends on none of them. QEMU loads the library into its own process. The rest of faultline only reads the
 //! file that the plugin writes.
 //!
-//! The crate holds code that must run inside QEMU, and nothing else. Symbols, tables and verdicts about the counts
+//! The crate holds code that must run inside QEMU, and nothing else. `shadow` is pure: events in, reports out. Symbols, tables and verdicts about the counts
 //! belong to the programs that read the file.
 //!
 //! # Counts

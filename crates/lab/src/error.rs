@@ -109,6 +109,9 @@ pub enum Error {
     /// The runner is a program that the emulated host could not execute.
     #[error("{0} is not a static arm64 program: run `make build`, or correct FAULTLINE_GUEST_RUNNER")]
     RunnerKind(PathBuf),
+    /// The user chose a QEMU whose plugins cannot do what the sanitizer needs.
+    #[error("--sanitize needs QEMU 10 or newer, and this is version {0}: leave out --qemu, or give --qemu 10")]
+    OldQemu(String),
     /// The counting plugin was not built.
     #[error(
         "no counting plugin at {0}: run `make build` in faultline's source tree, and use the program in target/release"

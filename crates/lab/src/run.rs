@@ -41,6 +41,10 @@ pub fn run(options: &Options, argv: &[OsString], close_run: CloseRun<'_>) -> Res
     let contents = &Contents::read(options, argv)?;
     let progress = Progress::new(options.verbosity, options.kernel.iter().map(String::as_str));
     let emulator = &find_emulator(&options.qemu, interrupt, &progress)?;
+    let major = emulator.version().split('.').next().and_then(|major| major.parse::<u32>().ok());
+    if options.sanitize && major.is_some_and(|major| major < SANITIZING_QEMU) {
+        return Err(Error::OldQemu(emulator.version().to_owned()));
+    }
     fs::create_dir_all(&options.results).map_err(|error| Error::results(&options.results, error))?;
     let results = &options.results.canonicalize().map_err(|error| Error::results(&options.results, error))?;
     for path in rescue(results) {

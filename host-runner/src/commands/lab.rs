@@ -42,11 +42,14 @@ impl Args {
     }
 }
 
-#[cfg(test)]
 impl Args {
     /// Returns the command for the emulated host.
-    pub fn inside(&self) -> &[OsString] {
-        &self.argv
+    pub fn inside(&self) -> Vec<OsString> {
+        let is_exec = self.argv.first().is_some_and(|word| word == EXEC);
+        // The words of a program are its own.
+        let kept = |word: &&OsString| is_exec || *word != BISECT;
+        let run = is_exec.then(|| "run".into());
+        run.into_iter().chain(self.argv.iter().filter(kept).cloned()).collect()
     }
 }
 
@@ -62,13 +65,7 @@ const EXEC: &str = "exec";
 ///
 /// The obstacle that keeps the lab itself from working, or a mistake in the words for the emulated host.
 pub fn run(args: &Args) -> CommandResult {
-    let is_exec = args.argv.first().is_some_and(|word| word == EXEC);
-    // The words of a program are its own.
-    let kept = |word: &&OsString| is_exec || *word != BISECT;
-    let mut argv: Vec<_> = args.argv.iter().filter(kept).cloned().collect();
-    if is_exec {
-        argv.insert(0, "run".into());
-    }
+    let argv = args.inside();
     let mut options = args.options.clone();
     if let Some(request) = PlanRequest::parse_in_lab(&argv)? {
         options.verbosity.runner_output = RunnerOutput::Progress;
