@@ -20,26 +20,30 @@ use crate::plugin_counts::Error;
 ///
 /// If there are reports that cannot be used.
 pub fn complete(run_dir: &Path, result: &mut RunResult) -> Result<(), Error> {
-    if !run_dir.join(REPORTS).exists() {
+    if !result.machine.lab.as_ref().is_some_and(|lab| lab.sanitizing) {
+        return Ok(());
+    }
+    // The emulator may not have started. Such a run is no pass.
+    if result.recovered && !run_dir.join(REPORTS).exists() {
         return Ok(());
     }
     let path = run_dir.join(symbols::FILE);
     // The runner may have died before it wrote the file. Addresses then keep no names.
     let table = fs::read_to_string(&path).unwrap_or_default();
     let mut cases = sanitizer::read(&run_dir.join(REPORTS), &Symbols::parse(&table))?;
+    // A case of which the plugin knows nothing has no evidence, and is judged as one in which nothing was seen.
     for (number, case) in (1..).zip(&mut result.cases) {
-        if let Some(found) = cases.remove(&number) {
-            judge(case, found);
-        }
+        judge(case, cases.remove(&number).unwrap_or_default());
     }
     let mut outside = Sanitizer::default();
     cases.into_values().for_each(|found| outside.add(found));
     let of_cases = of_cases(&result.cases);
-    if of_cases.status > result.verdict.status {
+    let only_skips = of_cases.status == Status::Skip && result.verdict.status == Status::Pass;
+    if of_cases.status > Status::Skip && of_cases.status > result.verdict.status || only_skips {
         result.verdict = of_cases;
     }
-    if let Some(report) = outside.first_owed().filter(|_| result.verdict.status <= Status::Skip) {
-        result.verdict = Verdict::new(Status::Fail, format!("outside of all cases: {}", report.describe()));
+    if outside.owed > 0 && result.verdict.status <= Status::Skip {
+        result.verdict = Verdict::new(Status::Fail, format!("outside of all cases: {}", first_owed(&outside)));
     }
     result.sanitizer = Some(outside);
     Ok(())
@@ -49,18 +53,17 @@ pub fn complete(run_dir: &Path, result: &mut RunResult) -> Result<(), Error> {
 /// in which nothing was published does not pass.
 fn judge(case: &mut CaseResult, found: Sanitizer) {
     let status = case.verdict.status;
-    if let Some(report) = found.first_owed().filter(|_| status <= Status::Skip) {
-        let others = match found.owed - report.count {
-            0 => String::new(),
-            others => format!(", and {others} others"),
-        };
-        case.verdict = Verdict::new(Status::Fail, format!("{}{others}", report.describe()));
+    if found.owed > 0 && status <= Status::Skip {
+        case.verdict = Verdict::new(Status::Fail, first_owed(&found));
     } else if status == Status::Pass {
         let reason = &case.verdict.reason;
         case.verdict = match () {
             () if found.unseen_stores > 0 => {
                 let unseen = found.unseen_stores;
                 Verdict::new(Status::Skip, format!("the emulator hid {unseen} stores from the sanitizer; {reason}"))
+            }
+            () if found.cut => {
+                Verdict::new(Status::Skip, format!("the emulator was killed before the sanitizer had ended; {reason}"))
             }
             () if found.published == 0 => {
                 Verdict::new(Status::Skip, format!("the sanitizer saw no memory become reachable; {reason}"))
@@ -69,6 +72,18 @@ fn judge(case: &mut CaseResult, found: Sanitizer) {
         };
     }
     case.sanitizer = Some(found);
+}
+
+/// Describes the first report that the host's kernel owes, and the number of the others.
+fn first_owed(found: &Sanitizer) -> String {
+    let (first, count) = match found.first_owed() {
+        Some(report) => (report.describe(), report.count),
+        None => ("reports in more groups than there is room for".to_owned(), 0),
+    };
+    match found.owed - count {
+        0 => first,
+        others => format!("{first}, and {others} others"),
+    }
 }
 
 #[cfg(test)]
@@ -139,8 +154,21 @@ mod tests {
         let mut judged = case(Status::Pass);
         judge(&mut judged, Sanitizer::default());
         assert_eq!(judged.verdict.status, Status::Skip);
+        for found in [
+            Sanitizer { published: 1, unseen_stores: 1, ..Default::default() },
+            Sanitizer { published: 1, cut: true, ..Default::default() },
+        ] {
+            let mut judged = case(Status::Pass);
+            judge(&mut judged, found);
+            assert_eq!(judged.verdict.status, Status::Skip);
+        }
+    }
+
+    #[test]
+    fn owed_reports_fail_even_if_there_was_no_room_for_them() {
         let mut judged = case(Status::Pass);
-        judge(&mut judged, Sanitizer { published: 1, unseen_stores: 1, ..Default::default() });
-        assert_eq!(judged.verdict.status, Status::Skip);
+        judge(&mut judged, Sanitizer { owed: 7, published: 1, more: 7, ..Default::default() });
+        assert_eq!(judged.verdict.status, Status::Fail);
+        assert!(judged.verdict.reason.contains("and 7 others"), "{}", judged.verdict.reason);
     }
 }

@@ -163,6 +163,8 @@ pub(crate) struct Section {
     groups: BTreeMap<Key, Group>,
     /// Reports in more groups than there is room for.
     more: u64,
+    /// The part of `more` that the host owes.
+    more_owed: u64,
     pub(crate) checked: Checked,
 }
 
@@ -194,6 +196,7 @@ impl Reports {
             section.groups.insert(key, Group { count: 1, lines: example.lines, late: false, first: example });
         } else {
             section.more += 1;
+            section.more_owed += u64::from(key.owed == Owed::Host);
         }
     }
 
@@ -224,7 +227,8 @@ impl Section {
             first: group.first.clone(),
         };
         let reports = self.groups.iter().map(report).collect();
-        WrittenSection { case, checked: self.checked, more: self.more, reports }
+        let Self { checked, more, more_owed, .. } = *self;
+        WrittenSection { case, checked, more, more_owed, reports }
     }
 }
 
@@ -234,6 +238,7 @@ pub(crate) struct WrittenSection {
     pub(crate) case: u64,
     pub(crate) checked: Checked,
     pub(crate) more: u64,
+    pub(crate) more_owed: u64,
     pub(crate) reports: Vec<WrittenReport>,
 }
 

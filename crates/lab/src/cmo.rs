@@ -14,7 +14,7 @@ pub const COUNTS: &str = "cmo.json";
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be read. It is absent if the plugin was not loaded or QEMU did not start.
-    #[error("cannot read the plugin's counts {}: {error}", .path.display())]
+    #[error("cannot read the plugin's file {}: {error}", .path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -22,7 +22,7 @@ pub enum Error {
         error: io::Error,
     },
     /// The file does not have the plugin's format.
-    #[error("{} does not hold the counts of cmo-plugin: {error}", .path.display())]
+    #[error("{} does not have the format of cmo-plugin: {error}", .path.display())]
     Format {
         /// The file.
         path: PathBuf,
@@ -30,7 +30,7 @@ pub enum Error {
         error: serde_json::Error,
     },
     /// A pc is not a hexadecimal number.
-    #[error("{} does not hold the counts of cmo-plugin: pc `{pc}`", .path.display())]
+    #[error("{} does not have the format of cmo-plugin: pc `{pc}`", .path.display())]
     Pc {
         /// The file.
         path: PathBuf,

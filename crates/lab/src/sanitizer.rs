@@ -27,6 +27,7 @@ struct Section {
     case: u64,
     checked: Checked,
     more: u64,
+    more_owed: u64,
     reports: Vec<WrittenReport>,
 }
 
@@ -93,14 +94,14 @@ pub fn read(path: &Path, symbols: &Symbols) -> Result<BTreeMap<u64, Sanitizer>, 
             let function = name(&report.pc)?;
             merge(&mut reports, report.named(function, writer));
         }
-        let count = |is_owed: bool| {
+        let count = |is_owed: bool| -> u64 {
             let counted = reports.iter().filter(|report| (report.owed == Owed::Host) == is_owed);
             counted.map(|report| report.count).sum()
         };
         let Checked { published, lines, fetches, entries, unseen_stores } = section.checked;
         let sanitizer = Sanitizer {
-            owed: count(true),
-            weak: count(false),
+            owed: count(true) + section.more_owed,
+            weak: count(false) + (section.more - section.more_owed),
             published,
             checked_lines: lines,
             fetches,
@@ -172,7 +173,7 @@ mod tests {
             )
         };
         let text = format!(
-            r#"{{"ended":false,"sections":[{{"case":1,"checked":{{"published":3,"lines":9,"fetches":0,"entries":5,"unseen_stores":0}},"more":0,"reports":[{},{}]}}]}}"#,
+            r#"{{"ended":false,"sections":[{{"case":1,"checked":{{"published":3,"lines":9,"fetches":0,"entries":5,"unseen_stores":0}},"more":0,"more_owed":0,"reports":[{},{}]}}]}}"#,
             report("0xffff800080000010", false),
             report("0xffff800080000014", true)
         );
