@@ -56,5 +56,5 @@ mod glue;
 #[cfg(not(test))]
 mod version;
 // The tests lack the glue, which uses the rest.
-#[cfg_attr(test, allow(dead_code))]
+#[cfg_attr(test, allow(dead_code, unused_imports))]
 mod shadow;

@@ -135,9 +135,11 @@ impl Qemu {
     pub(super) fn registers(&self) -> Result<Registers, String> {
         // SAFETY: QEMU's callback is running, so there is a current vCPU. The result is an array of descriptors.
         let array = unsafe { (self.get_registers)() };
-        // SAFETY: as above.
-        let (first, count, size) =
-            unsafe { ((*array).data, (*array).len as usize, (self.array_element_size)(array) as usize) };
+        // SAFETY: QEMU returned the array just now, and GLib's function reads its head.
+        let size = unsafe { (self.array_element_size)(array) } as usize;
+        // SAFETY: QEMU returned the array just now.
+        let GArray { data: first, len } = unsafe { &*array };
+        let count = *len as usize;
         let descriptor = |n: usize| {
             // SAFETY: QEMU fills the array with `count` descriptors of this size, which begin with these fields. The
             // name is a C string of QEMU.

@@ -15,7 +15,11 @@ use programs::outcomes::Outcomes;
 use programs::program::Program;
 use programs::slots::Slots;
 
-use super::*;
+use super::entry::{Context, HCR_FWB};
+use super::features::Features;
+use super::page::{LINE, PAGE};
+use super::report::{Kind, Owed};
+use super::rig::{EXECUTE, FRAME, GUEST, HCR, HOST, MMFR0, READ, Rig, VTCR};
 
 const BASE: u64 = 0x1_0000_0000;
 const LIMITS: Limits = Limits { region_bytes: 1 << 20, line_bytes: LINE_BYTES };
@@ -28,27 +32,9 @@ const MACHINES: [CacheFeatures; 5] = [
     CacheFeatures { idc: true, dic: false, fwb: true },
     CacheFeatures { idc: true, dic: true, fwb: true },
 ];
-/// VTCR_EL2: granule 4 KiB, IPA of 40 bits, two tables of level 1.
-const VTCR: u64 = 0x8002_3558;
-const HOST: Place = Place { pc: 0xffff_8000_8000_1000, el: 2, guest: false };
-const GUEST: Place = Place { pc: 0x4000, el: 1, guest: true };
-/// First frame of a program.
-const FRAMES: u64 = 0x5000_0000;
-const ROOT: u64 = 0x4800_0000;
-
-struct EmptyRam;
-
-impl Ram for EmptyRam {
-    fn read(&self, _: u64, entries: &mut [u64]) {
-        entries.fill(0);
-    }
-}
-
 /// The shadow of a simulated machine.
 struct Follower {
-    shadow: Shadow<EmptyRam>,
-    host: u32,
-    guest: u32,
+    rig: Rig,
     fwb: bool,
     /// Number of lines.
     lines: usize,
@@ -62,25 +48,15 @@ struct Follower {
 impl Follower {
     fn new(features: CacheFeatures, lines: usize) -> Self {
         let CacheFeatures { idc, dic, fwb } = features;
-        let mmfr0 = 4 | 1 << 20;
-        let shadow = Shadow::new(Features { idc, dic, fwb, imin_line: 64, dmin_line: 64, mmfr0 }, EmptyRam, 2 << 30);
-        let (host, guest) = (shadow.place(HOST), shadow.place(GUEST));
+        let rig = Rig::with(Features { idc, dic, fwb, imin_line: LINE, dmin_line: LINE, mmfr0: MMFR0 });
         let pages = lines.div_ceil(PAGE_LINES) as u64;
-        let frames = (0..pages).map(|page| FRAMES + page * PAGE).collect();
-        let follower = Self { shadow, host, guest, fwb, lines, frames, next_frame: FRAMES + pages * PAGE, words: 0 };
-        let hcr = 1 | HCR_FB | 1 << HCR_BSU_SHIFT | if fwb { HCR_FWB } else { 0 };
+        let frames = (0..pages).map(|page| FRAME + page * PAGE).collect();
         for pe in 0..=MAX_VCPUS {
-            follower.shadow.load_stage2(pe, 1 << 48 | ROOT, VTCR, &HOST);
-            follower.shadow.enter_guest(pe, Context { hcr, vtcr: VTCR }, &HOST);
+            rig.enter(pe, 0);
+            let hcr = HCR | if fwb { HCR_FWB } else { 0 };
+            rig.shadow.enter_guest(pe, Context { hcr, vtcr: VTCR }, &HOST);
         }
-        follower.entry(0, ROOT, (ROOT + 0x10000) | 3);
-        follower.entry(0, ROOT + 0x10000, (ROOT + 0x20000) | 3);
-        follower
-    }
-
-    fn entry(&self, pe: usize, pa: u64, value: u64) {
-        let store = Store { pe, place: &HOST, site: self.host, pa, size: 8, uncached: false };
-        self.shadow.store(&store, || Some(value));
+        Self { rig, fwb, lines, frames, next_frame: FRAME + pages * PAGE, words: 0 }
     }
 
     fn pa(&self, line: usize) -> u64 {
@@ -88,12 +64,7 @@ impl Follower {
     }
 
     fn host_store(&self, line: usize) {
-        self.entry(0, self.pa(line), 0);
-    }
-
-    fn unmap(&self, page: usize) {
-        self.entry(0, ROOT + 0x20000 + page as u64 * 8, 0);
-        self.shadow.invalidate_tlb(0, true);
+        self.rig.host_store(0, self.pa(line));
     }
 
     /// Returns the number of reports that the host owes.
@@ -107,7 +78,7 @@ impl Follower {
     }
 
     fn count(&self, is_counted: impl Fn(Kind, Owed) -> bool) -> u64 {
-        let sections = self.shadow.written();
+        let sections = self.rig.shadow.written();
         let reports = sections.iter().flat_map(|section| &section.reports);
         reports.filter(|report| is_counted(report.kind, report.owed)).map(|report| report.count).sum()
     }
@@ -115,23 +86,21 @@ impl Follower {
     /// Follows one event.
     fn see(&mut self, seen: Seen) {
         match seen {
-            Seen::Store { pe, line } => {
-                let (place, site, pa) = (&GUEST, self.guest, self.pa(line));
-                self.shadow.store(&Store { pe, place, site, pa, size: 8, uncached: false }, || None);
-            }
+            Seen::Store { pe, line } => self.rig.guest_store(pe, self.pa(line)),
             Seen::HostStore { line } => self.host_store(line),
-            Seen::Clean { pe, line, poc, host } => self.shadow.clean(pe, !host, self.pa(line), poc, false),
-            Seen::Invalidate { pe, line, host } => self.shadow.invalidate(pe, !host, self.pa(line)),
-            Seen::InvalidateAll { pe } => self.shadow.invalidate_all(pe, true, true),
-            Seen::Dsb { pe } => self.shadow.barrier(pe, true),
+            Seen::Clean { pe, line, poc, host } => self.rig.shadow.clean(pe, !host, self.pa(line), poc, false),
+            Seen::Invalidate { pe, line, host } => self.rig.shadow.invalidate(pe, !host, self.pa(line)),
+            Seen::InvalidateAll { pe } => self.rig.shadow.invalidate_all(pe, true, true),
+            Seen::Dsb { pe } => self.rig.shadow.barrier(pe, true),
             Seen::Map { pe, page, execute } => {
-                let memory_type = if self.fwb { 6 << 2 } else { 0xf << 2 };
-                let attributes = 0x7c3 | memory_type | if execute { 0 } else { 1 << 54 };
-                self.entry(pe, ROOT + 0x20000 + page as u64 * 8, self.frames[page] | attributes);
+                let attributes = if execute { EXECUTE } else { READ };
+                // With FWB, attribute 6 is Normal Write-Back.
+                let attributes = if self.fwb { attributes & !0x3c | 6 << 2 } else { attributes };
+                self.rig.map(pe, page as u64, self.frames[page], attributes);
             }
-            Seen::Unmap { page } => self.unmap(page),
+            Seen::Unmap { page } => self.rig.unmap(0, page as u64),
             Seen::Copy { page } => {
-                self.unmap(page);
+                self.rig.unmap(0, page as u64);
                 self.frames[page] = self.next_frame;
                 self.next_frame += PAGE;
                 let lines = page * PAGE_LINES..((page + 1) * PAGE_LINES).min(self.lines);
@@ -139,11 +108,11 @@ impl Follower {
             }
             Seen::Fetch { pe, line, .. } => {
                 self.words += 1;
-                if let Some(suspect) = self.shadow.translate(GUEST, self.pa(line), self.words) {
-                    self.shadow.execute(pe, &suspect);
+                if let Some(suspect) = self.rig.shadow.translate(GUEST, self.pa(line), self.words) {
+                    self.rig.shadow.execute(pe, &suspect);
                 }
             }
-            Seen::Load { pe, line, cached, .. } => self.shadow.load(pe, &GUEST, self.pa(line), || cached),
+            Seen::Load { pe, line, cached, .. } => self.rig.shadow.load(pe, &GUEST, self.pa(line), || cached),
         }
     }
 }
@@ -203,7 +172,7 @@ fn a_right_machine_is_right_and_what_the_oracle_requires_is_never_reported() {
             follower.owed(),
             0,
             "seed {seed}, {features:?}: {:#?} in {program:#?}",
-            follower.shadow.written()[0].reports
+            follower.rig.shadow.written()[0].reports
         );
     }
     assert!(required > programs() * 4 && weak * 5 > programs(), "{required} required, {weak} weak");

@@ -34,7 +34,7 @@ pub(crate) enum Kind {
     Register,
 }
 
-/// What is missing.
+/// Missing thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Missing {

@@ -42,7 +42,7 @@ pub struct CaseResult {
     /// Maintenance that the TCG plugin counted in the traced round, in the lab with `--count`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub counted: Option<Counted>,
-    /// What the sanitizer checked and found, in the lab with `--sanitize`.
+    /// Checks and reports of the sanitizer, in the lab with `--sanitize`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub sanitizer: Option<Sanitizer>,
     /// Complaints of the kernel while this case ran.

@@ -54,7 +54,7 @@ pub struct RunResult {
     pub evidence: EvidenceState,
     /// The cases, in order.
     pub cases: Vec<CaseResult>,
-    /// What the sanitizer checked and found outside of all cases, in the lab with `--sanitize`.
+    /// Checks and reports of the sanitizer outside of all cases, in the lab with `--sanitize`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub sanitizer: Option<Sanitizer>,
     /// True if the run died, and `faultline recover` wrote this file from the files that the run had left.

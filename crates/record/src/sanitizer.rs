@@ -1,4 +1,4 @@
-//! What the lab's sanitizer checked in a case, and the maintenance that it found missing.
+//! Checks of the lab's sanitizer in a case, and the maintenance that it found missing.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -78,7 +78,7 @@ impl ReportKind {
     }
 }
 
-/// What is missing.
+/// Missing thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Missing {
@@ -153,7 +153,7 @@ pub enum Owed {
 pub struct Report {
     /// The event.
     pub kind: ReportKind,
-    /// What is missing.
+    /// Missing thing.
     pub missing: Missing,
     /// True if it came after the event, too late.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]

@@ -19,7 +19,7 @@ const NONE: &str = "none";
 pub struct Fault {
     /// Name.
     pub name: String,
-    /// What the kernel does wrong.
+    /// Mistake of the kernel, in words.
     pub what: String,
     /// The run that takes the path: `relax`, or the name of a program.
     pub run: String,
@@ -40,7 +40,7 @@ pub struct Fault {
 pub struct Expected {
     /// ReportKind.
     pub kind: ReportKind,
-    /// What is missing.
+    /// Missing thing.
     pub missing: Missing,
     /// True if it comes too late.
     #[serde(default)]
