@@ -153,7 +153,8 @@ fn try_boot(boot: &Boot<'_>, args: &Args) -> Result<Row, Failure> {
         }
         None => {
             let blocks = if boot.pages == "4k" { "page,thp" } else { "page" };
-            ["run", boot.run, "--blocks", blocks].map(OsString::from).to_vec()
+            let words = ["run"].into_iter().chain(boot.run.split_whitespace()).chain(["--blocks", blocks]);
+            words.map(OsString::from).collect()
         }
     };
     argv.push("--quiet".into());

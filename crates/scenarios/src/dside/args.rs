@@ -20,6 +20,9 @@ pub struct Args {
     /// Size of the region for each kind of memory
     #[arg(long, default_value = "1G", value_name = "SIZE")]
     pub region: Size,
+    /// Let the guest map the region Non-cacheable, so that the host cleans up behind it
+    #[arg(long)]
+    pub uncached: bool,
     #[command(flatten)]
     #[allow(missing_docs, reason = "clap would take the comment for the help text of the group")]
     pub common: Common,

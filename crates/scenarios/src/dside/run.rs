@@ -1,5 +1,6 @@
 //! The run of `dside`: first touch and teardown of each kind of memory, one guest each.
 
+use abi::op::Attr;
 use guest::event::RoundEvent;
 use record::case::{CaseResult, FaultTimes};
 use record::maintenance::Maintenance;
@@ -50,7 +51,8 @@ fn case(
     let traced = runner.traced(args.rounds);
     let rounds = args.rounds + u64::from(traced.is_some());
     let (block_bytes, region_bytes, backing) = (memory.block_bytes, memory.region_bytes, memory.backing);
-    let program = CaseProgram { block_bytes, region_bytes, backing, rounds };
+    let attr = if args.uncached { Attr::NonCacheable } else { Attr::Cacheable };
+    let program = CaseProgram { block_bytes, region_bytes, backing, rounds, attr };
     let setup = Setup { label: format!("dside {kind}"), traced, ..Setup::default() };
     let Some(mut ran) = runner.run(session, &memory, &program.guest(), setup, &mut result)? else { return Ok(result) };
     result.times = Some(FaultTimes { touch: ran.timing(TOUCH, args.rounds), ..FaultTimes::default() });
