@@ -99,7 +99,7 @@ impl<R: Ram> Shadow<R> {
         let stage2 = lock(&self.stage2);
         let ipa = stage2.root_of(vttbr).and_then(|root| stage2.rewritten(root, pa)).map(|(_, ipa)| ipa + pa % PAGE);
         drop(stage2);
-        let writer_pc = writer.map_or(0, |writer| self.pc_of(writer));
+        let writer_pc = writer.and_then(|writer| self.code_of(writer));
         let example = Example {
             lines: 1,
             of: 1,
@@ -113,7 +113,7 @@ impl<R: Ram> Shadow<R> {
             old_word: words.and_then(|(_, old)| old),
             ..Example::default()
         };
-        lock(&self.reports).add(Key { kind, missing, owed, pc: place.pc, writer_pc }, example);
+        lock(&self.reports).add(Key { kind, missing, owed, pc: place.code(), writer_pc }, example);
     }
 
     /// Returns who owes the maintenance of a line that a guest reaches and whose newest store is not `fulfilled`.

@@ -35,7 +35,7 @@ impl<R: Ram> Shadow<R> {
         let mut reports = lock(&self.reports);
         reports.section().checked.entries += 1;
         for missing in self.wrong_registers(context) {
-            let key = Key { kind: Kind::Register, missing, owed: Owed::Host, pc: place.pc, writer_pc: 0 };
+            let key = Key { kind: Kind::Register, missing, owed: Owed::Host, pc: place.code(), writer_pc: None };
             let vmid = (self.pe(pe).vttbr.load(Relaxed) >> 48) as u16;
             reports.add(key, Example { vmid, pe: pe as u64, el: place.el, ..Example::default() });
         }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::page::{LINE, LINES, PAGE, Version, Writer};
 use super::pe::Blamed;
-use super::report::{Example, Key, Kind, Missing, Owed};
+use super::report::{Code, Example, Key, Kind, Missing, Owed};
 use super::stage1::Stage1;
 use super::stage2::{Change, Leaf, Stage2};
 use super::state::{Place, Ram, Shadow, lock};
@@ -71,13 +71,18 @@ impl<R: Ram> Shadow<R> {
                 Change::Leaf(leaf) => self.judge_leaf(stage2, leaf, pe, place),
                 Change::Unmapped { leaf } => {
                     if !self.fwb() && leaf.grants.cacheable {
-                        lock(&self.pe(pe).pending).unmapped.push((*leaf, place.pc));
+                        lock(&self.pe(pe).pending).unmapped.push((*leaf, place.code()));
                         self.pe(pe).has_unmapped.store(true, Relaxed);
                     }
                 }
                 Change::Broken { missing, entry, ipa, vmid } => {
-                    let key =
-                        Key { kind: Kind::Break, missing: *missing, owed: Owed::Host, pc: place.pc, writer_pc: 0 };
+                    let key = Key {
+                        kind: Kind::Break,
+                        missing: *missing,
+                        owed: Owed::Host,
+                        pc: place.code(),
+                        writer_pc: None,
+                    };
                     let example = Example {
                         pa: *entry,
                         ipa: Some(*ipa),
@@ -109,7 +114,7 @@ impl<R: Ram> Shadow<R> {
         }
     }
 
-    fn judge_unmapped(&self, pe: usize, leaf: &Leaf, pc: u64) {
+    fn judge_unmapped(&self, pe: usize, leaf: &Leaf, pc: Code) {
         let (mut tally, stage2) = (Tally::default(), lock(&self.stage2));
         for pa in (leaf.pa..leaf.pa + leaf.size).step_by(PAGE as usize) {
             let Some(page) = self.memory.page(pa).filter(|_| !stage2.is_published(pa)) else { continue };
@@ -126,10 +131,10 @@ impl<R: Ram> Shadow<R> {
     }
 
     /// Adds reports on the lines of a leaf, and returns those that the host owes.
-    fn report_faults(&self, tally: &Tally, leaf: &Leaf, pe: usize, pc: u64, el: u8) -> Vec<Blamed> {
+    fn report_faults(&self, tally: &Tally, leaf: &Leaf, pe: usize, pc: Code, el: u8) -> Vec<Blamed> {
         let mut blamed = Vec::new();
         for fault in &tally.faults {
-            let writer_pc = self.pc_of(fault.writer);
+            let writer_pc = self.code_of(fault.writer);
             let key = Key { kind: fault.kind, missing: fault.missing, owed: fault.owed, pc, writer_pc };
             let example = Example {
                 lines: fault.lines,
@@ -185,7 +190,7 @@ impl<R: Ram> Shadow<R> {
         checked.published += 1;
         checked.lines += tally.lines;
         drop(reports);
-        let blamed = self.report_faults(&tally, leaf, pe, place.pc, place.el);
+        let blamed = self.report_faults(&tally, leaf, pe, place.code(), place.el);
         lock(&self.pe(pe).pending).blamed.extend(blamed);
     }
 }

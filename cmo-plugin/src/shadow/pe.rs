@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use super::page::{Clean, LINE, Version};
-use super::report::Key;
+use super::report::{Code, Key};
 use super::stage2::Leaf;
 
 /// The most ranges that a PE remembers. Only code that never executes a barrier comes near it.
@@ -62,7 +62,7 @@ pub(crate) struct Pending {
     /// Time of the newest invalidation of this PE's I-cache, by version; 0 if there is none.
     pub(crate) local: [u32; 2],
     /// Leaves that the PE removed since it last left the kernel, with the address of the code that did.
-    pub(crate) unmapped: Vec<(Leaf, u64)>,
+    pub(crate) unmapped: Vec<(Leaf, Code)>,
     /// Newest publications with a report.
     pub(crate) blamed: Vec<Blamed>,
 }

@@ -2,6 +2,7 @@
 //! Reports: lines that were reachable without the maintenance that they need, grouped by cause.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::Serialize;
 
@@ -23,7 +24,7 @@ pub(crate) enum Kind {
     /// A load without caches.
     #[serde(rename = "L")]
     Load,
-    /// A cacheable read of a line that was stored to without caches.
+    /// The host took memory from a guest that had stored to it without caches.
     #[serde(rename = "N")]
     Uncached,
     /// A change of a valid entry without break-before-make.
@@ -89,6 +90,19 @@ pub(crate) enum Owed {
     TextPatching,
 }
 
+/// Address of an instruction. The host and a guest may have code at the same address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Code {
+    pub(crate) pc: u64,
+    pub(crate) guest: bool,
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{:#x}", if self.guest { "guest " } else { "" }, self.pc)
+    }
+}
+
 /// Everything that reports of one group have in common.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Key {
@@ -96,9 +110,9 @@ pub(crate) struct Key {
     pub(crate) missing: Missing,
     pub(crate) owed: Owed,
     /// Address of the instruction that published, fetched or loaded.
-    pub(crate) pc: u64,
-    /// Address of the instruction that stored; 0 if there was none.
-    pub(crate) writer_pc: u64,
+    pub(crate) pc: Code,
+    /// Address of the instruction that stored, if one did.
+    pub(crate) writer_pc: Option<Code>,
 }
 
 /// First report of a group.
@@ -222,8 +236,8 @@ impl Section {
             owed: key.owed,
             count: group.count,
             lines: group.lines,
-            pc: format!("{:#x}", key.pc),
-            writer_pc: format!("{:#x}", key.writer_pc),
+            pc: key.pc.to_string(),
+            writer_pc: key.writer_pc.map(|pc| pc.to_string()),
             first: group.first.clone(),
         };
         let reports = self.groups.iter().map(report).collect();
@@ -252,6 +266,6 @@ pub(crate) struct WrittenReport {
     pub(crate) count: u64,
     pub(crate) lines: u64,
     pub(crate) pc: String,
-    pub(crate) writer_pc: String,
+    pub(crate) writer_pc: Option<String>,
     pub(crate) first: Example,
 }

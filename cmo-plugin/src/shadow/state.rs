@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use super::features::Features;
 use super::page::{LINE, LineStore, Marks, Memory, PAGE, Page, Stored, Writer, is_raised, raise};
 use super::pe::Pe;
-use super::report::{Reports, WrittenSection};
+use super::report::{Code, Reports, WrittenSection};
 use super::stage2::{Machine, Stage2};
 
 /// The most PEs: as many as the lab's machines can have.
@@ -22,6 +22,13 @@ pub(crate) struct Place {
     pub(crate) el: u8,
     /// True in a guest's context: HCR_EL2.VM is set, TGE is clear, and the VMID is not 0.
     pub(crate) guest: bool,
+}
+
+impl Place {
+    /// Returns the address.
+    pub(super) fn code(&self) -> Code {
+        Code { pc: self.pc, guest: self.guest }
+    }
 }
 
 /// Physical memory, to read tables that existed before their root was known.
@@ -131,9 +138,10 @@ impl<R: Ram> Shadow<R> {
         (places.len() - 1) as u32
     }
 
-    pub(super) fn pc_of(&self, writer: Writer) -> u64 {
+    /// Returns the address of the code of a writer.
+    pub(super) fn code_of(&self, writer: Writer) -> Option<Code> {
         let places = self.places.read().unwrap_or_else(PoisonError::into_inner);
-        places.get(writer.site() as usize).map_or(0, |place| place.pc)
+        places.get(writer.site() as usize).map(Place::code)
     }
 
     pub(super) fn tick(&self) -> u32 {

@@ -49,7 +49,7 @@ struct WrittenReport {
     count: u64,
     lines: u64,
     pc: String,
-    writer_pc: String,
+    writer_pc: Option<String>,
     first: First,
 }
 
@@ -80,6 +80,10 @@ pub fn read(path: &Path, symbols: &Symbols) -> Result<BTreeMap<u64, Sanitizer>, 
     let written: Written =
         serde_json::from_slice(&text).map_err(|error| Error::Format { path: path.to_owned(), error })?;
     let name = |pc: &str| {
+        // A guest's addresses have nothing to do with the symbols of the host's kernel.
+        if let Some(pc) = pc.strip_prefix("guest ") {
+            return Ok(format!("the guest at {pc}"));
+        }
         let address = pc.strip_prefix("0x").and_then(|digits| u64::from_str_radix(digits, 16).ok());
         let address = address.ok_or_else(|| Error::Pc { path: path.to_owned(), pc: pc.to_owned() })?;
         // The hypervisor's addresses may lack bit 63, so only low ones are surely those of programs and guests.
@@ -90,7 +94,7 @@ pub fn read(path: &Path, symbols: &Symbols) -> Result<BTreeMap<u64, Sanitizer>, 
     for section in written.sections {
         let mut reports = Vec::new();
         for report in section.reports {
-            let writer = if report.writer_pc == "0x0" { None } else { Some(name(&report.writer_pc)?) };
+            let writer = report.writer_pc.as_deref().map(name).transpose()?;
             let function = name(&report.pc)?;
             merge(&mut reports, report.named(function, writer));
         }
@@ -169,7 +173,7 @@ mod tests {
         let first = r#""first":{"lines":32,"of":64,"offset":2048,"size":4096,"pa":1073743872,"ipa":4096,"vmid":1,"pe":0,"el":2,"writer_pe":1}"#;
         let report = |pc: &str, late: bool| {
             format!(
-                r#"{{"kind":"P-I","missing":"i_invalidation","late":{late},"owed":"host","count":2,"lines":64,"pc":"{pc}","writer_pc":"0x400000",{first}}}"#
+                r#"{{"kind":"P-I","missing":"i_invalidation","late":{late},"owed":"host","count":2,"lines":64,"pc":"{pc}","writer_pc":"guest 0xffff800080000010",{first}}}"#
             )
         };
         let text = format!(
@@ -186,7 +190,7 @@ mod tests {
         let [only] = &case.reports[..] else { panic!("one report: {:?}", case.reports) };
         assert_eq!(
             (only.function.as_str(), only.writer.as_deref()),
-            ("stage2_attr_walker", Some("the program at 0x400000"))
+            ("stage2_attr_walker", Some("the guest at 0xffff800080000010"))
         );
         assert_eq!((only.count, only.lines, only.of, only.offset, only.late), (4, 32, 64, 0x800, true));
     }

@@ -52,7 +52,7 @@ pub enum ReportKind {
     /// A load without caches.
     #[serde(rename = "L")]
     Load,
-    /// A cacheable read of memory that was stored to without caches.
+    /// The host took memory from a guest that had stored to it without caches.
     #[serde(rename = "N")]
     Uncached,
     /// A change of a valid entry of a table.
@@ -220,7 +220,7 @@ impl Report {
             ReportKind::PublishedD => "made readable",
             ReportKind::Fetch => "fetched",
             ReportKind::Load => "loaded without caches",
-            ReportKind::Uncached => "read through the cache",
+            ReportKind::Uncached => "taken from the guest",
             ReportKind::Break => "table entry changed",
             ReportKind::Register => "guest entered",
         };
