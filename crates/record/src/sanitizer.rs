@@ -252,6 +252,22 @@ impl Sanitizer {
         )
     }
 
+    /// Describes the amount of what was checked, and each group of reports, in one line each.
+    pub fn lines(&self) -> Vec<String> {
+        let amount = format!("sanitizer: {}", self.describe_checked());
+        std::iter::once(amount).chain(self.reports.iter().map(Report::describe)).collect()
+    }
+
+    /// Returns the counts that formats for programs have, by name.
+    pub fn counts(&self) -> [(&'static str, u64); 4] {
+        [
+            ("sanitizer_owed", self.owed),
+            ("sanitizer_weak", self.weak),
+            ("sanitizer_mappings", self.published),
+            ("sanitizer_lines", self.checked_lines),
+        ]
+    }
+
     /// Adds the checks and reports of another part of the run.
     pub fn add(&mut self, other: Self) {
         self.owed += other.owed;

@@ -3,7 +3,7 @@
 use record::case::CaseResult;
 use record::measure::{Measure, identifier, measures, named_cases};
 use record::result::RunResult;
-use record::sanitizer::Report;
+use record::sanitizer::Sanitizer;
 use record::status::Verdict;
 use record::summary::{REGRESSION, Step, Summary};
 use record::view::Viewed;
@@ -53,11 +53,9 @@ impl Test<'_> {
         self.case.map(measures).unwrap_or_default()
     }
 
-    /// Returns the sanitizer's reports, one line each, and the amount of what it checked.
-    pub(crate) fn sanitized(&self) -> Vec<String> {
-        let Some(sanitizer) = self.case.and_then(|case| case.sanitizer.as_ref()) else { return Vec::new() };
-        let amount = format!("sanitizer: {}", sanitizer.describe_checked());
-        std::iter::once(amount).chain(sanitizer.reports.iter().map(Report::describe)).collect()
+    /// Returns the checks and reports of the sanitizer, if it ran.
+    pub(crate) fn sanitizer(&self) -> Option<&Sanitizer> {
+        self.case?.sanitizer.as_ref()
     }
 }
 

@@ -6,7 +6,7 @@ use klog::quiet::quiet;
 use record::case::CaseResult;
 use record::machine::Platform;
 use record::result::RunResult;
-use record::sanitizer::Report;
+use record::sanitizer::Sanitizer;
 use record::status::Status;
 use record::verdict::describe;
 use record::view::{Table, Viewed};
@@ -228,10 +228,12 @@ fn print_details(out: &mut impl Write, viewed: &Viewed<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns the sanitizer's reports on a case that its verdict does not name.
+/// Returns what the sanitizer checked and found in a case, as far as its verdict does not say it.
 fn describe_reports(case: &CaseResult) -> impl Iterator<Item = String> {
-    let reports = case.sanitizer.iter().flat_map(|sanitizer| &sanitizer.reports).map(Report::describe);
-    reports.filter(|line| !case.verdict.reason.contains(line))
+    // A passed case has the amount in its reason.
+    let passed = case.verdict.status == Status::Pass;
+    let lines = case.sanitizer.iter().flat_map(Sanitizer::lines).skip(usize::from(passed));
+    lines.filter(|line| !case.verdict.reason.contains(line))
 }
 
 /// Returns the operations that were counted in a case, beside those that were predicted.

@@ -71,6 +71,9 @@ fn test_case(group: &Group<'_>, name: &str, verdict: &Verdict, case: Option<&Cas
     test.set_classname(format!("faultline.{}", group.name));
     if let Some(case) = case {
         test.set_time(Duration::from_nanos(guest_ns(case)));
+        for (name, count) in case.sanitizer.iter().flat_map(|sanitizer| sanitizer.counts()) {
+            test.add_property(Property::new(name, count.to_string()));
+        }
         for (measure, ns) in measures(case) {
             test.add_property(Property::new(format!("{measure}_ns"), ns.to_string()));
         }

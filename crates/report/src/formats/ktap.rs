@@ -32,8 +32,8 @@ fn subtests(out: &mut String, group: &Group<'_>) {
     for (n, test) in group.tests.iter().enumerate() {
         let name = &test.name;
         line(out, format_args!("  # {name}: {}", quiet(&test.verdict.reason)));
-        for line_of in test.sanitized() {
-            line(out, format_args!("  # {name}: {}", quiet(&line_of)));
+        for told in test.sanitizer().iter().flat_map(|sanitizer| sanitizer.lines()) {
+            line(out, format_args!("  # {name}: {}", quiet(&told)));
         }
         for (measure, ns) in test.measures() {
             line(out, format_args!("  # {name}.{measure}: {ns} ns"));

@@ -12,6 +12,9 @@ pub fn linaro(subject: &Subject<'_>) -> String {
         for test in &group.tests {
             // Writing to a String cannot fail.
             let _ = writeln!(out, "{} {}", test.name, word(test.verdict.status));
+            for (name, count) in test.sanitizer().iter().flat_map(|sanitizer| sanitizer.counts()) {
+                let _ = writeln!(out, "{}.{name} pass {count}", test.name);
+            }
             for (measure, ns) in test.measures() {
                 let _ = writeln!(out, "{}.{measure} pass {ns} ns", test.name);
             }

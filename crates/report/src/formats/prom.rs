@@ -113,6 +113,15 @@ fn of_cases(out: &mut String, cases: &[(&str, &CaseResult)]) {
             sample(out, "faultline_case_lockups", &[("case", name), ("side", side)], &count.to_string());
         }
     }
+    if cases.iter().any(|(_, case)| case.sanitizer.is_some()) {
+        gauge(out, "faultline_case_sanitizer", "Reports and checks of the lab's sanitizer.");
+    }
+    for (name, case) in cases {
+        for (count, value) in case.sanitizer.iter().flat_map(|sanitizer| sanitizer.counts()) {
+            let labels = [("case", *name), ("count", count.trim_start_matches("sanitizer_"))];
+            sample(out, "faultline_case_sanitizer", &labels, &value.to_string());
+        }
+    }
     if cases.iter().all(|(_, case)| measures(case).is_empty()) {
         return;
     }

@@ -2,6 +2,7 @@ use clap::ValueEnum;
 use klog::attribution::{Attribution, Side, Stage2Path};
 use record::case::AttributedComplaint;
 use record::result::RunResult;
+use record::sanitizer::Sanitizer;
 use record::status::Status;
 use record::view::Viewed;
 
@@ -120,6 +121,18 @@ fn lava_values_have_no_special_characters() {
             assert!(!value.is_empty() && !value.contains(['=', '>', '<']), "{line}");
         }
     }
+}
+
+#[test]
+fn each_format_has_the_sanitizer() {
+    let mut run = stored_run();
+    let found = Sanitizer { owed: 3, published: 5, checked_lines: 320, ..Sanitizer::default() };
+    run.cases[0].sanitizer = Some(found);
+    let subject = Subject::from(Viewed::from(&run));
+    assert!(ktap::ktap(&subject).contains("sanitizer: 5 mappings with 320 written lines judged"));
+    assert!(linaro::linaro(&subject).contains(".sanitizer_owed pass 3\n"));
+    assert!(junit::junit(&subject).expect("XML").contains("name=\"sanitizer_lines\" value=\"320\""));
+    assert!(prom::prom(&subject).contains("faultline_case_sanitizer{case=\"relax.page\",count=\"mappings\"} 5"));
 }
 
 #[test]

@@ -28,7 +28,7 @@ pub fn report(sources: &[Source<'_>]) -> String {
         (banner(sources))
         p class="soft" { "First execution in guest memory under KVM/arm64: " (names) }
         (emulated(sources))
-        @for source in sources { (findings(source)) }
+        @for source in sources { (findings(source)) (sanitized(source)) }
         @for (heading, chart) in charts::all(sources) { section { h2 { (heading) } (chart.figure()) } }
         section { h2 { "All cases" } (cases(sources)) }
         @if let Some((before, after)) = pair(sources) { (what_changed(before.result, after.result)) }
@@ -92,6 +92,18 @@ fn findings(source: &Source<'_>) -> Markup {
                 @for line in &source.view.findings { li { (line.trim()) } }
                 @for line in &source.view.also { li { "also: " (line) } }
             }
+        }
+    }
+}
+
+/// Shows the checks and reports of the sanitizer in each case.
+fn sanitized(source: &Source<'_>) -> Markup {
+    let cases = source.result.cases.iter().filter_map(|case| Some((&case.id, case.sanitizer.as_ref()?)));
+    let cases: Vec<_> = cases.collect();
+    html! {
+        @if !cases.is_empty() {
+            p { strong { (source.name) ", sanitizer" } }
+            ul { @for (id, sanitizer) in cases { @for line in sanitizer.lines() { li { (id) ": " (line) } } } }
         }
     }
 }
