@@ -113,6 +113,7 @@ fn bench() {
     by_hand(&mut bench, directory.path(), page, "page");
     by_hand(&mut bench, directory.path(), large, "1G");
 
+    sanitizer(&mut bench, directory.path());
     litmus(&mut bench, &at("litmus"));
     random(&mut bench, &at("random"));
 
@@ -121,6 +122,33 @@ fn bench() {
     assert!(output.status.success(), "{}{}", stdout(&output), stderr(&output));
     bench.note("warm reproduce, both kernels", format!("{:.1}", start.elapsed().as_secs_f64()), "s (wall)");
     assert!(bench.0.is_empty(), "{:?}", bench.0);
+}
+
+/// Compares the CPU time of runs with and without the sanitizer, in the same QEMU.
+fn sanitizer(bench: &mut Bench, directory: &Path) {
+    let runs: [(&str, &[&str], u64); 5] = [
+        ("boot", &["run", "boot"], 160),
+        ("relax page,thp", &["run", "relax", "--blocks", "page,thp"], 160),
+        ("random", &["run", "random", "--programs", "100", "--seed", "1"], 160),
+        ("coherence unmap", &["run", "coherence", "--blocks", "page", "--events", "unmap,discard"], 160),
+        ("relax 1G", &["run", "relax", "--blocks", "1G"], 200),
+    ];
+    for (name, run, limit) in runs {
+        let [without, with] = [None, Some("--sanitize")].map(|option| {
+            let results = directory.join(format!("{name}{}", option.unwrap_or_default()));
+            let mut shell = limited(600, "bash");
+            shell.args(["-c", "TIMEFORMAT='CPU %U %S'; time \"$@\"", "bash"]);
+            shell.arg(root().join("target/release/faultline")).args(["lab", "--kernel", "debian:6.12", "--qemu", "10"]);
+            shell.args(["--append", "hugepagesz=1G hugepages=1"]).args(option).arg("--results").arg(results);
+            let output = shell.arg("--").args(run).output().expect("timeout(1) is there");
+            assert!(output.status.success(), "{name}: {}{}", stdout(&output), stderr(&output));
+            let text = stderr(&output);
+            let line = text.lines().rev().find_map(|line| line.strip_prefix("CPU ")).expect("bash measured");
+            line.split(' ').map(|seconds| seconds.parse::<f64>().expect("seconds")).sum::<f64>()
+        });
+        let percent = (with / without * 100.0) as u64;
+        bench.limit(&format!("sanitizer, {name}: CPU time"), percent, limit, "% of without");
+    }
 }
 
 /// Measures plain races of two vCPUs, in the lab without `-icount`. This is real time, which depends on the machine.
