@@ -107,7 +107,8 @@ impl<R: Ram> Shadow<R> {
 
     fn mark_late(&self, blamed: &mut Vec<Blamed>, serves: impl Fn(&Blamed, Missing) -> bool) {
         blamed.retain(|blamed| {
-            let late = serves(blamed, blamed.key.missing);
+            // An operation that a later barrier completes was not late itself.
+            let late = !blamed.key.missing.is_barrier() && serves(blamed, blamed.key.missing);
             if late {
                 lock(&self.reports).mark_late(&blamed.key);
             }

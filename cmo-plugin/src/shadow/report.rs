@@ -70,6 +70,11 @@ pub(crate) enum Missing {
 }
 
 impl Missing {
+    /// Returns whether the operation was there, and only its barrier was missing.
+    pub(crate) fn is_barrier(self) -> bool {
+        matches!(self, Self::DCleanNotCompleted | Self::INotCompleted)
+    }
+
     /// Returns whether it concerns the D side.
     pub(crate) fn is_d_side(self) -> bool {
         matches!(self, Self::DClean | Self::DCleanNotCompleted)

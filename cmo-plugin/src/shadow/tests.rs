@@ -136,6 +136,15 @@ fn maintenance_after_the_entry_is_too_late() {
     rig.maintain(0, FRAME);
     let late: Vec<_> = rig.reports().into_iter().map(|(kind, missing, late, ..)| (kind, missing, late)).collect();
     assert_eq!(late, [(Kind::PublishedI, Missing::IInvalidation, true), (Kind::PublishedD, Missing::DClean, true)]);
+    // An operation that only lacked its barrier was in time.
+    let rig = Rig::new(true, false);
+    rig.host_fill(0, FRAME);
+    rig.clean(0, FRAME);
+    rig.dsb(0);
+    rig.shadow.invalidate_all(0, false, true);
+    rig.map(0, 5, FRAME, EXECUTE);
+    rig.dsb(0);
+    assert_eq!(rig.reports(), [(Kind::PublishedI, Missing::INotCompleted, false, Owed::Host, 64)]);
     // After the guest has run, maintenance serves something else.
     let rig = Rig::new(true, false);
     rig.host_fill(0, FRAME);
