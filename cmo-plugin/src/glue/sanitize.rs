@@ -198,6 +198,30 @@ impl Sanitizer {
         })
     }
 
+    /// Translates an address of a host at EL1 by stage 1 alone.
+    ///
+    /// Under protected KVM the host runs on a stage 2 that maps each address to itself, and that lacks what the host has
+    /// not touched lately. An operation by address would fault there, and be repeated; the emulator executes it at once.
+    fn translate_by_stage1(&self, context: u64, va: u64) -> Option<u64> {
+        let (guest, el) = (context & 1 != 0, context >> 1);
+        if guest || el > 1 {
+            return None;
+        }
+        let read = |ipa: u64| {
+            let mut entry = [0];
+            self.qemu.read_memory(ipa, &mut entry);
+            Some(entry[0])
+        };
+        self.stage1().translate(va, read).map(|translated| translated.ipa)
+    }
+
+    /// Reads the registers of stage 1 of the EL1&0 translation regime.
+    fn stage1(&self) -> Stage1 {
+        let read = |name: &str| self.registers().named(name).map_or(0, |register| self.qemu.read(register));
+        let ttbr = [read("TTBR0_EL1"), read("TTBR1_EL1")];
+        Stage1 { tcr: read("TCR_EL1"), ttbr, mair: read("MAIR_EL1") }
+    }
+
     /// Returns whether an access of the guest on `pe` to `va` goes around the caches.
     fn is_uncached(&self, pe: usize, va: u64) -> bool {
         if self.uncached[pe % MOST_PES].load(Ordering::Relaxed) {
@@ -212,12 +236,7 @@ impl Sanitizer {
                 known.clear();
                 *made = generation;
             }
-            *known.entry((pe, va >> 12)).or_insert_with(|| {
-                let read = |name: &str| self.registers().named(name).map_or(0, |register| self.qemu.read(register));
-                let ttbr = [read("TTBR0_EL1"), read("TTBR1_EL1")];
-                let stage1 = Stage1 { tcr: read("TCR_EL1"), ttbr, mair: read("MAIR_EL1") };
-                !self.shadow().is_cacheable(pe, &stage1, va)
-            })
+            *known.entry((pe, va >> 12)).or_insert_with(|| !self.shadow().is_cacheable(pe, &self.stage1(), va))
         })
     }
 
@@ -242,7 +261,8 @@ impl Sanitizer {
         let key = (vcpu, context, va >> 12);
         LAST.with_borrow_mut(|last| {
             if last.key != key || last.generation != generation || last.uses == USES {
-                let pa = self.qemu.translate(vcpu, va & !0xfff)?;
+                let whole = self.qemu.translate(vcpu, va & !0xfff);
+                let pa = whole.or_else(|| self.translate_by_stage1(context, va & !0xfff))?;
                 *last = Cached { key, generation, uses: 0, pa };
             }
             last.uses += 1;

@@ -56,7 +56,7 @@ impl<R: Ram> Shadow<R> {
             self.ram.read(stage2.translate(root, ipa)?, &mut entry);
             Some(entry[0])
         };
-        stage1.is_cacheable(va, read).unwrap_or(true)
+        stage1.translate(va, read).is_none_or(|translated| translated.cacheable)
     }
 
     /// Records a TLB invalidation by the host that concerns guests: those of the present VMID, or all.

@@ -1,9 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! Memory type of a guest's access, from its stage-1 tables.
+//! Address and memory type of an access in the EL1&0 translation regime, from its stage-1 tables.
 //!
 //! Arm ARM (DDI 0487), D8.2 "Translation process", "TCR_EL1" and "MAIR_EL1".
 
-/// Registers of the EL1&0 translation regime of a guest.
+/// Translation of an address by stage 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Translated {
+    /// Intermediate physical address.
+    pub(crate) ipa: u64,
+    /// The access uses the caches.
+    pub(crate) cacheable: bool,
+}
+
+/// Registers of the EL1&0 translation regime.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Stage1 {
     /// TCR_EL1.
@@ -15,9 +24,9 @@ pub(crate) struct Stage1 {
 }
 
 impl Stage1 {
-    /// Returns whether accesses to `va` use the caches; none if the tables do not translate it. `read` returns the
-    /// descriptor at an intermediate physical address.
-    pub(crate) fn is_cacheable(&self, va: u64, read: impl Fn(u64) -> Option<u64>) -> Option<bool> {
+    /// Translates `va`; none if the tables do not translate it. `read` returns the descriptor at an intermediate
+    /// physical address.
+    pub(crate) fn translate(&self, va: u64, read: impl Fn(u64) -> Option<u64>) -> Option<Translated> {
         let upper = va >> 55 & 1 != 0;
         let (size, granule) = if upper {
             (self.tcr >> 16 & 0x3f, [None, Some(14), Some(12), Some(16)][(self.tcr >> 30 & 3) as usize]?)
@@ -37,7 +46,10 @@ impl Stage1 {
             match (descriptor & 3, left) {
                 (3, 0) | (1, 1..) => {
                     let attributes = self.mair >> (8 * (descriptor >> 2 & 7)) & 0xff;
-                    return Some([attributes >> 4, attributes & 0xf].iter().all(|side| !matches!(side, 0 | 4)));
+                    let cacheable = [attributes >> 4, attributes & 0xf].iter().all(|side| !matches!(side, 0 | 4));
+                    let inside = (1 << shift) - 1;
+                    let ipa = descriptor & 0x0000_ffff_ffff_ffff & !inside | va & inside;
+                    return Some(Translated { ipa, cacheable });
                 }
                 (3, _) => table = descriptor & 0x0000_ffff_ffff_ffff & !((1 << granule) - 1),
                 _ => return None,
@@ -66,10 +78,11 @@ mod tests {
             (0x8000, 1 << 2 | 1),
         ]);
         let read = |ipa: u64| Some(tables.get(&ipa).copied().unwrap_or(0));
-        assert_eq!(REGISTERS.is_cacheable(0x4000_0000, read), Some(true));
-        assert_eq!(REGISTERS.is_cacheable(0x20_0000, read), Some(false));
-        assert_eq!(REGISTERS.is_cacheable(0x10, read), Some(false));
-        assert_eq!(REGISTERS.is_cacheable(0x1000, read), None, "not mapped");
-        assert_eq!(REGISTERS.is_cacheable(0xffff_ff80_0000_0000, read), Some(true));
+        let translated = |ipa, cacheable| Some(Translated { ipa, cacheable });
+        assert_eq!(REGISTERS.translate(0x4000_1234, read), translated(0x4000_1234, true));
+        assert_eq!(REGISTERS.translate(0x20_0010, read), translated(0x20_0010, false));
+        assert_eq!(REGISTERS.translate(0x10, read), translated(0x5010, false));
+        assert_eq!(REGISTERS.translate(0x1000, read), None, "not mapped");
+        assert_eq!(REGISTERS.translate(0xffff_ff80_0000_0008, read), translated(8, true));
     }
 }
