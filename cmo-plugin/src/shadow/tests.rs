@@ -129,6 +129,55 @@ fn an_invalidation_of_all_counts_only_after_the_clean() {
 }
 
 #[test]
+fn maintenance_does_not_serve_a_store_that_follows_it() {
+    let rig = Rig::new(true, false);
+    rig.host_fill(0, FRAME);
+    rig.clean(0, FRAME);
+    rig.host_store(1, FRAME + 64);
+    rig.dsb(0);
+    rig.map(0, 5, FRAME, READ);
+    assert_eq!(rig.owed(), [(Kind::PublishedD, Missing::DClean, 1)]);
+    let rig = Rig::new(true, false);
+    rig.host_fill(0, FRAME);
+    rig.clean(0, FRAME);
+    rig.dsb(0);
+    rig.invalidate(0, FRAME);
+    rig.host_store(1, FRAME + 64);
+    rig.dsb(0);
+    rig.clean(0, FRAME);
+    rig.dsb(0);
+    rig.map(0, 5, FRAME, EXECUTE);
+    assert_eq!(rig.owed(), [(Kind::PublishedI, Missing::IInvalidation, 1)]);
+}
+
+#[test]
+fn a_clean_by_the_guest_does_not_make_the_hosts_invalidation_count() {
+    let rig = Rig::new(false, false);
+    rig.host_fill(0, FRAME);
+    (FRAME..FRAME + PAGE).step_by(64).for_each(|at| rig.shadow.clean(0, true, at, true, false));
+    rig.dsb(0);
+    rig.invalidate(0, FRAME);
+    rig.dsb(0);
+    rig.clean(0, FRAME);
+    rig.dsb(0);
+    rig.map(0, 5, FRAME, EXECUTE);
+    assert_eq!(rig.owed(), [(Kind::PublishedI, Missing::IBeforeDClean, 64)]);
+}
+
+#[test]
+fn an_invalidation_of_this_pe_is_named_only_if_it_came_since_the_guest_ran() {
+    let rig = Rig::new(true, false);
+    rig.host_fill(0, FRAME);
+    rig.clean(0, FRAME);
+    rig.dsb(0);
+    rig.shadow.invalidate_all(0, false, false);
+    rig.shadow.barrier(0, false);
+    rig.enter(0, 0);
+    rig.map(0, 5, FRAME, EXECUTE);
+    assert_eq!(rig.owed(), [(Kind::PublishedI, Missing::IInvalidation, 64)]);
+}
+
+#[test]
 fn maintenance_after_the_entry_is_too_late() {
     let rig = Rig::new(true, false);
     rig.host_fill(0, FRAME);
@@ -266,6 +315,7 @@ fn a_vmid_that_is_used_again_has_nothing_of_its_former_guest() {
     rig.entry(0, root + 0x20000, FRAME | READ);
     assert_eq!(rig.owed(), [(Kind::PublishedD, Missing::DClean, 1)]);
     // Stores to the former tables are data.
+    rig.host_fill(0, FRAME + PAGE);
     rig.entry(0, ROOTS[0] + 0x20000, (FRAME + PAGE) | READ);
     assert_eq!(rig.owed().len(), 1);
 }
