@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use cpio::newc::{self, Builder};
@@ -15,6 +16,8 @@ use crate::kernel::modules::Module;
 const DIRECTORY: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
 const PLAIN_FILE: u32 = 0o100_644;
+/// Permission of any user to execute.
+const ANY_EXECUTE: u32 = 0o111;
 const CHARACTER_DEVICE: u32 = 0o020_600;
 /// /dev/console (Linux, Documentation/admin-guide/devices.txt).
 const CONSOLE_DEVICE: (u32, u32) = (5, 1);
@@ -32,7 +35,8 @@ pub struct File {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Contents {
     Directory,
-    Bytes(Vec<u8>),
+    /// Type and permissions, and the bytes.
+    File(u32, Vec<u8>),
 }
 
 impl File {
@@ -57,7 +61,9 @@ impl File {
     /// Appends a file, or a directory and then its entries in the order of their names.
     fn gather(path: &Path, name: &str, files: &mut Vec<Self>) -> io::Result<()> {
         if !path.is_dir() {
-            files.push(Self { name: name.into(), contents: Contents::Bytes(fs::read(path)?) });
+            let is_program = fs::metadata(path)?.permissions().mode() & ANY_EXECUTE != 0;
+            let mode = if is_program { PROGRAM } else { PLAIN_FILE };
+            files.push(Self { name: name.into(), contents: Contents::File(mode, fs::read(path)?) });
             return Ok(());
         }
         files.push(Self { name: name.into(), contents: Contents::Directory });
@@ -72,7 +78,8 @@ impl File {
 
     /// Returns the file of a module that init loads.
     pub fn module(module: &Module) -> Self {
-        Self { name: format!("{MODULES}/{}.ko", module.name), contents: Contents::Bytes(module.contents.clone()) }
+        let contents = Contents::File(PLAIN_FILE, module.contents.clone());
+        Self { name: format!("{MODULES}/{}.ko", module.name), contents }
     }
 
     /// Returns the path in the emulated host.
@@ -102,7 +109,7 @@ pub fn write<W: io::Write>(mut output: W, runner: &[u8], manifest: &Manifest, fi
     let own = [(MANIFEST_PATH.trim_start_matches('/'), PLAIN_FILE, manifest.as_slice()), ("init", PROGRAM, runner)];
     let given = files.iter().map(|file| match &file.contents {
         Contents::Directory => (file.name.as_str(), DIRECTORY, [].as_slice()),
-        Contents::Bytes(bytes) => (file.name.as_str(), PLAIN_FILE, bytes.as_slice()),
+        Contents::File(mode, bytes) => (file.name.as_str(), *mode, bytes.as_slice()),
     });
     for (name, mode, contents) in own.into_iter().chain(given) {
         let length = u32::try_from(contents.len()).map_err(io::Error::other)?;
@@ -157,5 +164,17 @@ mod tests {
         let names: Vec<_> = files.iter().map(|file| file.name.as_str()).collect();
         assert_eq!(names, ["dead", "dead/a", "dead/sub", "dead/sub/b"]);
         assert!(File::read(Path::new("/proc")).is_err(), "the name is taken");
+    }
+
+    #[test]
+    fn a_program_stays_one() {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let path = place.path().join("program");
+        fs::write(&path, "").expect("writable");
+        for (given, kept) in [(0o640, PLAIN_FILE), (0o700, PROGRAM)] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(given)).expect("our own file");
+            let files = File::read(&path).expect("readable");
+            assert_eq!(files[0].contents, Contents::File(kept, Vec::new()));
+        }
     }
 }
