@@ -113,7 +113,6 @@ fn bench() {
     by_hand(&mut bench, directory.path(), page, "page");
     by_hand(&mut bench, directory.path(), large, "1G");
 
-    sanitizer(&mut bench, directory.path());
     litmus(&mut bench, &at("litmus"));
     random(&mut bench, &at("random"));
 
@@ -125,7 +124,11 @@ fn bench() {
 }
 
 /// Compares the CPU time of runs with and without the sanitizer, in the same QEMU.
-fn sanitizer(bench: &mut Bench, directory: &Path) {
+#[test]
+#[ignore = "needs make build, QEMU 10 and Debian's kernels"]
+fn sanitizer() {
+    let mut bench = Bench(Vec::new());
+    let directory = tempfile::tempdir().expect("a temporary directory");
     let runs: [(&str, &[&str], u64); 5] = [
         ("boot", &["run", "boot"], 160),
         ("relax page,thp", &["run", "relax", "--blocks", "page,thp"], 160),
@@ -135,7 +138,7 @@ fn sanitizer(bench: &mut Bench, directory: &Path) {
     ];
     for (name, run, limit) in runs {
         let [without, with] = [None, Some("--sanitize")].map(|option| {
-            let results = directory.join(format!("{name}{}", option.unwrap_or_default()));
+            let results = directory.path().join(format!("{name}{}", option.unwrap_or_default()));
             let mut shell = limited(600, "bash");
             shell.args(["-c", "TIMEFORMAT='CPU %U %S'; time \"$@\"", "bash"]);
             shell.arg(root().join("target/release/faultline")).args(["lab", "--kernel", "debian:6.12", "--qemu", "10"]);
@@ -149,6 +152,7 @@ fn sanitizer(bench: &mut Bench, directory: &Path) {
         let percent = (with / without * 100.0) as u64;
         bench.limit(&format!("sanitizer, {name}: CPU time"), percent, limit, "% of without");
     }
+    assert!(bench.0.is_empty(), "{:?}", bench.0);
 }
 
 /// Measures plain races of two vCPUs, in the lab without `-icount`. This is real time, which depends on the machine.
