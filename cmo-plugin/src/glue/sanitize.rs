@@ -410,13 +410,16 @@ unsafe fn instrument(sanitizer: &Sanitizer, insn: *mut qemu_plugin_insn, event: 
         Event::Access => {
             let site: *const Site = sanitizer.site(place);
             let loads = place.guest && !sanitizer.shadow().features().fwb;
-            let (flags, which) = if loads {
-                (QEMU_PLUGIN_CB_R_REGS, QEMU_PLUGIN_MEM_RW)
-            } else {
-                (QEMU_PLUGIN_CB_NO_REGS, QEMU_PLUGIN_MEM_W)
-            };
-            // SAFETY: `insn` belongs to the block, and `accessed` takes a `Site`, which is never freed.
-            unsafe { qemu_plugin_register_vcpu_mem_cb(insn, Some(accessed), flags, which, site as *mut c_void) };
+            // SAFETY: `insn` belongs to the block, and both functions take a `Site`, which is never freed.
+            unsafe {
+                if loads {
+                    let (flags, which) = (QEMU_PLUGIN_CB_R_REGS, QEMU_PLUGIN_MEM_RW);
+                    qemu_plugin_register_vcpu_mem_cb(insn, Some(accessed), flags, which, site as *mut c_void);
+                } else {
+                    let (flags, which) = (QEMU_PLUGIN_CB_NO_REGS, QEMU_PLUGIN_MEM_W);
+                    qemu_plugin_register_vcpu_mem_cb(insn, Some(stored), flags, which, site as *mut c_void);
+                }
+            }
             return;
         }
         Event::WriteVttbr { rt } => {
@@ -506,29 +509,52 @@ extern "C" fn not_seen(_vcpu: c_uint, _data: *mut c_void) {
     sanitizer().shadow().unseen_store();
 }
 
+/// Returns the physical address of the access of the running callback; none if it is not to RAM.
+///
+/// # Safety
+///
+/// `info` and `va` must be those of the running callback.
+#[inline]
+unsafe fn address(info: qemu_plugin_meminfo_t, va: u64) -> Option<u64> {
+    // SAFETY: the caller promises it. The handle is used only here.
+    unsafe {
+        let address = qemu_plugin_get_hwaddr(info, va);
+        let is_ram = !address.is_null() && !qemu_plugin_hwaddr_is_io(address);
+        is_ram.then(|| qemu_plugin_hwaddr_phys_addr(address))
+    }
+}
+
+/// Records a store that uses the caches.
+extern "C" fn stored(vcpu: c_uint, info: qemu_plugin_meminfo_t, va: u64, data: *mut c_void) {
+    // SAFETY: `instrument` registered this function with a `Site` that is never freed.
+    let site = unsafe { &*data.cast_const().cast::<Site>() };
+    // SAFETY: both are those of the running callback.
+    let Some(pa) = (unsafe { address(info, va) }) else { return };
+    record_store(sanitizer(), vcpu, info, site, pa, false);
+}
+
+#[inline]
+fn record_store(sanitizer: &Sanitizer, vcpu: u32, info: qemu_plugin_meminfo_t, site: &Site, pa: u64, uncached: bool) {
+    // SAFETY: `info` is from the running callback.
+    let shift = unsafe { qemu_plugin_mem_size_shift(info) };
+    let (pe, place, site) = (vcpu as usize, &site.place, site.index);
+    let store = Store { pe, place, site, pa, size: 1 << shift, uncached };
+    sanitizer.shadow().store(&store, || if shift == 3 { sanitizer.qemu.stored(info) } else { None });
+}
+
+/// Records an access of a guest, which may go around the caches.
 extern "C" fn accessed(vcpu: c_uint, info: qemu_plugin_meminfo_t, va: u64, data: *mut c_void) {
     // SAFETY: `instrument` registered this function with a `Site` that is never freed.
     let site = unsafe { &*data.cast_const().cast::<Site>() };
-    // SAFETY: `info` is from the running callback. The handle is used only here.
-    let pa = unsafe {
-        let address = qemu_plugin_get_hwaddr(info, va);
-        if address.is_null() || qemu_plugin_hwaddr_is_io(address) {
-            return;
-        }
-        qemu_plugin_hwaddr_phys_addr(address)
-    };
-    let sanitizer = sanitizer();
-    let (shadow, pe) = (sanitizer.shadow(), vcpu as usize);
+    // SAFETY: both are those of the running callback.
+    let Some(pa) = (unsafe { address(info, va) }) else { return };
+    let (sanitizer, pe) = (sanitizer(), vcpu as usize);
     // SAFETY: `info` is from the running callback.
-    let (is_store, shift) = unsafe { (qemu_plugin_mem_is_store(info), qemu_plugin_mem_size_shift(info)) };
-    let uncached = || site.place.guest && !shadow.features().fwb && sanitizer.is_uncached(pe, va);
-    if !is_store {
-        shadow.load(pe, &site.place, pa, || !uncached());
-        return;
+    if unsafe { qemu_plugin_mem_is_store(info) } {
+        record_store(sanitizer, vcpu, info, site, pa, sanitizer.is_uncached(pe, va));
+    } else {
+        sanitizer.shadow().load(pe, &site.place, pa, || !sanitizer.is_uncached(pe, va));
     }
-    let (place, site) = (&site.place, site.index);
-    let store = Store { pe, place, site, pa, size: 1 << shift, uncached: uncached() };
-    shadow.store(&store, || if shift == 3 { sanitizer.qemu.stored(info) } else { None });
 }
 
 extern "C" fn wrote_vttbr(vcpu: c_uint, data: *mut c_void) {
