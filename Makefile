@@ -118,6 +118,7 @@ test-long: setup-kernels setup-release test ## run test, and the tests that take
 	@cargo test -q --locked -p host-runner --test storm --test pstore -- --ignored --test-threads 1
 	@FAULTLINE_PROPERTY_PROGRAMS=100000 cargo test -q --release --locked -p cmo-plugin --lib property
 	@$(FAULTLINE) sanitize --results target/sanitize
+	@tests/sanitize-stock
 	@tests/release.sh
 	@tests/lava-newest
 
