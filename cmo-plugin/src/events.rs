@@ -48,7 +48,10 @@ pub(crate) enum Event {
     /// Store that QEMU does not show: of a vector of SVE.
     Unseen,
     /// Load, store or atomic.
-    Access,
+    Access {
+        /// True if it cannot store.
+        only_loads: bool,
+    },
     /// Write of VTTBR_EL2.
     WriteVttbr {
         /// Register with the value.
@@ -96,8 +99,26 @@ pub(crate) fn decode(word: u32) -> Option<Event> {
         // SVE stores (Arm ARM, C4.1, "SVE encodings").
         _ if word >> 25 == 0b111_0010 => Some(Event::Unseen),
         // Loads and stores.
-        _ if word >> 25 & 5 == 4 => Some(Event::Access),
+        _ if word >> 25 & 5 == 4 => Some(Event::Access { only_loads: only_loads(word) }),
         _ => None,
+    }
+}
+
+/// Returns whether a load or store is one of the common forms that only load: of a pair, of a literal, or of one
+/// register with an immediate or register offset (Arm ARM, C4.1, "Loads and Stores").
+fn only_loads(word: u32) -> bool {
+    let (is_vector, opc) = (word >> 26 & 1 != 0, word >> 22 & 3);
+    match word >> 27 & 7 {
+        0b011 => word >> 24 & 1 == 0,
+        0b101 => opc & 1 != 0,
+        0b111 if word >> 24 & 1 != 0 || word >> 21 & 1 == 0 || word >> 10 & 3 == 2 => {
+            if is_vector {
+                opc & 1 != 0
+            } else {
+                opc != 0
+            }
+        }
+        _ => false,
     }
 }
 
@@ -137,6 +158,9 @@ fn register(word: u32, rt: u32) -> Option<Event> {
 mod tests {
     use super::*;
 
+    const LOADS: Event = Event::Access { only_loads: true };
+    const STORES: Event = Event::Access { only_loads: false };
+
     #[test]
     fn maintenance_and_barriers_are_decoded() {
         for (word, event) in [
@@ -163,9 +187,20 @@ mod tests {
             (0xd503_2bff, Event::Case),
             (0x1900_0440, Event::Copy { rd: 0, rn: 2 }), // cpyfp [x0]!, [x0]!, x2!
             (0x19c2_0420, Event::Copy { rd: 0, rn: 1 }), // setp [x0]!, x1!, x2
-            (0xf900_0020, Event::Access),                // str x0, [x1]
-            (0xa900_0440, Event::Access),                // stp x0, x1, [x2]
-            (0x3d80_0000, Event::Access),                // str q0, [x0]
+            (0xf900_0020, STORES),                       // str x0, [x1]
+            (0xa900_0440, STORES),                       // stp x0, x1, [x2]
+            (0xa8c1_7bfd, LOADS),                        // ldp x29, x30, [sp], #16
+            (0x3d80_0000, STORES),                       // str q0, [x0]
+            (0x3cc0_0000, LOADS),                        // ldur q0, [x0]
+            (0xf940_0020, LOADS),                        // ldr x0, [x1]
+            (0x3862_6820, LOADS),                        // ldrb w0, [x1, x2]
+            (0x3822_6820, STORES),                       // strb w0, [x1, x2]
+            (0xb980_0020, LOADS),                        // ldrsw x0, [x1]
+            (0x5800_0040, LOADS),                        // ldr x0, .+8
+            (0xf820_0020, STORES),                       // ldadd x0, x0, [x1]
+            (0xc85f_7c20, STORES),                       // ldxr x0, [x1]: not told apart
+            (0xd900_0020, STORES),                       // stlur x0, [x1]
+            (0xd920_0820, STORES),                       // stg x0, [x1]
         ] {
             assert_eq!(decode(word), Some(event), "{word:#x}");
         }

@@ -407,9 +407,12 @@ unsafe fn instrument(sanitizer: &Sanitizer, insn: *mut qemu_plugin_insn, event: 
             (copied, Box::into_raw(Box::new(at)).cast())
         }
         Event::Unseen => (not_seen, of(0, 0)),
-        Event::Access => {
-            let site: *const Site = sanitizer.site(place);
+        Event::Access { only_loads } => {
             let loads = place.guest && !sanitizer.shadow().features().fwb;
+            if only_loads && !loads {
+                return;
+            }
+            let site: *const Site = sanitizer.site(place);
             // SAFETY: `insn` belongs to the block, and both functions take a `Site`, which is never freed.
             unsafe {
                 if loads {

@@ -120,17 +120,19 @@ impl Writer {
     }
 }
 
-/// Shadow of one version of each line of a page.
-struct Versions {
+/// Shadow of one version of a line.
+#[derive(Default)]
+struct LineVersion {
     /// Time of the store, and of the completion of the clean to the point of unification after that.
-    base: [AtomicU32; LINES],
-    writer: [AtomicU32; LINES],
+    base: AtomicU32,
+    writer: AtomicU32,
 }
 
-impl Versions {
-    fn new() -> Self {
-        Self { base: std::array::from_fn(|_| AtomicU32::new(0)), writer: std::array::from_fn(|_| AtomicU32::new(0)) }
-    }
+/// Shadow of a line. Everything that a store changes lies together, because most of its time goes to cache misses.
+#[derive(Default)]
+struct Line {
+    state: AtomicU32,
+    versions: [LineVersion; 2],
 }
 
 /// Words that were fetched from a page, as QEMU translated them.
@@ -140,8 +142,7 @@ struct Fetched {
 
 /// Shadow of a page.
 pub(crate) struct Page {
-    versions: [Versions; 2],
-    state: [AtomicU32; LINES],
+    lines: [Line; LINES],
     fetched: OnceLock<Fetched>,
     /// One bit for each word of `fetched` that is known.
     known: [AtomicU32; WORDS / 32],
@@ -167,6 +168,7 @@ pub(crate) struct Marks {
 }
 
 /// One store to one line.
+#[derive(Clone, Copy)]
 pub(crate) struct LineStore {
     /// Index of the line in its page.
     pub(crate) line: usize,
@@ -185,8 +187,7 @@ pub(crate) struct LineStore {
 impl Page {
     pub(crate) fn new() -> Self {
         Self {
-            versions: [Versions::new(), Versions::new()],
-            state: std::array::from_fn(|_| AtomicU32::new(0)),
+            lines: std::array::from_fn(|_| Line::default()),
             fetched: OnceLock::new(),
             known: std::array::from_fn(|_| AtomicU32::new(0)),
             is_table: AtomicBool::new(false),
@@ -196,51 +197,57 @@ impl Page {
 
     /// Returns the state of a line.
     pub(crate) fn state(&self, line: usize) -> State {
-        State(self.state[line].load(Relaxed))
+        State(self.lines[line].state.load(Relaxed))
     }
 
     /// Returns the time after which an I-cache invalidation counts: that of the clean, or else that of the store.
     pub(crate) fn base(&self, line: usize, version: Version) -> u32 {
-        self.versions[version.index()].base[line].load(Relaxed)
+        self.lines[line].versions[version.index()].base.load(Relaxed)
     }
 
     /// Returns the last writer of a version; none if there was no store.
     pub(crate) fn writer(&self, line: usize, version: Version) -> Option<Writer> {
-        Some(self.versions[version.index()].writer[line].load(Relaxed)).filter(|raw| *raw != 0).map(Writer)
+        Some(self.lines[line].versions[version.index()].writer.load(Relaxed)).filter(|raw| *raw != 0).map(Writer)
     }
 
     /// Records a store.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn store(&self, store: &LineStore, marks: &Marks, idc: bool, dic: bool) -> Stored {
         let LineStore { line, words, now, writer, guest, uncached } = *store;
-        let state = &self.state[line];
+        let Line { state, versions: [newest, host] } = &self.lines[line];
         let before = state.load(Relaxed);
-        let newest = &self.versions[0];
+        // Most stores go to a line that was stored to before, and change nothing but its time and its writer.
+        let void = State::void(guest);
         let is_new_in_place = !guest && before & State::IN_PLACE == 0 && self.is_published.load(Relaxed);
-        let all_since = || idc && !dic && marks.all[0].load(Relaxed) > newest.base[line].load(Relaxed);
-        let is_uncached = before & State::UNCACHED != 0;
-        let same = before & (State::void(guest) | words) == words && !is_new_in_place && is_uncached == uncached;
-        if !same || all_since() {
-            let coherent = (idc || before & State::POU[0] != 0)
-                && (dic
-                    || before & State::INVALIDATED[0] != 0
-                    || marks.all[0].load(Relaxed) > newest.base[line].load(Relaxed));
-            let change = |old: u32| {
-                let kept = if coherent { old & !State::WORDS } else { old };
-                let mark = if is_new_in_place { State::IN_PLACE } else { 0 };
-                let uncached = if uncached { State::UNCACHED } else { 0 };
-                Some((kept & !State::void(guest) & !State::UNCACHED) | words | mark | uncached)
-            };
-            // The closure never refuses.
-            let _ = state.fetch_update(Relaxed, Relaxed, change);
+        let same = before & (void | State::UNCACHED | words) == words && !uncached && !is_new_in_place;
+        if !same || (idc && !dic && marks.all[0].load(Relaxed) > newest.base.load(Relaxed)) {
+            self.change(store, marks, idc, dic, is_new_in_place);
         }
-        newest.base[line].store(now, Relaxed);
-        newest.writer[line].store(writer.0, Relaxed);
+        newest.base.store(now, Relaxed);
+        newest.writer.store(writer.0, Relaxed);
         if !guest {
-            self.versions[1].base[line].store(now, Relaxed);
-            self.versions[1].writer[line].store(writer.0, Relaxed);
+            host.base.store(now, Relaxed);
+            host.writer.store(writer.0, Relaxed);
         }
         if is_new_in_place { Stored::InPlace } else { Stored::Done }
+    }
+
+    /// Changes the state of a line for a store.
+    #[inline(never)]
+    fn change(&self, store: &LineStore, marks: &Marks, idc: bool, dic: bool, is_new_in_place: bool) {
+        let LineStore { line, words, guest, uncached, .. } = *store;
+        let Line { state, versions: [newest, _] } = &self.lines[line];
+        let before = state.load(Relaxed);
+        let coherent = (idc || before & State::POU[0] != 0)
+            && (dic || before & State::INVALIDATED[0] != 0 || marks.all[0].load(Relaxed) > newest.base.load(Relaxed));
+        let change = |old: u32| {
+            let kept = if coherent { old & !State::WORDS } else { old };
+            let mark = if is_new_in_place { State::IN_PLACE } else { 0 };
+            let uncached = if uncached { State::UNCACHED } else { 0 };
+            Some((kept & !State::void(guest) & !State::UNCACHED) | words | mark | uncached)
+        };
+        // The closure never refuses.
+        let _ = state.fetch_update(Relaxed, Relaxed, change);
     }
 
     /// Completes a clean of a line, if it was executed at `issued`, after the store. `now` is the time of the barrier.
@@ -252,12 +259,12 @@ impl Page {
         }
         let state = self.state(line);
         if !state.pou(version) && !clean.idc {
-            self.versions[version.index()].base[line].store(now, Relaxed);
+            self.lines[line].versions[version.index()].base.store(now, Relaxed);
         }
         let poc = if clean.poc { State::POC[version.index()] } else { 0 };
-        self.state[line].fetch_or(State::POU[version.index()] | poc, Relaxed);
+        self.lines[line].state.fetch_or(State::POU[version.index()] | poc, Relaxed);
         if clean.poc && clean.invalidates {
-            self.state[line].fetch_and(!State::UNCACHED, Relaxed);
+            self.lines[line].state.fetch_and(!State::UNCACHED, Relaxed);
         }
     }
 
@@ -265,18 +272,18 @@ impl Page {
     pub(crate) fn complete_invalidation(&self, line: usize, version: Version, issued: u32, idc: bool) {
         let good = idc || self.state(line).pou(version);
         if good && self.writer(line, version).is_some() && self.base(line, version) < issued {
-            self.state[line].fetch_or(State::INVALIDATED[version.index()], Relaxed);
+            self.lines[line].state.fetch_or(State::INVALIDATED[version.index()], Relaxed);
         }
     }
 
     /// Records that an invalidation was executed before the line was clean.
     pub(crate) fn mark_early(&self, line: usize) {
-        self.state[line].fetch_or(State::EARLY, Relaxed);
+        self.lines[line].state.fetch_or(State::EARLY, Relaxed);
     }
 
     /// Forgets that the host stored here in place, for a guest that can read the page only now.
     pub(crate) fn forget_in_place(&self) {
-        for state in &self.state {
+        for Line { state, .. } in &self.lines {
             if state.load(Relaxed) & State::IN_PLACE != 0 {
                 state.fetch_and(!State::IN_PLACE, Relaxed);
             }

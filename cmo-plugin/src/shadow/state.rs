@@ -200,21 +200,37 @@ impl<R: Ram> Shadow<R> {
         let now = self.clock.load(Relaxed);
         let writer = Writer::new(site, pe);
         let (first, last) = (pa % PAGE, (pa % PAGE + size - 1).min(PAGE - 1));
-        let mut in_place = 0u64;
-        for line in (first / LINE)..=(last / LINE) {
-            let from = first.max(line * LINE) % LINE / 4;
-            let to = last.min(line * LINE + LINE - 1) % LINE / 4;
-            let words = ((2u32 << to) - 1) & !((1 << from) - 1);
-            let store = LineStore { line: line as usize, words, now, writer, guest: place.guest, uncached };
-            if page.store(&store, &self.marks, self.features.idc, self.features.dic) == Stored::InPlace {
-                in_place |= 1 << line;
-            }
-        }
-        if in_place != 0 {
-            lock(&self.stage2).rewrite(pa, in_place);
+        let template = LineStore { line: 0, words: 0, now, writer, guest: place.guest, uncached };
+        if first / LINE != last / LINE {
+            self.store_lines(page, pa, first, last, template);
+        } else if self.store_line(page, first, last, template) {
+            lock(&self.stage2).rewrite(pa, 1 << (first / LINE));
         }
         if is_raised(&page.is_table) {
             self.store_to_table(pe, place, pa, value());
+        }
+    }
+
+    /// Records a store to the bytes from offset `first` to `last` of a page, which lie in one line. Returns whether the
+    /// host changed a published page in place.
+    #[inline(always)]
+    fn store_line(&self, page: &Page, first: u64, last: u64, template: LineStore) -> bool {
+        let (from, to) = (first % LINE / 4, last % LINE / 4);
+        let words = ((2u32 << to) - 1) & !((1 << from) - 1);
+        let store = LineStore { line: (first / LINE) as usize, words, ..template };
+        page.store(&store, &self.marks, self.features.idc, self.features.dic) == Stored::InPlace
+    }
+
+    /// Records a store to more than one line of a page.
+    #[inline(never)]
+    fn store_lines(&self, page: &Page, pa: u64, first: u64, last: u64, template: LineStore) {
+        let mut in_place = 0u64;
+        for line in (first / LINE)..=(last / LINE) {
+            let (from, to) = (first.max(line * LINE), last.min(line * LINE + LINE - 1));
+            in_place |= u64::from(self.store_line(page, from, to, template)) << line;
+        }
+        if in_place != 0 {
+            lock(&self.stage2).rewrite(pa, in_place);
         }
     }
 
