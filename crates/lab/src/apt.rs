@@ -14,6 +14,8 @@ use crate::error::Error;
 use crate::process::{Finished, Unfinished, finish};
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+/// apt's program for other programs.
+const HELPER: &str = "/usr/lib/apt/apt-helper";
 /// dpkg's list of the installed packages. It is only read.
 const MACHINE_STATUS: &str = "/var/lib/dpkg/status";
 
@@ -63,11 +65,6 @@ pub enum Installed {
 }
 
 impl Scope {
-    /// Returns the names of the suites, for a message.
-    pub fn names(&self) -> String {
-        self.suites.iter().map(|(suite, _)| *suite).collect::<Vec<_>>().join(", ")
-    }
-
     fn sources(&self, configured: &str) -> String {
         let architecture = self.architecture.map(|name| format!("arch={name} ")).unwrap_or_default();
         let line = |(suite, archive): &(&str, Archive)| {
@@ -84,6 +81,19 @@ impl Scope {
 pub struct Update {
     /// The first error message, if there was one.
     pub first_error: Option<String>,
+}
+
+/// A package in a suite.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Package {
+    /// Name.
+    pub name: String,
+    /// Version.
+    pub version: String,
+    /// Suite.
+    pub suite: String,
+    /// Size of the .deb in bytes.
+    pub bytes: u64,
 }
 
 /// A private apt.
@@ -185,14 +195,22 @@ impl<'a> Apt<'a> {
         Ok(Update { first_error: first_error(&done) })
     }
 
-    /// Returns the names of packages that begin with `prefix`.
+    /// Returns the packages whose names are `wanted`, from the lists of all suites.
     ///
     /// # Errors
     ///
     /// An error if apt cannot be run.
-    pub fn package_names(&self, prefix: &str) -> Result<Vec<String>, Error> {
-        let done = self.run(Command::new("apt-cache").args(self.options()).args(["pkgnames", prefix]))?;
-        Ok(done.stdout.lines().map(String::from).collect())
+    pub fn packages(&self, wanted: impl Fn(&str) -> bool) -> Result<Vec<Package>, Error> {
+        let mut command = Command::new("apt-get");
+        command.args(self.options()).args(["indextargets", "--format", "$(RELEASE) $(FILENAME)"]);
+        let lists = self.run(command.arg("Created-By: Packages"))?.stdout;
+        let mut found = Vec::new();
+        for (suite, file) in lists.lines().filter_map(|line| line.split_once(' ')) {
+            // The lists may be compressed, in any way that apt is configured for.
+            let list = self.run(Command::new(HELPER).args(self.options()).arg("cat-file").arg(file))?.stdout;
+            found.extend(in_list(&list, suite, &wanted));
+        }
+        Ok(found)
     }
 
     /// Downloads `package` into the empty directory `into` and returns the .deb.
@@ -225,6 +243,18 @@ impl<'a> Apt<'a> {
         let found = archives(into);
         if done.status.success() && !found.is_empty() { Ok(found) } else { Err(not_fetched(package, &done)) }
     }
+}
+
+/// Returns the packages of one list whose names are `wanted`.
+fn in_list(list: &str, suite: &str, wanted: impl Fn(&str) -> bool) -> Vec<Package> {
+    let paragraphs = list.split("\n\n");
+    let package = |text: &str| {
+        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        let name = field("Package").filter(|name| wanted(name))?.to_owned();
+        let version = field("Version")?.to_owned();
+        Some(Package { name, version, suite: suite.to_owned(), bytes: field("Size")?.parse().ok()? })
+    };
+    paragraphs.filter_map(package).collect()
 }
 
 /// Returns the .debs in `directory`.
@@ -276,7 +306,15 @@ mod tests {
         let signed =
             "deb [arch=arm64 signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] https://deb.debian.org/";
         assert!(text.lines().all(|line| line.starts_with(signed)), "{text}");
-        assert_eq!(SCOPE.names(), "trixie, trixie-security");
+    }
+
+    #[test]
+    fn a_list_gives_the_wanted_packages() {
+        let list = "Package: linux-image-6.1.0-9-arm64\nVersion: 6.1.27-1\nDescription: x\n Package: y\nSize: 70\n\n\
+                    Package: bash\nVersion: 5\nSize: 1\n\nPackage: linux-image-cut\nVersion: 6\n";
+        let found = in_list(list, "bookworm", |name| name.starts_with("linux-"));
+        let [package] = found.as_slice() else { panic!("{found:?}") };
+        assert_eq!((package.version.as_str(), package.suite.as_str(), package.bytes), ("6.1.27-1", "bookworm", 70));
     }
 
     #[test]

@@ -16,8 +16,9 @@ use crate::policy::faults::UnknownFault;
 pub enum Error {
     /// The name of the kernel has none of the forms that the lab knows.
     #[error(
-        "unknown kernel '{0}': give debian:6.1, debian:6.12, debian:6.12-16k, an exact Debian release such as \
-         6.1.0-38-arm64, policy:NAME, fault:NAME, or the path of an arm64 Image"
+        "unknown kernel '{0}': give debian:VERSION (6.12, 7.1.13), debian:SUITE (trixie, sid, latest), both with -rt, \
+         -cloud or -16k if wanted, an exact Debian release such as 6.1.0-38-arm64, policy:NAME, fault:NAME, or a path; \
+         `faultline kernels` lists Debian's"
     )]
     UnknownKernel(String),
     /// The kernel file cannot be read.
@@ -74,15 +75,13 @@ pub enum Error {
         /// The failed attempt to get one.
         reason: String,
     },
-    /// No suite has a package of that name.
-    #[error("no package {pattern} in the suites {suites}: {hint}")]
-    NoPackage {
-        /// The package name, with `*` for any text.
-        pattern: String,
-        /// The suites searched.
-        suites: String,
-        /// Advice.
-        hint: String,
+    /// No suite has a kernel of that name.
+    #[error("Debian has no kernel {name}; it has {known}: `faultline kernels` lists them, and a path may be given")]
+    NoKernel {
+        /// The name.
+        name: String,
+        /// Versions of kernels in the archive.
+        known: String,
     },
     /// A downloaded package could not be unpacked.
     #[error("cannot unpack {what}: {reason}")]

@@ -4,17 +4,15 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use crate::error::Error;
-use crate::kernel::series::Series;
+use crate::kernel::name::{DebianName, Which};
 use crate::policy::faults::FaultKernel;
 use crate::policy::spec::PolicyKernel;
 
 /// A kernel as the command line names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KernelChoice {
-    /// The newest kernel of one of Debian's series.
-    Series(Series),
-    /// One exact Debian release, as `uname -r` prints it.
-    Release(String),
+    /// One of Debian's kernels.
+    Debian(DebianName),
     /// A policy kernel, built from source.
     Policy(PolicyKernel),
     /// A kernel with a fault, built from source.
@@ -33,25 +31,18 @@ impl FromStr for KernelChoice {
         if let Some(name) = text.strip_prefix("fault:") {
             return name.parse().map(Self::Fault).map_err(Error::Fault);
         }
-        let debian = text.strip_prefix("debian:");
-        let name = debian.unwrap_or(text);
-        if let Some(series) = debian.and_then(Series::named) {
-            Ok(Self::Series(series))
-        } else if is_release(name) {
-            Ok(Self::Release(name.to_string()))
-        } else if debian.is_none() && (text.contains('/') || Path::new(text).is_file()) {
-            Ok(Self::Path(PathBuf::from(text)))
-        } else {
-            Err(Error::UnknownKernel(text.to_string()))
+        let unknown = || Error::UnknownKernel(text.to_string());
+        if let Some(name) = text.strip_prefix("debian:") {
+            return name.parse().map(Self::Debian).map_err(|_| unknown());
+        }
+        let path = Path::new(text);
+        match text.parse() {
+            // Without the prefix, only an exact release is no path.
+            Ok(name @ DebianName { which: Which::Release(_), .. }) => Ok(Self::Debian(name)),
+            _ if text.contains('/') || path.exists() => Ok(Self::Path(path.to_owned())),
+            _ => Err(unknown()),
         }
     }
-}
-
-/// Returns whether `name` looks like a release of a Debian arm64 kernel.
-fn is_release(name: &str) -> bool {
-    name.starts_with(|c: char| c.is_ascii_digit())
-        && name.contains("-arm64")
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '+' | '-' | '~'))
 }
 
 #[cfg(test)]
@@ -63,13 +54,12 @@ mod tests {
     }
 
     #[test]
-    fn kernels_have_five_forms_of_names() {
-        assert_eq!(parse("debian:6.1"), Ok(KernelChoice::Series(Series::V6_1)));
-        assert_eq!(parse("debian:6.12"), Ok(KernelChoice::Series(Series::V6_12)));
-        assert_eq!(parse("debian:6.12-16k"), Ok(KernelChoice::Series(Series::V6_12Pages16K)));
-        let release = |text: &str| Ok(KernelChoice::Release(text.into()));
-        assert_eq!(parse("6.1.0-38-arm64"), release("6.1.0-38-arm64"));
-        assert_eq!(parse("debian:6.12.57+deb13-arm64"), release("6.12.57+deb13-arm64"));
+    fn kernels_have_four_forms_of_names() {
+        let debian = |text: &str| Ok(KernelChoice::Debian(text.parse().unwrap_or_else(|_| panic!("{text} is a name"))));
+        for text in ["6.1", "6.12-16k", "latest-rt", "sid", "6.12.57+deb13-arm64"] {
+            assert_eq!(parse(&format!("debian:{text}")), debian(text));
+        }
+        assert_eq!(parse("6.1.0-38-arm64"), debian("6.1.0-38-arm64"));
         assert_eq!(parse("policy:by-line"), Ok(KernelChoice::Policy("by-line".parse().expect("it is one"))));
         assert_eq!(parse("fault:d-half+64k"), Ok(KernelChoice::Fault("d-half+64k".parse().expect("it is one"))));
         for path in ["./Image", "/boot/vmlinuz-6.1.0-38-arm64"] {
@@ -79,9 +69,9 @@ mod tests {
 
     #[test]
     fn an_unknown_name_is_answered_with_the_known_forms() {
-        for text in ["debian:5.10", "debian:", "6.1", "6.1.0-arm64 && true", "debian:./Image"] {
+        for text in ["debian:5", "debian:", "6.1", "6.1.0-arm64 && true", "debian:./Image", "latest", ""] {
             let message = parse(text).expect_err(text);
-            assert!(message.contains(&format!("'{text}'")) && message.contains("debian:6.12"), "{message}");
+            assert!(message.contains(&format!("'{text}'")) && message.contains("debian:VERSION"), "{message}");
         }
         assert!(parse("fault:mine").is_err_and(|message| message.contains("no fault is called `mine`")));
         assert!(parse("policy:mine").is_err_and(|message| message.contains("by-line, upton")));

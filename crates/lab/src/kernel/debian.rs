@@ -1,91 +1,123 @@
-//! Debian's arm64 kernels: found by series or release, fetched by apt, kept in the cache.
+//! Debian's arm64 kernels: found by name, fetched by apt, kept in the cache.
 
-use std::cmp::Ordering;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use crate::apt::{Apt, Archive, Installed, Scope, Update};
+use crate::apt::{Apt, Update};
 use crate::context::Context;
 use crate::error::Error;
+use crate::kernel::archive::{self, ArchiveKernel};
 use crate::kernel::modules::SwapModules;
+use crate::kernel::name::{DebianName, Which};
 use crate::kernel::package;
-use crate::kernel::series::{PackageName, Series};
 use crate::kernel::store::{KernelStore, NewKernel, StoredKernel};
+use crate::kernel::suites;
 
-/// The suites that have had Debian's kernels.
-const SCOPE: Scope = Scope {
-    suites: &[
-        ("bookworm", Archive::Main),
-        ("bookworm-updates", Archive::Main),
-        ("bookworm-backports", Archive::Main),
-        ("trixie", Archive::Main),
-        ("bookworm-security", Archive::Security),
-        ("trixie-security", Archive::Security),
-    ],
-    architecture: Some("arm64"),
-    installed: Installed::Nothing,
-};
+/// Number of kernels of one suite that are tried. A suite may list packages whose files are gone.
+const TRIES: usize = 2;
 
-/// Returns the Image of the newest kernel of a series. An Image in the cache is taken even if there is a newer kernel.
+/// Returns the Image of the kernel with this name.
+///
+/// An exact release is taken from the cache if it is there. So is a version such as `6.12`, even if there is a newer
+/// kernel. A suite is asked for its newest kernel; without network, the one that was newest before is taken.
 ///
 /// # Errors
 ///
 /// The step that failed, see [`Error`].
-pub fn newest_of_series(series: Series, store: &KernelStore, context: Context<'_>) -> Result<PathBuf, Error> {
-    let key = format!("debian-{}", series.name());
-    if let Some(image) = store.find(&key, context) {
-        return Ok(image);
+pub fn get(name: &DebianName, store: &KernelStore, context: Context<'_>) -> Result<PathBuf, Error> {
+    let cached = store.release_of(name).and_then(|release| store.find(&release, context));
+    if let Some(image) = cached.as_ref().filter(|_| !matches!(name.which, Which::Suite(_))) {
+        return Ok(image.clone());
     }
-    let apt = prepare(store, context)?;
-    let update = apt.update()?;
-    let PackageName { prefix, suffix } = series.package_name();
-    let names = apt.package_names(prefix)?;
-    let newest = names.iter().filter(|name| series.contains(name)).max_by(|a, b| natural_order(a, b));
-    let package = newest.ok_or_else(|| no_package(update, format!("{prefix}*{suffix}")))?;
-    fetch(package, &key, &apt, store, context)
+    match fetch_best(name, store, context) {
+        Err(Error::Fetch { what, reason }) if cached.is_some() => {
+            context.show(&format!("cannot fetch {what}: {reason}; taking debian:{name} from the cache"));
+            cached.ok_or(Error::Fetch { what, reason })
+        }
+        result => result,
+    }
 }
 
-/// Returns the Image of one exact release, from the cache if it is there.
+/// Returns all kernels that the archive has, newest first.
 ///
 /// # Errors
 ///
 /// The step that failed, see [`Error`].
-pub fn exact_release(release: &str, store: &KernelStore, context: Context<'_>) -> Result<PathBuf, Error> {
-    let key = store.key_of_release(release).unwrap_or_else(|| release.to_string());
-    if let Some(image) = store.find(&key, context) {
-        return Ok(image);
-    }
+pub fn all(store: &KernelStore, context: Context<'_>) -> Result<Vec<ArchiveKernel>, Error> {
     let apt = prepare(store, context)?;
     let update = apt.update()?;
-    let package = format!("linux-image-{release}-unsigned");
-    if !apt.package_names(&package)?.contains(&package) {
-        return Err(no_package(update, package));
+    let kernels = listed(&apt)?;
+    if kernels.is_empty() {
+        return Err(Error::Fetch { what: LISTS.into(), reason: update.first_error.unwrap_or_default() });
     }
-    fetch(&package, &key, &apt, store, context)
+    Ok(kernels)
+}
+
+const LISTS: &str = "Debian's package lists";
+
+fn listed(apt: &Apt<'_>) -> Result<Vec<ArchiveKernel>, Error> {
+    Ok(archive::kernels(&apt.packages(archive::may_hold_kernel)?))
 }
 
 fn prepare<'a>(store: &KernelStore, context: Context<'a>) -> Result<Apt<'a>, Error> {
-    Apt::prepare(&store.apt_directory(), &SCOPE, context)
+    Apt::prepare(&store.apt_directory(), &suites::SCOPE, context)
 }
 
-fn no_package(update: Update, pattern: String) -> Error {
-    match update.first_error {
-        Some(reason) => Error::Fetch { what: "Debian's package lists".into(), reason },
-        None => Error::NoPackage {
-            pattern,
-            suites: SCOPE.names(),
-            hint: "Debian keeps only the latest releases; take debian:6.1 or debian:6.12, or a path".into(),
-        },
+/// Fetches the newest kernel that `name` means and that can be fetched.
+fn fetch_best(name: &DebianName, store: &KernelStore, context: Context<'_>) -> Result<PathBuf, Error> {
+    let apt = prepare(store, context)?;
+    let update = apt.update()?;
+    let kernels = listed(&apt)?;
+    let meant = archive::meant(name, &kernels);
+    let (mut first_error, mut failed) = (None, Vec::new());
+    for kernel in meant {
+        let suite = &kernel.package.suite;
+        if failed.iter().filter(|failed| *failed == suite).count() == TRIES {
+            continue;
+        }
+        if let Some(image) = store.find(&kernel.release, context) {
+            store.set_name(name, &kernel.release)?;
+            return Ok(image);
+        }
+        match fetch(kernel, &apt, store, context) {
+            Ok(image) => {
+                store.set_name(name, &kernel.release)?;
+                return Ok(image);
+            }
+            Err(error @ Error::Fetch { .. }) => {
+                context.show(&format!("{} is listed, but cannot be fetched", kernel.package.name));
+                failed.push(suite.clone());
+                first_error.get_or_insert(error);
+            }
+            Err(error) => return Err(error),
+        }
     }
+    Err(first_error.unwrap_or_else(|| no_kernel(update, name, &kernels)))
+}
+
+/// Returns the error for a name without a kernel in the archive.
+fn no_kernel(update: Update, name: &DebianName, kernels: &[ArchiveKernel]) -> Error {
+    if let (Some(reason), true) = (update.first_error, kernels.is_empty()) {
+        return Error::Fetch { what: LISTS.into(), reason };
+    }
+    let mut known: Vec<String> = Vec::new();
+    for kernel in kernels {
+        let mut parts = kernel.package.version.splitn(3, |c: char| !c.is_ascii_digit());
+        let series = format!("{}.{}", parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        if !known.contains(&series) {
+            known.push(series);
+        }
+    }
+    Error::NoKernel { name: name.to_string(), known: known.join(", ") }
 }
 
 /// Returns the modules for swap of a cached Image.
 ///
-/// An older `faultline` may have cached the Image without modules. Then they are taken from the same package. If that
-/// package cannot be fetched, the result gives the reason, and the next call tries again.
+/// The Image may have been cached without modules. Then they are fetched. If that fails, the result gives the reason, and
+/// the next call tries again.
 ///
 /// # Errors
 ///
@@ -114,11 +146,13 @@ pub fn modules(image: &Path, store: &KernelStore, context: Context<'_>) -> Resul
 fn fetch_modules(kernel: &StoredKernel, store: &KernelStore, context: Context<'_>) -> Result<SwapModules, Error> {
     let apt = prepare(store, context)?;
     let update = apt.update()?;
-    if !apt.package_names(&kernel.package)?.contains(&kernel.package) {
-        return Err(no_package(update, kernel.package.clone()));
+    let package = archive::modules_package(&kernel.package, &kernel.release);
+    if apt.packages(|name| name == package)?.is_empty() {
+        let reason = update.first_error.unwrap_or_else(|| "no suite has it any more".into());
+        return Err(Error::Fetch { what: package, reason });
     }
-    let (_directory, deb) = download(&kernel.package, &apt, store, context)?;
-    package::unpack(&deb, &kernel.release, &mut io::sink(), &mut io::sink())
+    let (_directory, deb) = download(&package, &apt, store, context)?;
+    package::unpack(&deb, &kernel.release, &mut io::sink(), &mut io::sink()).map(|unpacked| unpacked.modules)
 }
 
 /// Downloads a package into a temporary directory, which is deleted when the first part of the result is dropped.
@@ -136,48 +170,19 @@ fn download(
     Ok((directory, deb))
 }
 
-/// Downloads a package and stores its kernel under `key`.
-fn fetch(package: &str, key: &str, apt: &Apt<'_>, store: &KernelStore, context: Context<'_>) -> Result<PathBuf, Error> {
-    let release = package.trim_start_matches("linux-image-").trim_end_matches("-unsigned");
-    let (_directory, deb) = download(package, apt, store, context)?;
-    store.store(NewKernel { key, release, package }, &mut |image| {
+/// Downloads a package and stores its kernel.
+fn fetch(kernel: &ArchiveKernel, apt: &Apt<'_>, store: &KernelStore, context: Context<'_>) -> Result<PathBuf, Error> {
+    let ArchiveKernel { release, package } = kernel;
+    let (_directory, deb) = download(&format!("{}={}", package.name, package.version), apt, store, context)?;
+    store.store(NewKernel { release, package: &package.name }, &mut |image| {
         let create = |path: &Path| File::create(path).map_err(|error| Error::Cache { path: path.to_path_buf(), error });
         let (mut output, mut config) = (create(image)?, create(&image.with_file_name("config"))?);
-        package::unpack(&deb, release, &mut output, &mut config)
+        let unpacked = package::unpack(&deb, release, &mut output, &mut config)?;
+        if !unpacked.has_kernel {
+            let reason = format!("there is no kernel {release} in it");
+            return Err(Error::Unpack { what: package.name.clone(), reason });
+        }
+        let has_modules = archive::modules_package(&package.name, release) == package.name;
+        Ok(has_modules.then_some(unpacked.modules))
     })
-}
-
-/// Compares two names. Sequences of digits compare as numbers, so 6.12.9 comes before 6.12.10.
-fn natural_order(a: &str, b: &str) -> Ordering {
-    fn next(text: &str) -> (Option<u64>, &str, &str) {
-        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-        if digits > 0 {
-            return (text[..digits].parse().ok(), &text[..digits], &text[digits..]);
-        }
-        let letters = text.find(|c: char| c.is_ascii_digit()).unwrap_or(text.len());
-        (None, &text[..letters], &text[letters..])
-    }
-    let (mut a, mut b) = (a, b);
-    while !a.is_empty() || !b.is_empty() {
-        let ((number_a, text_a, rest_a), (number_b, text_b, rest_b)) = (next(a), next(b));
-        let order = number_a.cmp(&number_b).then_with(|| text_a.cmp(text_b));
-        if order != Ordering::Equal {
-            return order;
-        }
-        (a, b) = (rest_a, rest_b);
-    }
-    Ordering::Equal
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_compared_as_numbers() {
-        assert_eq!(natural_order("6.1.0-9-arm64", "6.1.0-38-arm64"), Ordering::Less);
-        assert_eq!(natural_order("6.12.95+deb12", "6.12.117+deb12"), Ordering::Less);
-        assert_eq!(natural_order("6.12.115+deb13.1", "6.12.115+deb13"), Ordering::Greater);
-        assert_eq!(natural_order("6.12.117", "6.12.117"), Ordering::Equal);
-    }
 }

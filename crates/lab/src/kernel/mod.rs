@@ -1,13 +1,15 @@
 //! Kernels for emulated hosts: the user's name for one, and the way from the name to a checked Image.
 
+mod archive;
 pub mod choice;
 pub mod config;
 mod debian;
 pub mod image;
 mod module_files;
 pub mod modules;
+mod name;
 mod package;
 pub mod resolve;
-mod series;
 pub mod store;
+mod suites;
 mod unpack;

@@ -11,13 +11,21 @@ use crate::kernel::modules::{self, Compression, PackedModule, SwapModules, ZRAM}
 /// Folders of the module tree with zram and the modules that it can depend on: zsmalloc, and the compressors.
 const FOLDERS: [&str; 4] = ["drivers/block/zram", "mm", "lib", "crypto"];
 
-/// Writes `/boot/vmlinuz-<release>` of a package to `image` and its configuration to `config`, and returns zram and the
-/// modules that it depends on.
+/// Contents of a package.
+#[derive(Debug)]
+pub struct Unpacked {
+    /// True if it has the kernel.
+    pub has_kernel: bool,
+    /// zram and the modules that it depends on.
+    pub modules: SwapModules,
+}
+
+/// Writes the kernel of a package to `image` and its configuration to `config`, if the package has them.
 ///
 /// # Errors
 ///
 /// [`Error::MissingProgram`], [`Error::Start`] or [`Error::Unpack`].
-pub fn unpack(deb: &Path, release: &str, image: &mut dyn Write, config: &mut dyn Write) -> Result<SwapModules, Error> {
+pub fn unpack(deb: &Path, release: &str, image: &mut dyn Write, config: &mut dyn Write) -> Result<Unpacked, Error> {
     let failed = |reason: String| Error::Unpack { what: deb.display().to_string(), reason };
     let mut archive = Command::new("dpkg-deb")
         .arg("--fsys-tarfile")
@@ -33,27 +41,34 @@ pub fn unpack(deb: &Path, release: &str, image: &mut dyn Write, config: &mut dyn
     let pipe = archive.stdout.take().expect("stdout was set to a pipe");
     let taken = take(pipe, release, image, config);
     let unpacked = archive.wait().map_err(|error| failed(error.to_string()))?;
-    let taken = taken.map_err(|error| failed(error.to_string()))?;
+    let (has_kernel, taken) = taken.map_err(|error| failed(error.to_string()))?;
     if !unpacked.success() {
         return Err(failed("dpkg-deb failed".into()));
     }
-    Ok(SwapModules::select(ZRAM, &taken))
+    Ok(Unpacked { has_kernel, modules: SwapModules::select(ZRAM, &taken) })
 }
 
-/// Reads the tar of a package to its end, writes the kernel and its configuration, and returns the modules in [`FOLDERS`] by name.
+/// Returns the paths at which packages have the kernel of a release: up to 7.1 in /boot, later beside its modules.
+fn kernel_paths(release: &str) -> [String; 3] {
+    let modules = format!("usr/lib/modules/{release}");
+    [format!("boot/vmlinuz-{release}"), format!("{modules}/vmlinuz"), format!("{modules}/vmlinuz.unsigned")]
+}
+
+/// Reads the tar of a package to its end, and writes the kernel and its configuration. Returns whether there was a
+/// kernel, and the modules in [`FOLDERS`] by name.
 fn take(
     tar: impl Read,
     release: &str,
     image: &mut dyn Write,
     config: &mut dyn Write,
-) -> io::Result<BTreeMap<String, PackedModule>> {
-    let (kernel, options) = (format!("boot/vmlinuz-{release}"), format!("boot/config-{release}"));
+) -> io::Result<(bool, BTreeMap<String, PackedModule>)> {
+    let (kernels, options) = (kernel_paths(release), format!("boot/config-{release}"));
     let (mut found, mut modules) = (false, BTreeMap::new());
     let mut archive = tar::Archive::new(tar);
     for entry in archive.entries()? {
         let mut entry = entry?;
         let path = entry.path()?.to_string_lossy().trim_start_matches("./").to_owned();
-        if path == kernel {
+        if kernels.contains(&path) && entry.header().entry_type().is_file() {
             found = true;
             io::copy(&mut entry, image)?;
         } else if path == options {
@@ -64,7 +79,7 @@ fn take(
             modules.insert(name, PackedModule { compression, file });
         }
     }
-    if found { Ok(modules) } else { Err(io::Error::other(format!("there is no {kernel} in it"))) }
+    Ok((found, modules))
 }
 
 /// Returns the name and the compression of the module at `path` of the package, if the path is in [`FOLDERS`].
@@ -121,12 +136,16 @@ mod tests {
             ("usr/lib/modules/6.12.9-arm64/kernel/fs/fuse/fuse.ko.xz", b"fuse"),
         ];
         let (mut image, mut config) = (Vec::new(), Vec::new());
-        let modules = take(tar(&files).as_slice(), RELEASE, &mut image, &mut config).expect("all is there");
+        let (found, modules) = take(tar(&files).as_slice(), RELEASE, &mut image, &mut config).expect("all is there");
         let zram = PackedModule { compression: Compression::Xz, file: b"xz".to_vec() };
-        assert_eq!((image.as_slice(), modules), (&b"kernel"[..], BTreeMap::from([(ZRAM.into(), zram)])));
+        assert_eq!((found, image.as_slice()), (true, &b"kernel"[..]));
+        assert_eq!(modules, BTreeMap::from([(ZRAM.into(), zram)]));
         assert_eq!(config, b"CONFIG_A=y");
-        let none =
-            take(tar(&files[1..]).as_slice(), RELEASE, &mut image, &mut config).expect_err("no kernel").to_string();
-        assert!(none.contains("vmlinuz-6.12.9-arm64"), "{none}");
+        let (found, _) = take(tar(&files[1..]).as_slice(), RELEASE, &mut image, &mut config).expect("a package");
+        assert!(!found);
+        let newer = [("usr/lib/modules/6.12.9-arm64/vmlinuz.unsigned", &b"newer"[..])];
+        image.clear();
+        let (found, _) = take(tar(&newer).as_slice(), RELEASE, &mut image, &mut config).expect("a package");
+        assert_eq!((found, image.as_slice()), (true, &b"newer"[..]));
     }
 }

@@ -63,15 +63,9 @@ impl KernelRequest<'_> {
             KernelChoice::Path(path) => (path.clone(), self.no_modules()),
             KernelChoice::Policy(kernel) => (self.built(*kernel, context)?, self.no_modules()),
             KernelChoice::Fault(fault) => (self.built(fault.kernel(), context)?, self.no_modules()),
-            KernelChoice::Series(series) => {
+            KernelChoice::Debian(name) => {
                 let store = KernelStore::open(context)?;
-                let image = debian::newest_of_series(*series, &store, context)?;
-                let modules = self.debian_modules(&image, &store, context)?;
-                (image, modules)
-            }
-            KernelChoice::Release(release) => {
-                let store = KernelStore::open(context)?;
-                let image = debian::exact_release(release, &store, context)?;
+                let image = debian::get(name, &store, context)?;
                 let modules = self.debian_modules(&image, &store, context)?;
                 (image, modules)
             }
