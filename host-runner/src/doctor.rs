@@ -158,12 +158,8 @@ fn platform(machine: &Machine) -> Check {
 }
 
 fn kvm(facts: &Facts) -> Check {
-    let mode = match facts.machine.kvm_mode {
-        Some(KvmMode::Vhe) => "VHE",
-        Some(KvmMode::Nvhe) => "nVHE",
-        Some(KvmMode::Protected) => "protected",
-        None => "mode unknown (the boot message is no longer in the kernel log, or may not be read)",
-    };
+    let unknown = "mode unknown (the boot message is no longer in the kernel log, or may not be read)";
+    let mode = facts.machine.kvm_mode.as_ref().map_or(unknown, KvmMode::name);
     match &facts.kvm {
         Kvm::OtherArchitecture => check(
             "kvm",
@@ -176,6 +172,9 @@ fn kvm(facts: &Facts) -> Check {
             check("kvm", State::Fix, "/dev/kvm may not be opened by this user").with("sudo faultline doctor")
         }
         Kvm::Present(limits) => {
+            if let Some(other) = facts.machine.mode_not_taken() {
+                return check("kvm", State::Note, other);
+            }
             check("kvm", State::Ok, format!("{mode}; up to {} vCPUs, {}-bit IPA", limits.max_vcpus, limits.ipa_bits))
         }
     }

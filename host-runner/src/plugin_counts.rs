@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use hostfacts::phase::phase_of_case;
 use hostfacts::symbols;
+use klog::routines::{DCACHE_LOOPS, ICACHE_LOOPS};
 use lab::cmo::{self, COUNTS, Counts, Symbols};
 use record::case::CaseResult;
 use record::maintenance::{Access, Counted, Policy};
@@ -59,9 +60,9 @@ fn apply(result: &mut RunResult, counts: &Counts) {
         let faults = host.filter(|fault| fault.access == Access::Fetch).map(|fault| fault.count).sum();
         let counted = Counted {
             faults,
-            ic_ivau: ops.in_function("ic_ivau", "icache_inval_pou"),
+            ic_ivau: ops.in_functions("ic_ivau", &ICACHE_LOOPS),
             ic_ialluis: ops.total("ic_ialluis"),
-            dc_civac: ops.in_function("dc_civac", "dcache_clean_inval_poc"),
+            dc_civac: ops.in_functions("dc_civac", &DCACHE_LOOPS),
             agrees_with: Vec::new(),
         };
         case.counted = Some(Counted { agrees_with: agreement(case, &counted), ..counted });

@@ -1,5 +1,7 @@
 //! Addresses of the kernel's maintenance functions, for counts that the lab's plugin takes by address.
 
+use klog::routines::is_i_side;
+
 /// Name of the file with these addresses in a run directory, in the format of `/proc/kallsyms`.
 pub const FILE: &str = "symbols";
 
@@ -19,7 +21,7 @@ pub fn read_all() -> String {
 ///
 /// The whole table has several megabytes, and each run would have to copy it out of the emulated host.
 fn excerpt(kallsyms: &str) -> String {
-    const WANTED: [&str; 4] = ["icache_inval_", "dcache_", "caches_clean_", "invalidate_icache_"];
+    const WANTED: [&str; 3] = ["dcache_", "caches_clean_", "flush_dcache_"];
     let mut lines: Vec<(u64, &str)> = kallsyms
         .lines()
         .filter_map(|line| Some((u64::from_str_radix(line.split(' ').next()?, 16).ok()?, line)))
@@ -29,7 +31,7 @@ fn excerpt(kallsyms: &str) -> String {
         let name = line.split(' ').nth(2).unwrap_or_default();
         // The hypervisor at EL2 has functions of its own, with a prefix.
         let name = name.trim_start_matches("__kvm_nvhe_").trim_start_matches("__pi_").trim_start_matches('_');
-        WANTED.iter().any(|prefix| name.starts_with(prefix))
+        is_i_side(name) || WANTED.iter().any(|prefix| name.starts_with(prefix))
     };
     // The line after a maintenance function is kept, too: the function ends there.
     let kept = |n: usize| wanted(lines[n].1) || (n > 0 && wanted(lines[n - 1].1));

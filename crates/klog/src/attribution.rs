@@ -1,7 +1,8 @@
 //! Attribution of a complaint: the work that kept the CPU busy, such as the I side or the D side of cache maintenance.
 //!
-//! The pc decides first, because it is the place where the CPU was. If the pc decides nothing, the innermost four
-//! frames of the call trace decide, innermost first. This happens in three cases:
+//! The pc decides first, because it is the place where the CPU was. If the pc decides nothing, the innermost four frames
+//! decide, innermost first: `lr`, and the call trace after it. A loop without a frame of its own has its caller in `lr`
+//! alone. The pc decides nothing in three cases:
 //!
 //! - the interrupt of the watchdog landed in the `dsb` after a loop,
 //! - it landed in a function into which the routine was inlined,
@@ -26,6 +27,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::complaint::Complaint;
+use crate::routines::{is_d_side, is_i_side};
 
 /// The work that kept the CPU busy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -96,16 +98,20 @@ const CONTEXT_FRAMES: usize = 4;
 ///
 /// One vCPU can stall on the D side first and on the I side later, so a verdict has to look at all of them.
 pub fn attribute(complaint: &Complaint) -> Vec<Attribution> {
-    let longest = decide(complaint.pc.as_ref(), &complaint.call_trace);
-    let others = complaint.elsewhere.iter().map(|place| decide(place.pc.as_ref(), &place.call_trace));
+    let longest = decide(complaint.pc.as_ref(), complaint.lr.as_ref(), &complaint.call_trace);
+    let others =
+        complaint.elsewhere.iter().map(|place| decide(place.pc.as_ref(), place.lr.as_ref(), &place.call_trace));
     std::iter::once(longest).chain(others).collect()
 }
 
-fn decide(pc: Option<&String>, call_trace: &[String]) -> Attribution {
-    let names: Vec<&str> = call_trace.iter().map(|frame| function(frame)).collect();
+fn decide(pc: Option<&String>, lr: Option<&String>, call_trace: &[String]) -> Attribution {
+    // The same frame may stand in both.
+    let lr = lr.filter(|lr| call_trace.first() != Some(lr));
+    let names: Vec<&str> = lr.into_iter().chain(call_trace).map(|frame| function(frame)).collect();
     let path = path(&names);
-    let call_trace = &call_trace[names.iter().take_while(|name| only_reports(name)).count()..];
-    for frame in pc.into_iter().chain(call_trace.iter().take(CONTEXT_FRAMES)) {
+    let reports = call_trace.iter().take_while(|frame| only_reports(function(frame))).count();
+    let call_trace = &call_trace[reports..];
+    for frame in pc.into_iter().chain(lr.into_iter().chain(call_trace).take(CONTEXT_FRAMES)) {
         if let Some(side) = side(function(frame), path, &names) {
             return Attribution { side, frame: frame.clone(), path };
         }
@@ -162,19 +168,6 @@ fn side(name: &str, path: Stage2Path, trace: &[&str]) -> Option<Side> {
         return Some(Side::Tlb);
     }
     is_allocator(name).then_some(Side::Allocator)
-}
-
-fn is_i_side(name: &str) -> bool {
-    name.starts_with("icache_inval_") || name.contains("invalidate_icache")
-}
-
-fn is_d_side(name: &str) -> bool {
-    const EXACT: [&str; 2] = ["__flush_dcache_area", "__inval_dcache_area"];
-    name.starts_with("dcache_")
-        || name.contains("clean_dcache")
-        || name.contains("kvm_flush_dcache")
-        || name.starts_with("stage2_flush_")
-        || EXACT.contains(&name)
 }
 
 fn is_lock_slow_path(name: &str) -> bool {
@@ -273,6 +266,21 @@ mod tests {
         assert_eq!(attributed("stage2_attr_walker", &["kvm_pgtable_stage2_wrprotect"]).0, Side::Other);
         let deep = ["a", "b", "c", "d", "icache_inval_pou"];
         assert_eq!(attributed("x", &deep).0, Side::Other);
+    }
+
+    #[test]
+    fn lr_is_a_frame_between_the_pc_and_the_trace() {
+        let at = |pc: &str, lr: &str, trace: &[&str]| {
+            let trace: Vec<_> = trace.iter().map(|frame| (*frame).to_owned()).collect();
+            let Attribution { side, frame, path } = decide(Some(&pc.to_owned()), Some(&lr.to_owned()), &trace);
+            (side, frame, path)
+        };
+        // Linux 5.10: the loop has no frame of its own, so its caller is nowhere else.
+        let trace = ["invalidate_icache_range+0x34/0x50", "handle_exit+0x74/0x200"];
+        let found = at("invalidate_icache_range+0x34/0x50", "kvm_handle_guest_abort+0x9c0/0xab0", &trace);
+        assert_eq!(found, (Side::ISide, "invalidate_icache_range+0x34/0x50".into(), Stage2Path::Fault));
+        let found = at("x+0x0/0x4", "icache_inval_pou+0x0/0x4", &["clean_dcache_guest_page+0x0/0x4"]);
+        assert_eq!((found.0, found.1.as_str()), (Side::ISide, "icache_inval_pou+0x0/0x4"));
     }
 
     #[test]

@@ -35,6 +35,7 @@ pub mod kmsg;
 pub mod line;
 pub mod parser;
 pub mod quiet;
+pub mod routines;
 pub mod saved;
 
 /// The examples of README.md, compiled and run as documentation tests.

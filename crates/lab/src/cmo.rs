@@ -69,9 +69,10 @@ impl Phase {
         self.ops.iter().filter(|count| count.op == op).map(|count| count.count).sum()
     }
 
-    /// Returns the number of executions of `op` in the kernel function `symbol`.
-    pub fn in_function(&self, op: &str, symbol: &str) -> u64 {
-        let here = |count: &&Count| count.op == op && count.symbol.as_deref() == Some(symbol);
+    /// Returns the number of executions of `op` in the kernel functions `symbols`.
+    pub fn in_functions(&self, op: &str, symbols: &[&str]) -> u64 {
+        let holds = |name: &str| symbols.contains(&name);
+        let here = |count: &&Count| count.op == op && count.symbol.as_deref().is_some_and(holds);
         self.ops.iter().filter(here).map(|count| count.count).sum()
     }
 }
@@ -254,8 +255,8 @@ not a symbol
             {"op":"dc_civac","pc":"0xffff800080010048","count":7}]}]}"#;
         let counts = read_text(text, Some(&Symbols::parse(MAP))).expect("the plugin's format");
         let phase = counts.phase(2);
-        assert_eq!(phase.in_function("ic_ivau", "icache_inval_pou"), 7);
-        assert_eq!(phase.in_function("ic_ivau", "other"), 5);
+        assert_eq!(phase.in_functions("ic_ivau", &["icache_inval_pou"]), 7);
+        assert_eq!(phase.in_functions("ic_ivau", &["other", "icache_inval_all"]), 5);
         assert_eq!(phase.total("ic_ivau"), 18);
         assert_eq!(phase.ops.len(), 4);
         assert_eq!(phase.total("dc_civac"), 7);

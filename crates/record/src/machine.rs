@@ -9,15 +9,57 @@ use serde::{Deserialize, Serialize};
 use units::size::Size;
 
 /// The mode of KVM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum KvmMode {
     /// The host kernel runs at EL2.
     Vhe,
+    /// As VHE, with guests that may run hypervisors (FEAT_NV2).
+    #[serde(rename = "vhe+nv2")]
+    VheNested,
     /// The host kernel runs at EL1, and a small part of KVM runs at EL2.
     Nvhe,
     /// As nVHE, and the host kernel cannot access the memory of VMs.
     Protected,
+    /// Any other mode, in the kernel's words.
+    #[serde(untagged)]
+    Other(String),
+}
+
+impl KvmMode {
+    /// Reads the kernel's words for a mode, which `Hyp` precedes if the host kernel runs at EL1. Linux 6.12 and later say
+    /// `nVHE` there; older ones say nothing.
+    pub fn from_words(words: &str) -> Self {
+        match words {
+            "VHE" => Self::Vhe,
+            "VHE+NV2" => Self::VheNested,
+            "Hyp" | "Hyp nVHE" => Self::Nvhe,
+            "Protected nVHE" | "Protected hVHE" => Self::Protected,
+            other => Self::Other(other.to_owned()),
+        }
+    }
+
+    /// Returns the name for people.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Vhe => "VHE",
+            Self::VheNested => "VHE+NV2",
+            Self::Nvhe => "nVHE",
+            Self::Protected => "protected",
+            Self::Other(words) => words,
+        }
+    }
+
+    /// Returns whether the kernel's argument `kvm-arm.mode=REQUESTED` asks for this mode.
+    fn is_asked_for_by(&self, requested: &str) -> bool {
+        match self {
+            Self::VheNested => requested == "nested",
+            Self::Nvhe => requested == "nvhe",
+            Self::Protected => requested == "protected",
+            Self::Vhe => requested == "vhe",
+            Self::Other(words) => words.eq_ignore_ascii_case(requested),
+        }
+    }
 }
 
 /// The platform of a machine.
@@ -152,6 +194,15 @@ impl LabFacts {
 pub const LAB_VARIABLE: &str = "FAULTLINE_LAB";
 
 impl Machine {
+    /// Returns a sentence if the command line asked KVM for a mode and the kernel took another.
+    pub fn mode_not_taken(&self) -> Option<String> {
+        const ARGUMENT: &str = "kvm-arm.mode=";
+        let line = self.command_line.as_deref()?;
+        let requested = line.split_whitespace().rev().find_map(|word| word.strip_prefix(ARGUMENT))?;
+        let mode = self.kvm_mode.as_ref().filter(|mode| !mode.is_asked_for_by(requested))?;
+        Some(format!("KVM runs in mode {}, although the kernel was booted with {ARGUMENT}{requested}", mode.name()))
+    }
+
     /// Returns a machine of which only the release of the kernel is known.
     pub fn unknown(kernel_release: &str) -> Self {
         Self {
@@ -188,6 +239,46 @@ impl Platform {
             Self::VirtualMachine => "virtual_machine",
             Self::Hardware => "hardware",
             Self::Unknown => "unknown",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes_keep_the_kernels_words() {
+        for (words, name, json) in [
+            ("VHE", "VHE", "\"vhe\""),
+            ("VHE+NV2", "VHE+NV2", "\"vhe+nv2\""),
+            ("Hyp", "nVHE", "\"nvhe\""),
+            ("Hyp nVHE", "nVHE", "\"nvhe\""),
+            ("Protected nVHE", "protected", "\"protected\""),
+            ("Hyp hVHE", "Hyp hVHE", "\"Hyp hVHE\""),
+        ] {
+            let mode = KvmMode::from_words(words);
+            assert_eq!((mode.name(), serde_json::to_string(&mode).expect("plain").as_str()), (name, json));
+            assert_eq!(serde_json::from_str::<KvmMode>(json).expect("the same"), mode);
+        }
+    }
+
+    #[test]
+    fn a_mode_that_was_not_taken_is_said() {
+        let machine = |mode: &str, line: &str| Machine {
+            kvm_mode: Some(KvmMode::from_words(mode)),
+            command_line: Some(line.into()),
+            ..Machine::unknown("x")
+        };
+        let said = machine("VHE", "quiet kvm-arm.mode=bogus").mode_not_taken().expect("another mode");
+        assert!(said.contains("in mode VHE") && said.contains("kvm-arm.mode=bogus"), "{said}");
+        for (mode, line) in [
+            ("VHE", "quiet"),
+            ("Hyp nVHE", "kvm-arm.mode=nvhe"),
+            ("Protected nVHE", "kvm-arm.mode=x kvm-arm.mode=protected"),
+            ("VHE+NV2", "kvm-arm.mode=nested"),
+        ] {
+            assert_eq!(machine(mode, line).mode_not_taken(), None);
         }
     }
 }

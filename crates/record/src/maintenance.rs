@@ -91,6 +91,9 @@ pub struct HostSide {
     pub icache: Option<Maintenance>,
     /// D-cache cleans of guest memory. Absent if the kernel's function could not be probed.
     pub dcache: Option<Maintenance>,
+    /// Reason why the trace does not show the maintenance, if it does not and nothing else judges it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub unprobed: Option<String>,
 }
 
 /// The number of stage-2 faults with one access, kind and level.

@@ -1,6 +1,7 @@
 //! The reproduction of the lockup: the verdict on a run on an unfixed kernel and one on a fixed kernel.
 
 use klog::attribution::{Attribution, Side};
+use units::size::Size;
 
 use crate::case::{AttributedComplaint, CaseResult};
 use crate::memory::stage2_level;
@@ -24,13 +25,24 @@ pub fn reproduction(before: &RunResult, after: &RunResult) -> Reproduction {
     let Some((case_before, (lockup, shown))) = before.cases.iter().find_map(|c| Some((c, relax_lockup(c)?))) else {
         return not(format!("no I-side lockup while relaxing a permission on {}", before.kernel_name()));
     };
-    let same = |c: &&CaseResult| {
-        (&c.id, c.region_bytes(), c.vcpus, c.rounds)
-            == (&case_before.id, case_before.region_bytes(), case_before.vcpus, case_before.rounds)
-    };
-    let Some(case_after) = after.cases.iter().find(same) else {
+    let Some(case_after) = after.cases.iter().find(|case| case.id == case_before.id) else {
         return not(format!("{} was not run on {}", case_before.name, after.kernel_name()));
     };
+    // A kernel with larger pages maps other blocks under the same name.
+    let plan = |case: &CaseResult| {
+        let lines = case.predicted.map_or(0, |predicted| predicted.by_line);
+        (case.block_bytes(), lines, case.region_bytes(), case.vcpus, case.rounds)
+    };
+    if plan(case_before) != plan(case_after) {
+        let words = |case: &CaseResult, run: &RunResult| {
+            let (block, lines, region, vcpus, rounds) = plan(case);
+            let (block, region) = (Size(block), Size(region));
+            let kernel = run.kernel_name();
+            format!("{region} in blocks of {block} with {lines} lines, {vcpus} vCPUs, {rounds} rounds on {kernel}")
+        };
+        let (before, after) = (words(case_before, before), words(case_after, after));
+        return not(format!("{} is not the same: {before}, {after}", case_before.name));
+    }
     if let Some((lockup, shown)) = after.cases.iter().find_map(i_side_lockup) {
         return not(format!("{} has one too: {}", after.kernel_name(), describe_as(lockup, shown)));
     }

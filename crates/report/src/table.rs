@@ -157,7 +157,7 @@ pub fn headline(run: &RunResult) -> Vec<String> {
 
 /// Returns lines about the worth of the numbers of a run: the platform, and the lockup threshold.
 pub fn conditions(run: &RunResult) -> Vec<String> {
-    platform(run).into_iter().chain(watchdog(run)).collect()
+    platform(run).into_iter().chain(run.machine.mode_not_taken()).chain(watchdog(run)).collect()
 }
 
 /// Returns the threshold of the soft lockup detector.

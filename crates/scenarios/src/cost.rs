@@ -1,7 +1,7 @@
 //! Bounds on the time of one cache line and of one fault on a machine. They separate maintenance by line from all other
 //! reasons for a slow fault.
 
-use record::machine::{Machine, Platform};
+use record::machine::{KvmMode, Machine, Platform};
 use record::result::{L1Ip, VcpuFacts};
 use units::stats;
 
@@ -20,6 +20,8 @@ pub struct CostModel {
     pub resolution_ns: u64,
     /// Time of one instruction, if emulated time counts instructions.
     pub instruction_ns: Option<u64>,
+    /// True if KVM is in protected mode, in which stage 2 may be changed at EL2.
+    pub protected: bool,
 }
 
 impl CostModel {
@@ -36,6 +38,7 @@ impl CostModel {
             dic: vcpu.is_some_and(|v| v.dic),
             resolution_ns: fact(&|v| stats::ns(v.resolution_ticks, v.cntfrq_hz)).max(1),
             instruction_ns: scale.map(|n| 1 << n),
+            protected: machine.kvm_mode == Some(KvmMode::Protected),
         }
     }
 

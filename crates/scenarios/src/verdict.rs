@@ -24,6 +24,8 @@ pub struct Context {
     pub kmsg_lost: u64,
     /// Reason for the lack of a trace of the faults; none if there is a trace.
     pub untraced: Option<String>,
+    /// Reason why the trace does not show the maintenance; none if it does, or if the sanitizer judges it.
+    pub unprobed: Option<String>,
     /// Number of trace records that were lost.
     pub trace_lost: u64,
 }
@@ -39,6 +41,7 @@ impl Context {
             unwatched: None,
             kmsg_lost: 0,
             untraced: None,
+            unprobed: None,
             trace_lost: 0,
         }
     }

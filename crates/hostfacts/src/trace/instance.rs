@@ -5,8 +5,11 @@ use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use klog::routines::{DCACHE, ICACHE};
+
+use crate::machine;
 use crate::trace::parse::{TraceLog, TraceParser};
-use crate::trace::probe::{DCACHE_SYMBOLS, ICACHE_SYMBOLS, Probe};
+use crate::trace::probe::Probe;
 use crate::trace::stale::{PREFIX, remove_stale};
 use crate::trace::tracefs::{self, Absent};
 
@@ -69,8 +72,8 @@ impl Trace {
             dcache: None,
         };
         trace.configure()?;
-        trace.icache = trace.probe(&root, &group, "icache", &ICACHE_SYMBOLS);
-        trace.dcache = trace.probe(&root, &group, "dcache", &DCACHE_SYMBOLS);
+        trace.icache = trace.probe(&root, &group, "icache", &ICACHE);
+        trace.dcache = trace.probe(&root, &group, "dcache", &DCACHE);
         trace.start()?;
         Ok(trace)
     }
@@ -150,8 +153,13 @@ impl Trace {
         self.control("events/kvm/kvm_guest_fault/enable", "1")
     }
 
-    fn probe(&mut self, root: &Path, group: &str, name: &'static str, symbols: &[&str]) -> Option<Probe> {
-        match Probe::define(root, group, name, symbols).and_then(|probe| probe.enable(&self.instance).map(|()| probe)) {
+    fn probe(&mut self, root: &Path, group: &str, name: &'static str, routines: &[&str]) -> Option<Probe> {
+        if let Some(why) = machine::stage2_at_el2() {
+            self.absent.push(AbsentPart { part: name, why: why.into() });
+            return None;
+        }
+        match Probe::define(root, group, name, routines).and_then(|probe| probe.enable(&self.instance).map(|()| probe))
+        {
             Ok(probe) => Some(probe),
             Err(why) => {
                 self.absent.push(AbsentPart { part: name, why });

@@ -6,12 +6,6 @@ use std::path::{Path, PathBuf};
 
 use crate::trace::tracefs;
 
-/// Names of KVM's function that invalidates the I-cache, newest first. Both reference kernels (6.1, 6.12) have the
-/// first.
-pub const ICACHE_SYMBOLS: [&str; 2] = ["invalidate_icache_guest_page", "__invalidate_icache_guest_page"];
-/// Names of KVM's function that cleans the D-cache, newest first. Both reference kernels have the first.
-pub const DCACHE_SYMBOLS: [&str; 2] = ["clean_dcache_guest_page", "__clean_dcache_guest_page"];
-
 /// Probes on one function. A drop removes them.
 #[derive(Debug)]
 pub struct Probe {
@@ -21,17 +15,17 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// Defines `group/name` and `group/name_ret` on the first of `symbols` that accepts a probe.
+    /// Defines `group/name` and `group/name_ret` on the first of `routines` that accepts a probe.
     ///
     /// # Errors
     ///
-    /// The reason of each symbol's refusal, as text for the result.
-    pub fn define(root: &Path, group: &str, name: &'static str, symbols: &[&str]) -> Result<Self, String> {
+    /// The reason of each routine's refusal, as text for the result.
+    pub fn define(root: &Path, group: &str, name: &'static str, routines: &[&str]) -> Result<Self, String> {
         let mut reasons = Vec::new();
-        for symbol in symbols {
-            match define_pair(root, group, name, symbol) {
+        for routine in routines {
+            match define_pair(root, group, name, routine) {
                 Ok(()) => return Ok(Self { root: root.into(), group: group.into(), name }),
-                Err(error) => reasons.push(format!("{symbol}: {}", explain(&error))),
+                Err(error) => reasons.push(format!("{routine}: {}", explain(&error))),
             }
         }
         Err(reasons.join("; "))
@@ -75,11 +69,11 @@ impl Drop for Probe {
     }
 }
 
-/// Defines both events, or neither. The size is the second argument of each function, in x1 (AAPCS64).
-fn define_pair(root: &Path, group: &str, name: &str, symbol: &str) -> io::Result<()> {
+/// Defines both events, or neither. The size is the second argument of each routine, in x1 (AAPCS64).
+fn define_pair(root: &Path, group: &str, name: &str, routine: &str) -> io::Result<()> {
     let events = root.join("kprobe_events");
-    tracefs::write(&events, &format!("p:{group}/{name} {symbol} size=%x1:x64\n"))?;
-    tracefs::write(&events, &format!("r:{group}/{name}_ret {symbol}\n"))
+    tracefs::write(&events, &format!("p:{group}/{name} {routine} size=%x1:x64\n"))?;
+    tracefs::write(&events, &format!("r:{group}/{name}_ret {routine}\n"))
         .inspect_err(|_| remove(root, &format!("{group}/{name}")))
 }
 

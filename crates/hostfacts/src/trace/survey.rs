@@ -3,9 +3,9 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 
+use klog::routines::{DCACHE, ICACHE};
 use serde::Serialize;
 
-use crate::trace::probe::{DCACHE_SYMBOLS, ICACHE_SYMBOLS};
 use crate::trace::tracefs::{self, Absent};
 
 /// The maintenance functions that a trace could probe.
@@ -33,9 +33,9 @@ pub fn survey() -> Result<Survey, Absent> {
     let file = File::open("/proc/kallsyms").into_iter();
     for line in file.flat_map(|file| BufReader::new(file).lines().map_while(Result::ok)) {
         let Some(name) = line.split_whitespace().nth(2) else { continue };
-        let known = |symbols: &[&'static str]| symbols.iter().find(|symbol| **symbol == name).copied();
-        found.icache = found.icache.or_else(|| known(&ICACHE_SYMBOLS));
-        found.dcache = found.dcache.or_else(|| known(&DCACHE_SYMBOLS));
+        let known = |routines: &[&'static str]| routines.iter().find(|routine| **routine == name).copied();
+        found.icache = found.icache.or_else(|| known(&ICACHE));
+        found.dcache = found.dcache.or_else(|| known(&DCACHE));
     }
     Ok(found)
 }

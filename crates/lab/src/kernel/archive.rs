@@ -79,9 +79,8 @@ fn rank(kernel: &ArchiveKernel) -> (Option<Version>, bool) {
 
 /// Returns the kernels that `name` may mean, the best first.
 pub fn meant<'a>(name: &DebianName, kernels: &'a [ArchiveKernel]) -> Vec<&'a ArchiveKernel> {
-    let matches = |kernel: &&ArchiveKernel| {
-        name.matches(&kernel.release, &kernel.package.version, &kernel.package.suite)
-    };
+    let matches =
+        |kernel: &&ArchiveKernel| name.matches(&kernel.release, &kernel.package.version, &kernel.package.suite);
     kernels.iter().filter(matches).collect()
 }
 

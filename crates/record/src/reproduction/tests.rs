@@ -70,6 +70,16 @@ fn an_old_kernels_lockup_needs_the_traced_faults() {
 }
 
 #[test]
+fn unlike_blocks_are_not_compared() {
+    let (before, mut after) = runs();
+    let memory = large(&mut after).memory.as_mut().expect("the case has memory");
+    memory.block_bytes = 32 << 20;
+    let held = reproduction(&before, &after);
+    assert!(!held.reproduced && held.reason.contains("1G is not the same"), "{}", held.reason);
+    assert!(held.reason.contains("blocks of 32M"), "{}", held.reason);
+}
+
+#[test]
 fn nothing_is_reproduced_without_evidence_from_both() {
     type Break = fn(&mut CaseResult);
     let breaks: [(&str, Break); 6] = [

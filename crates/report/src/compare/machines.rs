@@ -35,7 +35,7 @@ const PROPERTIES: [(&str, Read); 24] = [
     ("CPUs", cpus),
     ("CPUs online", |r| r.machine.cpus_online.len().to_string()),
     ("page size", |r| r.machine.page_bytes.to_string()),
-    ("KVM mode", |r| known(r.machine.kvm_mode.map(|mode| format!("{mode:?}").to_lowercase()).as_ref())),
+    ("KVM mode", |r| known(r.machine.kvm_mode.as_ref().map(|mode| mode.name().to_owned()).as_ref())),
     ("guest CTR_EL0", |r| known(r.vcpus.first().map(|vcpu| format!("{:#x}", vcpu.ctr_el0)).as_ref())),
     ("guest CTR_EL0 shown", |r| {
         let shown = r.vcpus.first().and_then(|vcpu| vcpu.shown.as_ref());

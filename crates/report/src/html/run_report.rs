@@ -230,7 +230,8 @@ fn machine(source: &Source<'_>) -> Markup {
                 dt { "machine" } dd { (machine.model.as_deref().unwrap_or("unknown")) ", " (machine.platform.name()) }
                 dt { "CPUs online" } dd { (machine.cpus_online.len()) }
                 dt { "page size" } dd { (machine.page_bytes >> 10) "K" }
-                @if let Some(mode) = machine.kvm_mode { dt { "KVM mode" } dd { (format!("{mode:?}").to_lowercase()) } }
+                @if let Some(mode) = &machine.kvm_mode { dt { "KVM mode" } dd { (mode.name()) } }
+                @if let Some(note) = machine.mode_not_taken() { dt { "requested KVM mode" } dd { (note) } }
                 @if let Some(vcpu) = vcpu {
                     dt { "guest’s caches" }
                     dd { "CTR_EL0 " (format!("{:#x}", vcpu.ctr_el0)) ": I line " (vcpu.imin_line_bytes) " B " (vcpu.l1ip.name()) ", D line " (vcpu.dmin_line_bytes) " B, IDC " (flag(vcpu.idc)) ", DIC " (flag(vcpu.dic)) }

@@ -157,7 +157,7 @@ fn answer(evidence: &Evidence<'_>, cost: &CostModel, found: &Classification) -> 
         }
         Class::CannotTell => {
             let (reason, remedy) = missing(evidence, cost, found);
-            cannot(reason, remedy.or_else(|| cost.aliasing.then(|| COUNT.to_owned())))
+            cannot(reason, remedy.or_else(|| (cost.aliasing || cost.protected).then(|| COUNT.to_owned())))
         }
     }
 }

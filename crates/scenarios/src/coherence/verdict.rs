@@ -87,8 +87,13 @@ fn missing_evidence(combination: &Combination, host: Option<&HostSide>, context:
         let what = format!("KVM mapped {pages} pages in place of blocks: not shown on this kind of memory");
         return Some(Verdict::new(Status::Skip, what));
     }
+    let fetched = !context.features.dic && faults(Access::Fetch) > 0;
+    let is_hidden = (fetched && host.icache.is_none()) || (!context.features.fwb && host.dcache.is_none());
+    if let Some(why) = host.unprobed.as_ref().filter(|_| is_hidden) {
+        return Some(Verdict::new(Status::Skip, format!("not shown that the kernel did maintenance: {why}")));
+    }
     let none = |side: Option<Maintenance>| side.is_some_and(|calls| calls.calls == 0) && context.lost == 0;
-    if !context.features.dic && faults(Access::Fetch) > 0 && none(host.icache) {
+    if fetched && none(host.icache) {
         let what =
             format!("no maintenance: {} fetch faults, and the I-cache was not invalidated once", faults(Access::Fetch));
         return Some(Verdict::new(Status::Fail, what));

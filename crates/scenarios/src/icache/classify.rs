@@ -269,6 +269,12 @@ fn classify_readings(readings: &[Reading], cost: &CostModel) -> Classification {
             "the maintenance is called but costs next to nothing: always all, or a function that does nothing".into(),
         );
         Class::CannotTell
+    } else if cost.protected && every(&all, &few) {
+        cannot.push(
+            "protected KVM does the maintenance at EL2, not visible from the host: counted operations would tell"
+                .into(),
+        );
+        Class::CannotTell
     } else if every(&large, &few) && every(&small, &[Operations::Few]) {
         cannot.push(
             "the whole I-cache at every fault would look the same by time; no kernel does that with a PIPT I-cache"

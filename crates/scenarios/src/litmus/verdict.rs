@@ -136,7 +136,7 @@ mod tests {
     }
 
     fn judge(litmus: &Findings, faults: &[FaultCount]) -> Verdict {
-        let host = HostSide { faults: faults.to_vec(), icache: None, dcache: None };
+        let host = HostSide { faults: faults.to_vec(), icache: None, dcache: None, unprobed: None };
         let result = CaseResult { host: Some(host), ..CaseResult::not_run("test", 2) };
         case(&result, litmus, &Context::complete())
     }

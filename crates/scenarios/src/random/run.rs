@@ -264,8 +264,11 @@ impl Programs {
         if !self.traced || faults(Access::Fetch) + faults(Access::Data) == 0 {
             return Verdict::new(Status::Skip, "no trace shows that the guest faulted");
         }
-        let invalidated = self.host.icache.is_none_or(|calls| calls.calls > 0);
-        if faults(Access::Fetch) > 0 && !invalidated && self.features.is_some_and(|features| !features.dic) {
+        let fetched = faults(Access::Fetch) > 0 && self.features.is_some_and(|features| !features.dic);
+        if let Some(why) = self.host.unprobed.as_ref().filter(|_| fetched && self.host.icache.is_none()) {
+            return Verdict::new(Status::Skip, format!("not shown that the I-cache was invalidated: {why}"));
+        }
+        if fetched && self.host.icache.is_some_and(|calls| calls.calls == 0) {
             let faults = faults(Access::Fetch);
             return Verdict::new(
                 Status::Fail,
@@ -360,6 +363,9 @@ fn add(all: &mut HostSide, more: &HostSide) {
             Some(known) => known.count += fault.count,
             None => all.faults.push(fault.clone()),
         }
+    }
+    if all.unprobed.is_none() {
+        all.unprobed.clone_from(&more.unprobed);
     }
     for (all, more) in [(&mut all.icache, more.icache), (&mut all.dcache, more.dcache)] {
         let (known, more) = (all.unwrap_or_default(), more);

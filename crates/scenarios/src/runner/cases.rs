@@ -284,6 +284,7 @@ impl<'a> CaseRunner<'a> {
             unwatched: session.unwatched(&detector, &run.cpus),
             kmsg_lost: session.evidence.kmsg_lost,
             untraced: observation.untraced(),
+            unprobed: observation.probed.unprobed.clone(),
             trace_lost: observation.lost(),
         }
     }

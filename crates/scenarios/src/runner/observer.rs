@@ -12,6 +12,7 @@ use hostfacts::trace::{GuestFault, Trace, TraceLog};
 use indicatif::ProgressBar;
 use klog::parser::Parser;
 use record::case::AttributedComplaint;
+use record::machine::Machine;
 use record::maintenance::{FaultCount, HostSide, Maintenance};
 
 use crate::runner::ending::progress;
@@ -80,10 +81,8 @@ pub struct Observation {
     pub threads: HashMap<u32, u64>,
     /// True if the guest was traced.
     pub traced: bool,
-    /// True if the trace had a probe on the I-cache maintenance function.
-    pub icache_probed: bool,
-    /// True if the trace had a probe on the D-cache maintenance function.
-    pub dcache_probed: bool,
+    /// Probes of the trace.
+    pub probed: Probed,
     /// Number of rounds that began.
     pub rounds: u64,
     /// Host events that were timed.
@@ -162,8 +161,7 @@ impl<'a> Observer<'a> {
     fn open_trace(&mut self) {
         match Trace::open() {
             Ok(trace) => {
-                let probed = Probed::of(&trace);
-                (self.seen.icache_probed, self.seen.dcache_probed) = (probed.icache, probed.dcache);
+                self.seen.probed = Probed::of(&trace, &self.session.machine);
                 let absent = trace.absent().iter().map(|part| format!("trace of {}: {}", part.part, part.why));
                 self.seen.absent.extend(absent);
                 self.seen.threads = vcpu_threads();
@@ -249,30 +247,33 @@ impl Observation {
 
     /// Returns the faults and the maintenance that the kernel did in the region, from the trace.
     pub fn host_side(&self, region_bytes: u64) -> Option<HostSide> {
-        let probed = Probed { icache: self.icache_probed, dcache: self.dcache_probed };
-        self.traced.then(|| host_side(&self.log, probed, region_bytes))
+        self.traced.then(|| host_side(&self.log, &self.probed, region_bytes))
     }
 }
 
 /// Presence of a probe on each maintenance function of the kernel.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Probed {
     /// I-cache invalidation.
     pub icache: bool,
     /// D-cache cleaning.
     pub dcache: bool,
+    /// Reason why a probe is missing, if one is and the sanitizer does not judge the maintenance.
+    pub unprobed: Option<String>,
 }
 
 impl Probed {
     /// Returns the probes of a trace.
-    pub fn of(trace: &Trace) -> Self {
+    pub fn of(trace: &Trace, machine: &Machine) -> Self {
         let probed = |part: &str| !trace.absent().iter().any(|absent| absent.part == part);
-        Self { icache: probed("icache"), dcache: probed("dcache") }
+        let judged = machine.lab.as_ref().is_some_and(|lab| lab.sanitizing);
+        let unprobed = trace.absent().first().filter(|_| !judged).map(|absent| absent.why.clone());
+        Self { icache: probed("icache"), dcache: probed("dcache"), unprobed }
     }
 }
 
 /// Returns the faults and the maintenance that the kernel did in the region, from a trace.
-pub fn host_side(log: &TraceLog, probed: Probed, region_bytes: u64) -> HostSide {
+pub fn host_side(log: &TraceLog, probed: &Probed, region_bytes: u64) -> HostSide {
     let region = REGION_IPA..REGION_IPA + region_bytes;
     let mut faults: Vec<FaultCount> = Vec::new();
     for fault in log.faults.iter().filter(|fault| region.contains(&fault.ipa)) {
@@ -285,7 +286,7 @@ pub fn host_side(log: &TraceLog, probed: Probed, region_bytes: u64) -> HostSide 
     }
     let icache = probed.icache.then(|| maintenance(&log.icache));
     let dcache = probed.dcache.then(|| maintenance(&log.dcache));
-    HostSide { faults, icache, dcache }
+    HostSide { faults, icache, dcache, unprobed: probed.unprobed.clone() }
 }
 
 /// Returns the number of the vCPU that each thread of this process runs, by thread id. The thread `vcpu-3` runs vCPU 3.

@@ -228,7 +228,7 @@ impl<'a, S: ProgramSource> ProgramRunner<'a, S> {
     fn open_trace(&mut self) {
         match Trace::open() {
             Ok(trace) => {
-                self.probed = Probed::of(&trace);
+                self.probed = Probed::of(&trace, &self.session.machine);
                 let absent = trace.absent().iter().map(|part| format!("trace of {}: {}", part.part, part.why));
                 self.evidence.absent.extend(absent);
                 self.trace = Some(trace);
@@ -279,7 +279,7 @@ impl<'a, S: ProgramSource> ProgramRunner<'a, S> {
                 judge(&running.program, &running.expectations, &running.compiled, &records).map_err(NoOutcome::from)
             }
         };
-        let host = self.trace.is_some().then(|| host_side(&running.log, self.probed, self.region.bytes));
+        let host = self.trace.is_some().then(|| host_side(&running.log, &self.probed, self.region.bytes));
         let lost = running.log.lost + running.log.malformed;
         self.source.done(running.program, ProgramRun { outcomes, host, lost, events: running.events });
         self.bar.tick();

@@ -275,7 +275,7 @@ fn traced_races(program: &CaseProgram, observation: &Observation) -> Vec<TracedR
                 racers: vcpus.filter(|ipa| *ipa == block_ipa).count() as u64,
                 faulted: Vec::new(),
                 faults: 0,
-                invalidations: observation.icache_probed.then_some(0),
+                invalidations: observation.probed.icache.then_some(0),
                 longest_ns: None,
             });
         }

@@ -119,6 +119,9 @@ fn judge_races(storm: &Findings, context: &Context) -> Verdict {
         let reason = format!("no fault by a fetch was seen in {missed} of {} blocks", storm.traced.len());
         return Verdict::new(Status::Skip, reason);
     }
+    if let Some(why) = context.unprobed.as_ref().filter(|_| most_invalidations(storm).is_none()) {
+        return Verdict::new(Status::Skip, format!("not shown that the I-cache was invalidated: {why}"));
+    }
     if storm.order == Order::DataFirst && most_racers(storm) > 1 && storm.growth.is_none() {
         let reason =
             "whether the stall grows with the racers is not shown: there is no case of one racer (--racers 1,…)";
@@ -157,6 +160,7 @@ mod tests {
         dic: false,
         resolution_ns: 16,
         instruction_ns: Some(16),
+        protected: false,
     };
     const BLOCK: u64 = 1 << 30;
 

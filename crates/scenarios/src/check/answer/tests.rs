@@ -104,7 +104,7 @@ fn dic_needs_no_maintenance_unless_the_kernel_does_some() {
     assert!(found.evidence[0].contains("0x8444c004"), "{found:?}");
     let mut cases = sizes(BY_LINE);
     let fault = FaultCount { access: Access::Fetch, kind: FaultKind::Permission, level: 2, count: 1 };
-    cases[1].host = Some(HostSide { faults: vec![fault], icache: None, dcache: None });
+    cases[1].host = Some(HostSide { faults: vec![fault], icache: None, dcache: None, unprobed: None });
     assert_eq!(concluded(&machine(), true, &cases).answer, Answer::Affected);
 }
 

@@ -20,7 +20,7 @@ fn seen(required: u64, unjudged: u64, skipped: u64) -> Outcomes {
 fn host(access: Access, level: u8, icache: u64, dcache: u64) -> HostSide {
     let calls = |calls| Some(Maintenance { calls, ..Maintenance::default() });
     let fault = FaultCount { access, kind: FaultKind::Translation, level, count: 2 };
-    HostSide { faults: vec![fault], icache: calls(icache), dcache: calls(dcache) }
+    HostSide { faults: vec![fault], icache: calls(icache), dcache: calls(dcache), unprobed: None }
 }
 
 fn status(event: Event, outcomes: &Outcomes, host: Option<&HostSide>, context: &Context<'_>) -> (Status, String) {

@@ -8,6 +8,7 @@ const LAB: CostModel = CostModel {
     dic: false,
     resolution_ns: 16,
     instruction_ns: Some(16),
+    protected: false,
 };
 const HARDWARE: CostModel = CostModel { resolution_ns: 40, instruction_ns: None, ..LAB };
 const PAGE_64K: CostModel = CostModel { page_bytes: 64 << 10, ..LAB };
@@ -54,6 +55,9 @@ fn time_alone_gives_the_class() {
     assert_eq!(class(&blocks(by_line), &LAB), Class::ByLine);
     assert_eq!(class(&blocks(capped), &LAB), Class::Capped);
     assert_eq!(class(&blocks(|_| 0), &LAB), Class::None);
+    let protected = CostModel { protected: true, ..LAB };
+    assert_eq!(class(&blocks(|_| 0), &protected), Class::CannotTell);
+    assert_eq!(class(&blocks(capped), &protected), Class::Capped, "time shows it at EL2, too");
 }
 
 #[test]
