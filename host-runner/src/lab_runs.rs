@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use lab::{Boot, HostEnd};
 use record::answer::Answer;
-use record::exit::{HARNESS, INTERRUPTED};
+use record::exit::{HARNESS, INTERRUPTED, USAGE};
 use record::journal::WitnessedEnd;
 use record::result::RunResult;
 use record::status::Status;
@@ -162,7 +162,11 @@ impl LabRun {
 /// Returns the failure of the command after an error of the lab.
 pub fn failure(error: impl Into<lab::Error>) -> Failure {
     let error = error.into();
-    let code = if matches!(error, lab::Error::Interrupted) { INTERRUPTED } else { HARNESS };
+    let code = match error {
+        lab::Error::Interrupted => INTERRUPTED,
+        _ if error.is_usage() => USAGE,
+        _ => HARNESS,
+    };
     Failure::new(code, error)
 }
 

@@ -4,7 +4,6 @@
 
 mod evidence;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,11 +13,10 @@ use hostfacts::machine::boot_id;
 use klog::complaint::Kind;
 use record::case::{AttributedComplaint, CaseResult};
 use record::detector::Detector;
-use record::findings::StoredFindings;
 use record::journal::{Entry, Journal, WitnessedEnd};
 use record::machine::Machine;
 use record::provenance::Provenance;
-use record::result::{EvidenceState, RunId, RunResult, Tool, VERSION, VcpuFacts};
+use record::result::{EvidenceState, Head, RunId, RunResult, Tool, UnderTest, VcpuFacts};
 use record::runs;
 use record::status::{Status, Verdict};
 use record::summary::is_plan;
@@ -117,58 +115,46 @@ fn reconstruct(run: &Path, journal: &Journal, witness: &WitnessedEnd) -> RunResu
     }));
     let vcpus = vcpu_facts(journal);
     let overall = if under_way.is_some() { verdict::of_cases(&cases) } else { Verdict::new(Status::Error, end) };
+    let finished = witness.finished.clone().unwrap_or_else(|| last_change(run));
+    let begun = RunResult::begun(begin.head, id, machine, detector.unwrap_or_else(Detector::unknown));
+    let started = witness.started.clone().unwrap_or_else(|| begun.run.started.clone());
     RunResult {
-        version: VERSION,
-        run: RunId {
-            id,
-            started: witness.started.clone().unwrap_or(begin.started),
-            finished: witness.finished.clone().unwrap_or_else(|| last_change(run)),
-        },
-        tool: begin.tool,
-        scenario: begin.command.get(1).cloned().unwrap_or_else(|| "unknown".into()),
-        step: None,
-        command: begin.command,
-        provenance: Provenance::default(),
-        under_test: Default::default(),
-        facts: BTreeMap::new(),
-        conclusion: StoredFindings::default(),
+        run: RunId { started, finished, ..begun.run },
         verdict: overall,
-        machine,
-        detector: detector.unwrap_or_else(Detector::unknown),
         vcpus,
         evidence,
         cases,
-        sanitizer: None,
         recovered: true,
-        resumed_from: None,
+        ..begun
     }
 }
 
 /// The first entry of a journal, or its replacement if the run died before writing it.
 struct Begin {
-    started: String,
+    head: Head,
     boot_id: String,
-    command: Vec<String>,
     /// Release of the kernel.
     release: String,
-    tool: Tool,
 }
 
 impl From<&Journal> for Begin {
     fn from(journal: &Journal) -> Self {
-        let unknown = || "unknown".to_owned();
         for entry in &journal.entries {
-            if let Entry::Begin { started, boot_id, command, release, tool } = entry.clone() {
-                return Self { started, boot_id, command, release, tool };
+            if let Entry::Begin { head, boot_id, release } = entry.clone() {
+                return Self { head: *head, boot_id, release };
             }
         }
-        Self {
+        let unknown = || "unknown".to_owned();
+        let head = Head {
             started: unknown(),
-            boot_id: String::new(),
-            command: Vec::new(),
-            release: unknown(),
             tool: Tool { version: unknown(), commit: unknown(), peak_resident_kib: None },
-        }
+            command: Vec::new(),
+            provenance: Provenance::default(),
+            under_test: UnderTest::default(),
+            scenario: None,
+            step: None,
+        };
+        Self { head, boot_id: String::new(), release: unknown() }
     }
 }
 

@@ -166,6 +166,23 @@ pub enum Error {
 }
 
 impl Error {
+    /// Returns whether the command line is wrong, and the lab would fail again in the same way.
+    pub fn is_usage(&self) -> bool {
+        match self {
+            Self::UnknownKernel(_)
+            | Self::NoKernel { .. }
+            | Self::KernelFile { .. }
+            | Self::NotAnImage { .. }
+            | Self::Fault(_)
+            | Self::Argument(_)
+            | Self::Cpu(_)
+            | Self::Swap { .. }
+            | Self::OldQemu(_) => true,
+            Self::Policy(error) => matches!(error, PolicyError::Unknown(_) | PolicyError::NotLinux(_)),
+            _ => false,
+        }
+    }
+
     /// Returns the error for a failed write below the results directory.
     pub(crate) fn results(path: impl Into<PathBuf>, error: io::Error) -> Self {
         let path = path.into();

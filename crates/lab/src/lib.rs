@@ -47,6 +47,7 @@ pub use boot::Boot;
 pub use collect::{CloseRun, cause};
 pub use end::HostEnd;
 pub use error::Error;
+pub use kernel::list as kernels;
 pub use options::Options;
 pub use policy::faults;
 pub use progress::{RunnerOutput, Verbosity};

@@ -1,5 +1,6 @@
 //! Options of the lab: the kernels to boot, and the emulated host to boot them on.
 
+use std::fs;
 use std::path::PathBuf;
 
 use clap::Parser;
@@ -130,7 +131,7 @@ impl Options {
     ///
     /// # Errors
     ///
-    /// [`Error::Cpu`], [`Error::Swap`], [`Error::UnknownKernel`] or [`Error::Policy`].
+    /// [`Error::Cpu`], [`Error::Swap`], [`Error::UnknownKernel`], [`Error::KernelFile`] or [`Error::Policy`].
     pub(crate) fn check(&self) -> Result<Vec<KernelChoice>, Error> {
         if !is_cpu_name(self.cpu()) {
             return Err(Error::Cpu(self.cpu().to_owned()));
@@ -138,7 +139,13 @@ impl Options {
         if let Some(size) = self.swap.filter(|size| *size < LEAST_SWAP) {
             return Err(Error::Swap { size, least: LEAST_SWAP });
         }
-        self.kernel.iter().map(|name| name.parse()).collect()
+        let choices: Vec<KernelChoice> = self.kernel.iter().map(|name| name.parse()).collect::<Result<_, _>>()?;
+        for choice in &choices {
+            if let KernelChoice::Path(path) = choice {
+                fs::metadata(path).map_err(|error| Error::KernelFile { path: path.clone(), error })?;
+            }
+        }
+        Ok(choices)
     }
 }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::case::CaseResult;
 use crate::detector::Detector;
-use crate::result::{Tool, VcpuFacts};
+use crate::result::{Head, VcpuFacts};
 use crate::status::Status;
 
 /// Name of the journal in a run directory.
@@ -22,16 +22,13 @@ pub const FILE: &str = "journal.jsonl";
 pub enum Entry {
     /// The run begins.
     Begin {
-        /// Start of the run, RFC 3339, UTC.
-        started: String,
+        /// The part of the result that is known.
+        #[serde(flatten)]
+        head: Box<Head>,
         /// The kernel's id of this boot. If the machine has another one later, it went down in between.
         boot_id: String,
-        /// The arguments of the command.
-        command: Vec<String>,
         /// The release of the kernel.
         release: String,
-        /// The program that executes the run.
-        tool: Tool,
     },
     /// The settings of the machine are those that the run needs.
     Ready {

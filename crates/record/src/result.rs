@@ -14,7 +14,7 @@ use crate::findings::StoredFindings;
 use crate::machine::{LabFacts, Machine};
 use crate::provenance::Provenance;
 use crate::sanitizer::Sanitizer;
-use crate::status::Verdict;
+use crate::status::{Status, Verdict};
 use units::text::shell_word;
 
 /// Version of the format. It grows when readers have to change.
@@ -71,7 +71,56 @@ pub struct RunResult {
     pub conclusion: StoredFindings,
 }
 
+/// Part of a result that is known when the run begins. The journal keeps it, so that the result of a run that died has it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Head {
+    /// Start of the run, RFC 3339, UTC.
+    pub started: String,
+    /// The program that executes the run.
+    pub tool: Tool,
+    /// As in [`RunResult::command`].
+    pub command: Vec<String>,
+    /// As in [`RunResult::provenance`].
+    #[serde(default)]
+    pub provenance: Provenance,
+    /// As in [`RunResult::under_test`].
+    #[serde(default)]
+    pub under_test: UnderTest,
+    /// As in [`RunResult::scenario`]; absent from old journals.
+    pub scenario: Option<String>,
+    /// As in [`RunResult::step`].
+    #[serde(default)]
+    pub step: Option<String>,
+}
+
 impl RunResult {
+    /// Returns the result of a run that has only begun. Every result is made from it.
+    pub fn begun(head: Head, id: String, machine: Machine, detector: Detector) -> Self {
+        let Head { started, tool, command, provenance, under_test, scenario, step } = head;
+        let scenario = scenario.or_else(|| command.get(1).cloned()).unwrap_or_else(|| "unknown".into());
+        Self {
+            version: VERSION,
+            run: RunId { id, finished: started.clone(), started },
+            tool,
+            command,
+            provenance,
+            under_test,
+            scenario,
+            step,
+            verdict: Verdict::new(Status::Error, "the run has not ended"),
+            machine,
+            detector,
+            vcpus: Vec::new(),
+            evidence: EvidenceState::default(),
+            cases: Vec::new(),
+            sanitizer: None,
+            recovered: false,
+            resumed_from: None,
+            facts: BTreeMap::new(),
+            conclusion: StoredFindings::default(),
+        }
+    }
+
     /// Returns the name that the user of the lab gave to the kernel.
     pub fn lab_kernel(&self) -> Option<&str> {
         self.machine.lab.as_ref()?.kernel.as_deref()

@@ -185,9 +185,11 @@ impl Host<'_> {
         let from = nodes.iter().copied().find(|node| *node >= 0).unwrap_or(0);
         let to = other_node(from).ok_or(EventError::NotHere("one NUMA node: nowhere to migrate pages to"))?;
         let status = move_pages(&pages, Some(to)).map_err(call("move_pages"))?;
-        match status.into_iter().find(|status| *status != to) {
+        // A large folio moves with the first of its pages. The kernel answers EBUSY for the others.
+        let nodes = move_pages(&pages, None).map_err(call("move_pages"))?;
+        match nodes.iter().zip(status).find(|(node, _)| **node != to) {
             None => Ok(()),
-            Some(errno) => Err(EventError::Call("move_pages", io::Error::from_raw_os_error(-errno))),
+            Some((_, errno)) => Err(EventError::Call("move_pages", io::Error::from_raw_os_error(-errno))),
         }
     }
 

@@ -78,7 +78,11 @@ impl HostMemory {
         // SAFETY: this object owns the memory, and none of the advice drops contents.
         unsafe {
             match backing {
-                Backing::Pages => madvise(self.start, self.bytes, Advice::LinuxNoHugepage)?,
+                Backing::Pages => match madvise(self.start, self.bytes, Advice::LinuxNoHugepage) {
+                    // A kernel without transparent huge pages does not know the advice, and does what it says.
+                    Err(rustix::io::Errno::INVAL) => (),
+                    other => other?,
+                },
                 Backing::Thp(_) => madvise(self.start, self.bytes, Advice::LinuxHugepage)?,
                 Backing::Hugetlb(_) | Backing::Memfd | Backing::File => (),
                 Backing::Reserved => return Ok(()),

@@ -8,6 +8,7 @@ mod dmesg;
 mod docs;
 mod doctor;
 mod generate;
+mod kernels;
 mod lab;
 mod list;
 mod matrix;
@@ -70,6 +71,8 @@ enum Command {
     Recover(recover::Args),
     /// Count the maintenance of several kernels on many kinds of emulated host, and compare it with the predictions
     Matrix(matrix::Args),
+    /// List the kernels that the lab can have by name, and those in the cache
+    Kernels(kernels::Args),
     /// Try the sanitizer on kernels with one maintenance fault each, and on the kernel without
     Sanitize(sanitize::Args),
     /// List stored runs
@@ -122,6 +125,7 @@ pub fn main() -> ExitCode {
         Command::Restore(args) => restore::run(&args),
         Command::Recover(args) => recover::run(&args),
         Command::Matrix(args) => matrix::run(&args),
+        Command::Kernels(args) => kernels::run(&args),
         Command::Sanitize(args) => sanitize::run(&args),
         Command::List(args) => list::run(&args),
         Command::Show(args) => show::run(&args),

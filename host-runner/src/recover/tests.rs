@@ -17,6 +17,22 @@ fn tool() -> Tool {
     Tool { version: "1".into(), commit: "c".into(), peak_resident_kib: None }
 }
 
+fn head(command: Vec<String>) -> Head {
+    Head {
+        started: "2026-01-01T00:00:00Z".into(),
+        tool: tool(),
+        command,
+        provenance: Provenance::default(),
+        under_test: UnderTest {
+            label: Some("night".into()),
+            git_commit_hash: Some("0".repeat(40)),
+            ..Default::default()
+        },
+        scenario: Some("relax".into()),
+        step: Some("small".into()),
+    }
+}
+
 fn entries(boot_id: &str) -> Vec<Entry> {
     let done = CaseResult {
         verdict: Verdict::new(Status::Pass, "permission faults"),
@@ -25,13 +41,7 @@ fn entries(boot_id: &str) -> Vec<Entry> {
     };
     let command = ["run", "relax"].map(String::from).to_vec();
     vec![
-        Entry::Begin {
-            started: "2026-01-01T00:00:00Z".into(),
-            boot_id: boot_id.into(),
-            command,
-            release: "6.1.0".into(),
-            tool: tool(),
-        },
+        Entry::Begin { head: Box::new(head(command)), boot_id: boot_id.into(), release: "6.1.0".into() },
         Entry::Ready { detector: Detector::unknown() },
         Entry::Cases { names: ["page", "1G", "thp"].map(String::from).to_vec() },
         Entry::Case { name: "page".into(), before: Box::new(case(MemoryKind::Page)) },
@@ -91,6 +101,9 @@ fn a_panic_in_the_console_names_case_and_lockup() {
     assert!(!result.verdict.reason.contains("Kernel panic"), "{}", result.verdict.reason);
     let statuses: Vec<_> = result.cases.iter().map(|case| case.verdict.status).collect();
     assert_eq!(statuses, [Status::Pass, Status::Fail, Status::Skip]);
+    let own = head(Vec::new());
+    assert_eq!((&result.under_test, &result.step), (&own.under_test, &own.step), "the crash is the tested kernel's");
+    assert_eq!(result.scenario, "relax");
     assert_eq!(result.cases[0].predicted.map(|predicted| predicted.by_line), Some(64), "a finished case is kept whole");
 }
 

@@ -5,6 +5,7 @@ pub mod choice;
 pub mod config;
 mod debian;
 pub mod image;
+pub mod list;
 mod module_files;
 pub mod modules;
 mod name;

@@ -36,7 +36,7 @@ pub fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
     }
     let image = build.image(&args.common)?;
     vmm::check(args.vcpus)?;
-    let mut session = Session::begin(&args.common, build)?;
+    let mut session = Session::begin("boot", &args.common, build)?;
     let mut case = CaseResult {
         findings: StoredFindings::of(&findings::Findings { region_bytes: args.region.0 }),
         ..CaseResult::not_run("boot", args.vcpus)
@@ -57,7 +57,7 @@ pub fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
     let run = match ran {
         Err(error) if error.is_lack() => {
             case.verdict = Verdict::new(Status::Skip, error.to_string());
-            return session.finish("boot", Vec::new(), vec![case]);
+            return session.finish(Vec::new(), vec![case]);
         }
         ran => ran?,
     };
@@ -80,5 +80,5 @@ pub fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
         case.autopsy = autopsy(&run);
     }
     let vcpus = run.vcpus.iter().map(facts).collect();
-    session.finish("boot", vcpus, vec![case])
+    session.finish(vcpus, vec![case])
 }

@@ -36,7 +36,7 @@ const NO_FACTS: Vec<VcpuFacts> = Vec::new();
 pub fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
     let image = build.image(&args.common)?;
     vmm::check(args.vcpus)?;
-    let mut session = Session::begin(&args.common, build)?;
+    let mut session = Session::begin("chaos", &args.common, build)?;
     let mut case = CaseResult { rounds: args.runs, ..CaseResult::not_run("chaos", args.vcpus) };
     session.journal(&Entry::Case { name: "chaos".into(), before: Box::new(case.clone()) })?;
     let bar = progress(&format!("chaos, {} guests from seed {}", args.runs, args.seed));
@@ -53,7 +53,7 @@ pub fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
             Err(error) if error.is_lack() => {
                 bar.finish_and_clear();
                 case.verdict = Verdict::new(Status::Skip, error.to_string());
-                return session.finish("chaos", NO_FACTS, vec![case]);
+                return session.finish(NO_FACTS, vec![case]);
             }
             run => run?,
         };
@@ -80,7 +80,7 @@ pub fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
         all => Verdict::new(Status::Error, format!("interrupted after {all} hostile guests: {counts}")),
     };
     session.check_against_log(&mut case);
-    session.finish("chaos", NO_FACTS, vec![case])
+    session.finish(NO_FACTS, vec![case])
 }
 
 /// Reads everything that a guest left, with the functions that other scenarios use.

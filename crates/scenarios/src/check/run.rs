@@ -26,7 +26,7 @@ const PANICS_ON_STALL: [&str; 3] = ["softlockup_panic", "hung_task_panic", "pani
 pub fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
     let mut runner = CaseRunner::new("check", &args.common, build, 1)?;
     runner.enlarges_pools = true;
-    let mut session = Session::begin(&args.common, build)?;
+    let mut session = Session::begin(runner.name, &args.common, build)?;
     let mut panics = dangers::read().panics;
     panics.retain(|name| PANICS_ON_STALL.contains(&name.as_str()));
     let mut cases = Vec::new();
@@ -46,7 +46,7 @@ pub fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
         facts: answer::facts(&conclusion),
         findings: StoredFindings::of(&conclusion),
     };
-    session.end(outcome, runner.name, runner.vcpus, cases)
+    session.end(outcome, runner.vcpus, cases)
 }
 
 fn evidence<'a>(runner: &'a CaseRunner<'_>, session: &'a Session, cases: &'a [CaseResult]) -> Evidence<'a> {

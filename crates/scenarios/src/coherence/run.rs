@@ -39,10 +39,10 @@ const LOGGING: [Event; 2] = [Event::DirtyLogOn, Event::DirtyLogOff];
 /// The obstacle that kept it from a verdict.
 pub fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
     let mut runner = CaseRunner::new("coherence", &args.common, build, VCPUS as u64)?;
-    let mut session = Session::begin(&args.common, build)?;
+    let mut session = Session::begin(runner.name, &args.common, build)?;
     let mut cases = Vec::new();
     let outcome = all_cases(&mut runner, &mut session, args, &mut cases);
-    session.end(outcome, runner.name, runner.vcpus, cases)
+    session.end(outcome, runner.vcpus, cases)
 }
 
 fn all_cases(

@@ -25,7 +25,7 @@ const INTERVAL: Duration = Duration::from_millis(20);
 ///
 /// Returns the reason if the run ends without a verdict.
 pub fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
-    let mut session = Session::begin(&args.common, build)?;
+    let mut session = Session::begin("exec", &args.common, build)?;
     let program: Vec<_> = args.program.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let mut found = findings::Findings { program, exit_code: None };
     let mut case = CaseResult::not_run("exec", 0);
@@ -48,7 +48,7 @@ pub fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
     case.findings = StoredFindings::of(&found);
     // A program is no evidence about lockups, so it needs no detector that watched.
     verdict::apply_kernel_log(&mut case, session.evidence.kmsg_lost, None);
-    session.finish("exec", Vec::new(), vec![case])
+    session.finish(Vec::new(), vec![case])
 }
 
 fn start(program: &[OsString]) -> std::io::Result<Child> {

@@ -32,11 +32,11 @@ pub fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
     let cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
     let vcpus = args.vcpus.unwrap_or(cpus.min(VCPUS));
     let mut runner = CaseRunner::new("litmus", &args.common, build, vcpus)?;
-    let mut session = Session::begin(&args.common, build)?;
+    let mut session = Session::begin(runner.name, &args.common, build)?;
     let mut cases = Vec::new();
     let selection = Selection { args, tests, vcpus, cpus };
     let outcome = all_cases(&mut runner, &mut session, &selection, &mut cases);
-    session.end(outcome, runner.name, runner.vcpus, cases)
+    session.end(outcome, runner.vcpus, cases)
 }
 
 /// Selection of what to run.

@@ -19,7 +19,7 @@ use crate::runner::session::{Build, Conclusion, Error, Finished, Session};
 /// Returns the reason if the run ends without a verdict.
 pub fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
     let mut runner = CaseRunner::new("policy", &args.common, build, 1)?;
-    let mut session = Session::begin(&args.common, build)?;
+    let mut session = Session::begin(runner.name, &args.common, build)?;
     let mut cases = Vec::new();
     let outcome = all_cases(&mut runner, &mut session, args, &mut cases);
     let cost = CostModel::new(&session.machine, runner.vcpus.first(), session.machine.page_bytes);
@@ -30,7 +30,7 @@ pub fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
         findings: StoredFindings::of(&conclusion),
         ..Conclusion::default()
     };
-    session.end(outcome, runner.name, runner.vcpus, cases)
+    session.end(outcome, runner.vcpus, cases)
 }
 
 fn all_cases(

@@ -101,12 +101,12 @@ pub fn replay(file: &ProgramFile, common: &Common, build: &Build) -> Result<Fini
 impl Request<'_> {
     fn run(&self, build: &Build, source: Programs) -> Result<Finished, Error> {
         let mut runner = CaseRunner::new(self.name, self.common, build, self.vcpus)?;
-        let mut session = Session::begin(self.common, build)?;
+        let mut session = Session::begin(self.name, self.common, build)?;
         let id = racers_id(self.kind, self.vcpus, "shared");
         let mut case = CaseResult { id, ..CaseResult::on(self.kind, self.vcpus) };
         let outcome = self.run_case(&mut runner, &mut session, source, &mut case);
         let outcome = outcome.and_then(|()| runner.done(&mut session, &mut case));
-        session.end(outcome, self.name, runner.vcpus, vec![case])
+        session.end(outcome, runner.vcpus, vec![case])
     }
 
     fn region_bytes(&self, host: &MemoryKinds) -> u64 {

@@ -27,10 +27,10 @@ use crate::verdict;
 /// Returns the reason if the run ends without a verdict.
 pub fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
     let mut runner = CaseRunner::new("relax", &args.common, build, args.vcpus)?;
-    let mut session = Session::begin(&args.common, build)?;
+    let mut session = Session::begin(runner.name, &args.common, build)?;
     let mut cases = Vec::new();
     let outcome = all_cases(&mut runner, &mut session, args, &mut cases);
-    session.end(outcome, runner.name, runner.vcpus, cases)
+    session.end(outcome, runner.vcpus, cases)
 }
 
 fn all_cases(

@@ -142,11 +142,8 @@ pub(crate) struct Session {
     kmsg: Option<Kmsg<File>>,
     raw: File,
     interrupt: Interrupt,
-    started: String,
-    command: Vec<String>,
+    head: Head,
     common: Common,
-    tool: Tool,
-    provenance: Provenance,
     /// Id of the dead run that this run continues, if there is one.
     pub resumed_from: Option<String>,
     /// Number of cases that are done, those of a run that is resumed included.
@@ -190,7 +187,7 @@ impl Session {
     /// # Errors
     ///
     /// Returns the first failure of a step that the run needs. A kernel log that cannot be read is only noted.
-    pub fn begin(common: &Common, build: &Build) -> Result<Self, Error> {
+    pub fn begin(scenario: &str, common: &Common, build: &Build) -> Result<Self, Error> {
         let interrupt = Interrupt::catch()?;
         let machine = hostfacts::machine::read();
         let mut evidence = EvidenceState::default();
@@ -206,16 +203,25 @@ impl Session {
             // There was nothing to restore, another run is alive, or this user may not know.
             _ => {}
         }
-        let started = now();
         let mut dir = RunDir::create(&common.results, &run_name(&machine.kernel_release))?;
         dir.write(store::ENVIRONMENT, &machine)?;
-        let command: Vec<_> = std::env::args().skip(1).collect();
-        dir.journal(&Entry::Begin {
-            started: started.clone(),
-            boot_id: hostfacts::machine::boot_id().unwrap_or_default(),
-            command: command.clone(),
-            release: machine.kernel_release.clone(),
+        let payload = build.image(common).ok().and_then(|image| provenance::sha256(image.as_slice()).ok());
+        // The lab knows the files of the emulated host, where digesting them would take long.
+        let files =
+            if machine.lab.is_none() { provenance::read(&machine.kernel_release) } else { Provenance::default() };
+        let head = Head {
+            started: now(),
             tool: build.tool(),
+            command: std::env::args().skip(1).collect(),
+            provenance: Provenance { payload_sha256: payload, ..files },
+            under_test: common.under_test.clone(),
+            scenario: Some(scenario.to_owned()),
+            step: common.step.clone(),
+        };
+        dir.journal(&Entry::Begin {
+            head: Box::new(head.clone()),
+            boot_id: hostfacts::machine::boot_id().unwrap_or_default(),
+            release: machine.kernel_release.clone(),
         })?;
         let kmsg = match Kmsg::open() {
             Ok(kmsg) => Some(kmsg),
@@ -227,11 +233,6 @@ impl Session {
         if let Some(lab) = machine.lab.as_ref().filter(|lab| lab.counting || lab.sanitizing) {
             save_symbols(&dir, &if lab.sanitizing { symbols::read_all() } else { symbols::read() })?;
         }
-        let payload = build.image(common).ok().and_then(|image| provenance::sha256(image.as_slice()).ok());
-        // The lab knows the files of the emulated host, where digesting them would take long.
-        let files =
-            if machine.lab.is_none() { provenance::read(&machine.kernel_release) } else { Provenance::default() };
-        let provenance = Provenance { payload_sha256: payload, ..files };
         let raw = dir.file("kmsg.raw")?;
         let company = Company::join(&guard::default_state_dir());
         if let Some(note) = company.as_ref().and_then(beside) {
@@ -242,15 +243,12 @@ impl Session {
             evidence,
             machine,
             conclusion: Conclusion::default(),
-            tool: build.tool(),
-            provenance,
+            head,
             guard: None,
             company,
             kmsg,
             raw,
             interrupt,
-            started,
-            command,
             common: common.clone(),
             resumed_from: None,
             cases_done: 0,
@@ -409,11 +407,6 @@ impl Session {
         verdict::apply_kernel_log(case, self.evidence.kmsg_lost, unwatched.as_deref());
     }
 
-    fn run_id(&self) -> RunId {
-        let id = self.dir.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
-        RunId { id, started: self.started.clone(), finished: now() }
-    }
-
     /// Finishes the run if `outcome` is `Ok`. Otherwise it writes the error to the journal and returns it.
     ///
     /// # Errors
@@ -422,12 +415,11 @@ impl Session {
     pub fn end(
         mut self,
         outcome: Result<(), Error>,
-        scenario: &str,
         vcpus: Vec<VcpuFacts>,
         cases: Vec<CaseResult>,
     ) -> Result<Finished, Error> {
         match outcome {
-            Ok(()) => self.finish(scenario, vcpus, cases),
+            Ok(()) => self.finish(vcpus, cases),
             Err(error) => {
                 self.record_failure(&error);
                 Err(error)
@@ -440,7 +432,7 @@ impl Session {
     /// # Errors
     ///
     /// Returns the first error. If settings cannot be restored, the result is written all the same.
-    pub fn finish(mut self, scenario: &str, vcpus: Vec<VcpuFacts>, cases: Vec<CaseResult>) -> Result<Finished, Error> {
+    pub fn finish(mut self, vcpus: Vec<VcpuFacts>, cases: Vec<CaseResult>) -> Result<Finished, Error> {
         let interrupted = self.interrupted();
         begin_case(NO_CASE);
         self.evidence.notes.extend(self.company.take().as_ref().and_then(beside));
@@ -456,26 +448,19 @@ impl Session {
             }
             verdict => verdict,
         };
+        let id = self.dir.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let begun = RunResult::begun(self.head, id, self.machine, hostfacts::detector::read());
         let result = RunResult {
-            version: VERSION,
-            run: self.run_id(),
-            tool: Tool { peak_resident_kib: process::peak_resident_kib(), ..self.tool },
-            command: self.command,
-            provenance: self.provenance,
-            under_test: self.common.under_test,
-            scenario: scenario.into(),
-            step: self.common.step,
+            run: RunId { finished: now(), ..begun.run },
+            tool: Tool { peak_resident_kib: process::peak_resident_kib(), ..begun.tool },
             verdict,
-            machine: self.machine,
-            detector: hostfacts::detector::read(),
             vcpus,
             evidence: self.evidence,
             cases,
-            sanitizer: None,
-            recovered: false,
             resumed_from: self.resumed_from,
             facts: self.conclusion.facts,
             conclusion: self.conclusion.findings,
+            ..begun
         };
         let restored = self.guard.take().map_or(Ok(0), Guard::restore);
         self.dir.write(store::RESULT, &result)?;

@@ -37,13 +37,13 @@ const ROUNDS_MAX: u64 = 100_000;
 pub fn run(args: &Args, build: &Build) -> Result<Finished, Error> {
     let most = args.racers.iter().copied().max().unwrap_or(1);
     let mut runner = CaseRunner::new("storm", &args.common, build, most)?;
-    let mut session = Session::begin(&args.common, build)?;
+    let mut session = Session::begin(runner.name, &args.common, build)?;
     let mut cases: Vec<CaseResult> = Vec::new();
     let outcome = all_cases(&mut runner, &mut session, args, &mut cases);
     session.conclusion.findings = headroom(&cases, &runner.vcpus)
         .map(|headroom| record::findings::StoredFindings::of(&Conclusion { headroom }))
         .unwrap_or_default();
-    session.end(outcome, runner.name, runner.vcpus, cases)
+    session.end(outcome, runner.vcpus, cases)
 }
 
 /// A number of racers on a kind of memory, which one case is about.
