@@ -1,10 +1,12 @@
-//! The arm64 kernel Image format (Linux, Documentation/arch/arm64/booting.rst) and its gzip wrappings.
+//! The arm64 kernel Image format (Linux, Documentation/arch/arm64/booting.rst), and its EFI zboot wrapping.
 //!
 //! With an EFI stub, an Image is also a PE file.
 
 use object::LittleEndian as LE;
 use object::pe::{ImageDosHeader, ImageNtHeaders64};
 use object::read::pe::ImageNtHeaders;
+
+use crate::kernel::compression::Compression;
 
 const HEADER_BYTES: usize = 64;
 const IMAGE_SIZE_OFFSET: usize = 0x10;
@@ -14,7 +16,6 @@ const MAGIC: &[u8] = b"ARM\x64";
 /// The beginning of the kernel's banner, before its release.
 const BANNER: &[u8] = b"Linux version ";
 
-const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
 /// An EFI zboot image (Linux, include/linux/pe.h and drivers/firmware/efi/libstub/zboot-header.S).
 const ZBOOT_MAGIC: &[u8] = b"zimg";
 const ZBOOT_START_OFFSET: usize = 8;
@@ -24,9 +25,28 @@ const ZBOOT_COMPRESSION_OFFSET: usize = 24;
 /// Reasons why a file is no kernel that the lab can boot.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ImageError {
+    /// The file has no bytes.
+    #[error("is empty: fetch or build it again")]
+    Empty,
+    /// The file is an x86 kernel.
+    #[error("is an x86 kernel; the lab boots arm64 kernels: build with ARCH=arm64")]
+    X86,
+    /// The file is an ELF file.
+    #[error("is an ELF file, such as vmlinux; give arch/arm64/boot/Image of the same build")]
+    Elf,
+    /// The file is an EFI program of another architecture, or one that wraps no kernel.
+    #[error("is an EFI program, but no arm64 kernel; give an arm64 Image")]
+    OtherEfi,
+    /// A directory without a built kernel.
+    #[error("is a directory without arch/arm64/boot/Image: build the kernel there first")]
+    NotBuilt,
+    /// A package without a kernel.
+    #[error("is a package without a kernel (Debian's newer ones are called linux-binary-…, Fedora's kernel-core)")]
+    NoKernelInside,
     /// The magic number is absent.
     #[error(
-        "is not an arm64 kernel Image (no ARM\\x64 at byte 56); give an uncompressed or gzip-compressed arm64 Image"
+        "is not an arm64 kernel Image (no ARM\\x64 at byte 56); give an Image, plain or compressed, an EFI zboot image, a \
+         .deb, an .rpm or a built kernel tree"
     )]
     NoMagic,
     /// The file is shorter than the kernel.
@@ -46,10 +66,10 @@ pub enum ImageError {
 ///
 /// # Errors
 ///
-/// [`ImageError::NoMagic`] or [`ImageError::Truncated`].
+/// [`ImageError::Truncated`], or what the file is instead.
 pub fn check(bytes: &[u8]) -> Result<Option<String>, ImageError> {
     if bytes.len() < HEADER_BYTES || &bytes[MAGIC_OFFSET..MAGIC_OFFSET + MAGIC.len()] != MAGIC {
-        return Err(ImageError::NoMagic);
+        return Err(other_kind(bytes));
     }
     let have = bytes.len() as u64;
     let want = stored_bytes(bytes).unwrap_or(HEADER_BYTES as u64);
@@ -101,27 +121,40 @@ fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
     array_at(bytes, offset).map(u64::from_le_bytes)
 }
 
-/// Returns the gzip stream in a compressed Image or an EFI zboot image, or none for a plain Image.
+/// Returns the compressed kernel in an EFI zboot image and its format, or none for another file.
 ///
 /// # Errors
 ///
 /// [`ImageError::Compression`] or [`ImageError::Truncated`].
-pub fn gzip_part(bytes: &[u8]) -> Result<Option<&[u8]>, ImageError> {
-    if bytes.starts_with(GZIP_MAGIC) {
-        return Ok(Some(bytes));
-    }
+pub fn zboot_part(bytes: &[u8]) -> Result<Option<(Compression, &[u8])>, ImageError> {
     if bytes.get(4..8) != Some(ZBOOT_MAGIC) {
         return Ok(None);
     }
     let name = &bytes[ZBOOT_COMPRESSION_OFFSET.min(bytes.len())..];
     let name: Vec<u8> = name.iter().copied().take(32).take_while(|&byte| byte != 0).collect();
-    if name != b"gzip" {
-        return Err(ImageError::Compression(String::from_utf8_lossy(&name).into_owned()));
-    }
+    let name = String::from_utf8_lossy(&name).into_owned();
+    let format = Compression::of_zboot(&name).ok_or(ImageError::Compression(name))?;
     let start = u32_at(bytes, ZBOOT_START_OFFSET).unwrap_or(0) as usize;
     let length = u32_at(bytes, ZBOOT_LENGTH_OFFSET).unwrap_or(0) as usize;
     let truncated = ImageError::Truncated { have: bytes.len() as u64, want: start as u64 + length as u64 };
-    bytes.get(start..start.saturating_add(length)).map(Some).ok_or(truncated)
+    let part = bytes.get(start..start.saturating_add(length)).ok_or(truncated)?;
+    Ok(Some((format, part)))
+}
+
+/// Returns the kind of a file that is no arm64 Image, as far as its first bytes tell.
+fn other_kind(bytes: &[u8]) -> ImageError {
+    const X86_SETUP: usize = 0x202;
+    if bytes.is_empty() {
+        ImageError::Empty
+    } else if bytes.starts_with(b"\x7fELF") {
+        ImageError::Elf
+    } else if bytes.get(X86_SETUP..X86_SETUP + 4) == Some(b"HdrS") {
+        ImageError::X86
+    } else if bytes.starts_with(b"MZ") {
+        ImageError::OtherEfi
+    } else {
+        ImageError::NoMagic
+    }
 }
 
 #[cfg(test)]
@@ -178,8 +211,14 @@ mod tests {
 
     #[test]
     fn other_files_are_no_image() {
-        assert_eq!(check(b"\x7fELF"), Err(ImageError::NoMagic));
+        assert_eq!(check(b"\x7fELF"), Err(ImageError::Elf));
+        assert_eq!(check(b""), Err(ImageError::Empty));
+        assert_eq!(check(b"MZ"), Err(ImageError::OtherEfi));
         assert_eq!(check(&[0; 4096]), Err(ImageError::NoMagic));
+        let mut x86 = vec![0; 4096];
+        x86[..2].copy_from_slice(b"MZ");
+        x86[0x202..0x206].copy_from_slice(b"HdrS");
+        assert_eq!(check(&x86), Err(ImageError::X86));
     }
 
     #[test]
@@ -190,10 +229,10 @@ mod tests {
     }
 
     #[test]
-    fn zboot_with_other_compression_is_refused_by_name() {
+    fn zboot_with_an_unknown_compression_is_refused_by_name() {
         let mut bytes = vec![0; 64];
         bytes[..8].copy_from_slice(b"MZ\0\0zimg");
-        bytes[24..28].copy_from_slice(b"zstd");
-        assert_eq!(gzip_part(&bytes), Err(ImageError::Compression("zstd".into())));
+        bytes[24..27].copy_from_slice(b"lzo");
+        assert_eq!(zboot_part(&bytes), Err(ImageError::Compression("lzo".into())));
     }
 }

@@ -2,6 +2,7 @@
 
 mod archive;
 pub mod choice;
+mod compression;
 pub mod config;
 mod debian;
 pub mod image;
@@ -11,6 +12,7 @@ pub mod modules;
 mod name;
 mod package;
 pub mod resolve;
+mod rpm;
 pub mod store;
 mod suites;
 mod unpack;

@@ -4,10 +4,13 @@
 //! themselves name the modules that they depend on.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use object::LittleEndian;
 use object::read::elf::ElfFile64;
 use object::{Object, ObjectSection};
+
+use crate::kernel::compression::Compression;
 
 /// The block device in compressed memory that the emulated host swaps to.
 pub const ZRAM: &str = "zram";
@@ -29,29 +32,15 @@ pub struct Module {
 /// A module as a package contains it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PackedModule {
-    /// Compression of the file.
-    pub compression: Compression,
+    /// Compression of the file: none in the packages of 6.1, xz in later ones.
+    pub compression: Option<Compression>,
     /// The file.
     pub file: Vec<u8>,
 }
 
-/// Compression of a module's file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Compression {
-    /// None, as in the packages of 6.1.
-    None,
-    /// xz, as in the packages of 6.12.
-    Xz,
-}
-
 impl PackedModule {
-    fn unpack(&self) -> Result<Vec<u8>, lzma_rs::error::Error> {
-        let mut contents = Vec::new();
-        match self.compression {
-            Compression::None => contents.extend(&self.file),
-            Compression::Xz => lzma_rs::xz_decompress(&mut self.file.as_slice(), &mut contents)?,
-        }
-        Ok(contents)
+    fn unpack(&self) -> io::Result<Vec<u8>> {
+        self.compression.map_or_else(|| Ok(self.file.clone()), |format| format.unpack(&self.file))
     }
 }
 
@@ -69,8 +58,8 @@ pub enum SwapModules {
 enum ModuleError {
     #[error("its package has no module {0}")]
     Absent(String),
-    #[error("the module {name} does not unpack: {error:?}")]
-    Packed { name: String, error: lzma_rs::error::Error },
+    #[error("the module {name} does not unpack: {error}")]
+    Packed { name: String, error: io::Error },
     #[error("the module {name} is damaged: {error}")]
     Elf { name: String, error: object::Error },
 }
@@ -132,7 +121,7 @@ pub mod tests {
 
     /// Returns a package with these modules, each with the list that it depends on.
     pub fn package(modules: &[(&str, &str)]) -> BTreeMap<String, PackedModule> {
-        let packed = |depends: &str| PackedModule { compression: Compression::None, file: file(depends) };
+        let packed = |depends: &str| PackedModule { compression: None, file: file(depends) };
         modules.iter().map(|(name, depends)| ((*name).to_owned(), packed(depends))).collect()
     }
 
@@ -147,9 +136,8 @@ pub mod tests {
 
     #[test]
     fn packed_modules_are_unpacked() {
-        let mut packed = Vec::new();
-        lzma_rs::xz_compress(&mut file("").as_slice(), &mut packed).expect("memory can be written to");
-        let all = |file| BTreeMap::from([(ZRAM.to_owned(), PackedModule { compression: Compression::Xz, file })]);
+        let packed = Compression::Xz.pack(&file(""));
+        let all = |file| BTreeMap::from([(ZRAM.to_owned(), PackedModule { compression: Some(Compression::Xz), file })]);
         let module = Module { name: ZRAM.into(), contents: file("") };
         assert_eq!(SwapModules::select(ZRAM, &all(packed.clone())), SwapModules::Found(vec![module]));
         let damaged = SwapModules::select(ZRAM, &all(packed[1..].to_vec()));
@@ -163,7 +151,7 @@ pub mod tests {
         for (module, why) in [("zram", "its package has no module zsmalloc"), ("x", "its package has no module x")] {
             assert_eq!(SwapModules::select(module, &all), SwapModules::Unavailable(why.into()));
         }
-        all.insert("zsmalloc".into(), PackedModule { compression: Compression::None, file: b"no ELF".to_vec() });
+        all.insert("zsmalloc".into(), PackedModule { compression: None, file: b"no ELF".to_vec() });
         let damaged = SwapModules::select(ZRAM, &all);
         let SwapModules::Unavailable(why) = damaged else { panic!("it is damaged") };
         assert!(why.starts_with("the module zsmalloc is damaged"), "{why}");
