@@ -74,8 +74,9 @@ pub fn boot(options: &lab::Options, argv: &[OsString]) -> Result<Vec<Boot>, lab:
 ///
 /// An error if the counts cannot be used or a file cannot be written.
 pub fn complete(boot: Boot) -> Result<LabRun, Failure> {
-    let Boot { kernel, run_dir, end, lost, seconds, provenance, .. } = boot;
-    let ended = end.as_ref().map_or(0, exit_code);
+    let Boot { kernel, run_dir, end, absent, lost, seconds, provenance, .. } = boot;
+    let without_end = if absent.is_some() { Status::Skip.exit_code() } else { 0 };
+    let ended = end.as_ref().map_or(without_end, exit_code);
     let mut result = match &run_dir {
         Some(directory) => plugin_counts::complete(directory).map_err(Failure::harness)?,
         None => None,
@@ -100,7 +101,7 @@ pub fn complete(boot: Boot) -> Result<LabRun, Failure> {
             Some(result) if !gave_up(result, end.as_ref()) => exit_code_with(result, ended),
             _ => ended,
         },
-        ended: end.as_ref().map(ToString::to_string),
+        ended: end.as_ref().map(ToString::to_string).or(absent),
         seconds,
         lost,
         result,

@@ -39,6 +39,8 @@ pub struct Boot {
     pub end: Option<HostEnd>,
     /// Files that could not be copied out of the emulated host, one line each.
     pub lost: Vec<String>,
+    /// Reason for which the kernel could not be had, and did not boot.
+    pub absent: Option<String>,
     /// Requests of the user that this kernel cannot meet, one line each.
     pub(crate) notes: Vec<String>,
     /// Wall-clock time from QEMU's start to its end, in seconds.
@@ -48,12 +50,18 @@ pub struct Boot {
 }
 
 impl Boot {
+    /// Returns the boot of a kernel that cannot be had.
+    pub(crate) fn absent(kernel: &str, why: &Error) -> Self {
+        Self { absent: Some(why.to_string()), ..Self::dry(kernel) }
+    }
+
     /// Returns the boot of a dry run.
     pub(crate) fn dry(kernel: &str) -> Self {
         Self {
             kernel: kernel.to_owned(),
             run_dir: None,
             end: None,
+            absent: None,
             lost: Vec::new(),
             notes: Vec::new(),
             seconds: 0.0,
@@ -177,7 +185,16 @@ impl Lab<'_> {
         let _ = fs::copy(kernel.image.with_file_name(KERNEL_FACTS), run_dir.join(KERNEL_FACTS));
         let name = kernel.name.clone();
         let provenance = self.provenance(kernel);
-        Ok(Boot { kernel: name, run_dir: Some(run_dir), end: Some(end), lost, notes, seconds: 0.0, provenance })
+        Ok(Boot {
+            kernel: name,
+            run_dir: Some(run_dir),
+            end: Some(end),
+            absent: None,
+            lost,
+            notes,
+            seconds: 0.0,
+            provenance,
+        })
     }
 
     fn provenance(&self, kernel: &Kernel) -> Provenance {

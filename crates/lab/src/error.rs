@@ -8,6 +8,7 @@ use hostfacts::interrupt;
 use units::size::Size;
 
 use crate::kernel::image::ImageError;
+use crate::kernel::list::NoKernels;
 use crate::policy::error::Error as PolicyError;
 use crate::policy::faults::UnknownFault;
 
@@ -21,6 +22,9 @@ pub enum Error {
          `faultline kernels` lists Debian's"
     )]
     UnknownKernel(String),
+    /// A text names no row of kernels.
+    #[error("{0}")]
+    Kernels(NoKernels),
     /// The kernel file cannot be read.
     #[error("cannot read the kernel {path}: {error}")]
     KernelFile {
@@ -166,10 +170,24 @@ pub enum Error {
 }
 
 impl Error {
+    /// Returns whether only one kernel cannot be had, and others may boot.
+    pub(crate) fn is_about_kernel(&self) -> bool {
+        matches!(
+            self,
+            Self::KernelFile { .. }
+                | Self::NotAnImage { .. }
+                | Self::Policy(_)
+                | Self::Fetch { .. }
+                | Self::NoKernel { .. }
+                | Self::Unpack { .. }
+        )
+    }
+
     /// Returns whether the command line is wrong, and the lab would fail again in the same way.
     pub fn is_usage(&self) -> bool {
         match self {
             Self::UnknownKernel(_)
+            | Self::Kernels(_)
             | Self::NoKernel { .. }
             | Self::KernelFile { .. }
             | Self::NotAnImage { .. }

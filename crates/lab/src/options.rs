@@ -80,6 +80,9 @@ pub struct Options {
     #[command(flatten)]
     #[allow(missing_docs, reason = "clap would take the comment for the help text of the group")]
     pub verbosity: Verbosity,
+    /// Treatment of a kernel that cannot be had: if true, its boot says so, and the other kernels boot.
+    #[arg(skip)]
+    pub keep_going: bool,
     /// An accident in the emulated host, for tests: see crates/lab/src/init/hooks.rs
     #[arg(long = "guest-hook", hide = true, value_name = "KEY=VALUE", value_parser = key_value)]
     pub hooks: Vec<(String, String)>,

@@ -51,12 +51,22 @@ pub fn run(options: &Options, argv: &[OsString], close_run: CloseRun<'_>) -> Res
         units::note!("faultline: {} is from a lab that was killed; faultline recover closes it", path.display());
     }
     let preparation = Preparation { options, results, emulator, interrupt, contents };
-    let mut prepared = Vec::new();
-    for (name, choice) in options.kernel.iter().zip(&choices) {
-        prepared.push(preparation.prepare(name, choice, &progress.line(name))?);
+    let (mut prepared, mut absent) = (Vec::new(), Vec::new());
+    for (index, (name, choice)) in options.kernel.iter().zip(&choices).enumerate() {
+        match preparation.prepare(name, choice, &progress.line(name)) {
+            Ok(boot) => prepared.push(boot),
+            Err(error) if options.keep_going && error.is_about_kernel() => {
+                absent.push((index, Boot::absent(name, &error)));
+            }
+            Err(error) => return Err(error),
+        }
     }
     let lab = Lab { options, results, emulator, interrupt, close_run, contents };
-    lab.boot_all(&prepared, &progress)
+    let mut boots = lab.boot_all(&prepared, &progress)?;
+    for (index, boot) in absent {
+        boots.insert(index, boot);
+    }
+    Ok(boots)
 }
 
 /// Returns the QEMU that the user chose. If a version is wanted that neither the machine nor the cache has, it is

@@ -40,4 +40,5 @@ pub mod formats;
 pub mod html;
 pub mod samples;
 pub mod subject;
+pub mod sweep;
 pub mod table;

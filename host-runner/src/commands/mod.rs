@@ -23,6 +23,7 @@ mod restore;
 mod run;
 mod sanitize;
 mod show;
+mod sweep;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -73,6 +74,8 @@ enum Command {
     Matrix(matrix::Args),
     /// List the kernels that the lab can have by name, and those in the cache
     Kernels(kernels::Args),
+    /// Run a scenario on a row of kernels, and name the kernels at which its cases change
+    Sweep(sweep::Args),
     /// Try the sanitizer on kernels with one maintenance fault each, and on the kernel without
     Sanitize(sanitize::Args),
     /// List stored runs
@@ -126,6 +129,7 @@ pub fn main() -> ExitCode {
         Command::Recover(args) => recover::run(&args),
         Command::Matrix(args) => matrix::run(&args),
         Command::Kernels(args) => kernels::run(&args),
+        Command::Sweep(args) => sweep::run(&args),
         Command::Sanitize(args) => sanitize::run(&args),
         Command::List(args) => list::run(&args),
         Command::Show(args) => show::run(&args),

@@ -13,6 +13,7 @@ use crate::kernel::archive::ArchiveKernel;
 use crate::kernel::debian;
 use crate::kernel::name::{DebianName, Flavour};
 use crate::kernel::store::KernelStore;
+use crate::kernel::suites;
 use crate::progress::{Progress, Verbosity};
 
 /// One of Debian's kernels.
@@ -177,4 +178,80 @@ fn bytes(directory: &Path) -> u64 {
         Err(_) => 0,
     };
     entries.map(size).sum()
+}
+
+/// A text that names no row of kernels.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no kernels are called `{0}`: give FROM..TO with versions such as 5.10..latest, a suite, or a list of kernels")]
+pub struct NoKernels(String);
+
+/// Returns the names of kernels, oldest first, that a text such as `5.10..latest`, `trixie-backports` or `debian:6.1,./Image`
+/// means. A range has the newest kernel of each version in it; a suite has all of its kernels.
+///
+/// # Errors
+///
+/// A part has no known form, or the archive cannot be reached and the cache has none of its kernels.
+pub fn expand(parts: &[String], verbosity: Verbosity) -> Result<Vec<String>, Error> {
+    let mut names = Vec::new();
+    for part in parts {
+        let name = part.strip_prefix("debian:").unwrap_or(part);
+        if let Some((from, to)) = part.split_once("..").filter(|_| !part.contains('/')) {
+            names.extend(range(from, to, verbosity)?);
+        } else if name != "latest" && suites::named(name).is_some() {
+            let listed = list(Some(name), false, verbosity)?;
+            names.extend(listed.kernels.iter().rev().map(|kernel| kernel.release.clone()));
+        } else {
+            // A version may be given as in a range.
+            let is_name = !part.contains('/') && name.parse::<DebianName>().is_ok();
+            names.push(if is_name { format!("debian:{name}") } else { part.clone() });
+        }
+    }
+    Ok(names)
+}
+
+fn range(from: &str, to: &str, verbosity: Verbosity) -> Result<Vec<String>, Error> {
+    let unknown = || Error::Kernels(NoKernels(format!("{from}..{to}")));
+    let listed = list(None, false, verbosity)?;
+    // Without the archive, the names that are in the cache tell the versions.
+    let versions = listed.kernels.iter().filter_map(|kernel| series(kernel.version.as_deref()?));
+    let cached = listed.kernels.iter().flat_map(|kernel| &kernel.names).filter_map(|name| series(name));
+    let mut known: Vec<(u32, u32)> = versions.chain(cached).collect();
+    known.sort_unstable();
+    known.dedup();
+    let newest = *known.last().ok_or_else(unknown)?;
+    let end = |text: &str| match text.strip_prefix("debian:").unwrap_or(text) {
+        "latest" => Ok(newest),
+        text => series(text).ok_or_else(unknown),
+    };
+    let (first, last) = (end(from)?, end(to)?);
+    let between: Vec<_> = known.into_iter().filter(|version| (first..=last).contains(version)).collect();
+    if between.is_empty() {
+        return Err(unknown());
+    }
+    Ok(between.into_iter().map(|(major, minor)| format!("debian:{major}.{minor}")).collect())
+}
+
+/// Returns the first two numbers of a version.
+fn series(version: &str) -> Option<(u32, u32)> {
+    let mut numbers = version.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_needs_no_archive() {
+        let parts = ["6.1", "debian:latest", "./Image", "policy:by-line", "6.1.0-9-arm64"].map(str::to_owned);
+        let names = expand(&parts, Verbosity::default()).expect("a list");
+        assert_eq!(names, ["debian:6.1", "debian:latest", "./Image", "policy:by-line", "debian:6.1.0-9-arm64"]);
+    }
+
+    #[test]
+    fn versions_have_two_numbers() {
+        assert_eq!(series("7.1.13-1~bpo13+1"), Some((7, 1)));
+        assert_eq!(series("7.3~rc7-1"), Some((7, 3)));
+        assert_eq!(series("latest"), None);
+    }
 }

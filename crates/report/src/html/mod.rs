@@ -5,7 +5,7 @@
 mod chart;
 mod charts;
 mod fleet;
-mod page;
+pub(crate) mod page;
 mod run_report;
 mod source;
 mod svg;

@@ -22,7 +22,7 @@ use record::findings::StoredFindings;
 use record::journal::{self, Entry};
 use record::machine::Machine;
 use record::provenance::Provenance;
-use record::result::{EvidenceState, RunId, RunResult, Tool, VERSION, VcpuFacts};
+use record::result::{EvidenceState, Head, RunId, RunResult, Tool, VcpuFacts};
 use record::status::{Status, Verdict};
 use record::store::{self, RunDir};
 use record::verdict;
