@@ -389,6 +389,11 @@ fn dangers(dangers: &Dangers) -> Vec<Check> {
                 .with(format!("sysctl kernel.{name}=0"))
         })
         .collect();
+    if !dangers.lock_takers.is_empty() {
+        let threads = dangers.lock_takers.join(", ");
+        let text = format!("{threads} takes KVM's mmu_lock by itself: times vary, and pages may be aged or unmapped");
+        checks.push(check("company", State::Note, text));
+    }
     checks.extend(dangers.watchdogs.iter().map(|watchdog| {
         check("danger", State::Warning, format!("hardware watchdog {watchdog}: a long stall may reset the machine"))
     }));

@@ -3,6 +3,7 @@
 mod support;
 
 use serde_json::Value;
+use std::io::{BufRead, BufReader};
 use support::{faultline, image, lab, limited, payload, reproduce, stderr, stdout};
 
 /// Runs the payload alone and returns its output. QEMU must end by itself.
@@ -449,12 +450,17 @@ fn an_interrupt_ends_the_lab() {
         .stderr(std::process::Stdio::piped())
         .spawn()
         .expect("it was built");
-    std::thread::sleep(std::time::Duration::from_secs(4));
+    let mut progress = BufReader::new(child.stderr.take().expect("it is a pipe")).lines().map_while(Result::ok);
+    let mut printed: Vec<String> = Vec::new();
+    while !printed.last().is_some_and(|line| line.contains("| relax")) {
+        printed.push(progress.next().unwrap_or_else(|| panic!("no guest ran: {printed:?}")));
+    }
     let id = child.id().to_string();
     let killed = limited(5, "kill").args(["-INT", &id]).status().expect("kill(1) is there");
     assert!(killed.success());
+    printed.extend(progress);
     let code = child.wait().expect("it ends").code();
-    assert_eq!(code, Some(130));
+    assert_eq!(code, Some(130), "{printed:?}");
     let left = limited(5, "pgrep").args(["-P", &id]).output().expect("pgrep(1) is there");
     assert_eq!(stdout(&left), "", "a child is left");
 }

@@ -208,7 +208,7 @@ fn errors_say_what_to_do_next() {
     let directory = with_runs();
     let lab = ["lab", "--results", "out", "--kernel"];
     let inside = ["--", "run", "boot"];
-    let cases: [(Vec<&str>, i32, &str); 15] = [
+    let cases: [(Vec<&str>, i32, &str); 20] = [
         (vec!["recovr"], 64, "recover"),
         (vec!["list", "nowhere"], 64, "name the directory of your runs"),
         (vec!["recover", "nowhere"], 64, "name the directory of your runs"),
@@ -222,8 +222,13 @@ fn errors_say_what_to_do_next() {
         (vec!["prune", "--keep", "3", "--results", "nowhere"], 64, "name the directory of your runs"),
         (vec!["baseline", "set", "nowhere"], 64, "name its id, a run directory"),
         (vec!["run", "nonsense"], 64, "name one of check, relax"),
-        ([&lab[..], &["debian:nonsense"], &inside].concat(), 70, "give debian:6.1"),
-        ([&lab[..], &["nowhere/Image"], &inside].concat(), 70, "nowhere/Image"),
+        ([&lab[..], &["debian:nonsense"], &inside].concat(), 64, "give debian:VERSION"),
+        ([&lab[..], &["nowhere/Image"], &inside].concat(), 64, "nowhere/Image"),
+        ([&lab[..], &["nowhere/Image", "--dry-run"], &inside].concat(), 64, "nowhere/Image"),
+        ([&lab[..], &["policy:upton@7"], &inside].concat(), 64, "with @7.3 for another source"),
+        (vec!["kernels", "nonsense", "--cached"], 64, "give debian:VERSION"),
+        (vec!["sweep", "--kernels", "debian:6.1", "--", "doctor"], 64, "run SCENARIO"),
+        (vec!["sweep", "--", "run", "boot"], 64, "--kernels"),
     ];
     for (arguments, code, hint) in cases {
         let output = run(directory.path(), &arguments);

@@ -48,6 +48,7 @@ fn read_below(root: &Path, kernel_log: Option<&str>, lab: Option<&str>) -> Machi
         cpus_allowed: cpus_allowed(root),
         cpus_isolated: procfs::read_list(root, "/sys/devices/system/cpu/isolated"),
         kvm_mode: kernel_log.and_then(kvm_mode),
+        preemption: Some(preemption(root, &uname.version().to_string_lossy())),
         memory_bytes: memory::meminfo_bytes(root, "MemTotal"),
         numa_nodes: memory::numa_nodes_below(root),
         swap_bytes: memory::meminfo_bytes(root, "SwapTotal"),
@@ -62,6 +63,23 @@ fn read_below(root: &Path, kernel_log: Option<&str>, lab: Option<&str>) -> Machi
         platform: platform(root, lab),
         // A lab whose description is not valid JSON is still a lab.
         lab: lab.map(|text| serde_json::from_str(text).unwrap_or_default()),
+    }
+}
+
+/// Reads the preemption model. `version` is that of `uname -v`. A kernel with PREEMPT_DYNAMIC tells its model in debugfs, or
+/// in its version since 6.19.
+fn preemption(root: &Path, version: &str) -> String {
+    let words: Vec<&str> = version.split([' ', '(', ')', ',']).collect();
+    let has = |word: &str| words.contains(&word);
+    let chosen = procfs::read(root, "/sys/kernel/debug/sched/preempt");
+    let chosen = chosen.as_deref().and_then(|models| models.split_once('(')?.1.split_once(')'));
+    match chosen {
+        Some((model, _)) => model.to_owned(),
+        None if has("PREEMPT_RT") => "rt".into(),
+        None if has("PREEMPT_LAZY") || (has("PREEMPT_DYNAMIC") && has("lazy")) => "lazy".into(),
+        None if has("PREEMPT_DYNAMIC") => "dynamic".into(),
+        None if has("PREEMPT") => "full or lazy".into(),
+        None => "none or voluntary".into(),
     }
 }
 
@@ -191,6 +209,19 @@ mod tests {
         let machine = read_below(fake_root(&[]).path(), None, None);
         assert_eq!(machine.platform, Platform::Hardware);
         assert_eq!((machine.kvm_mode, machine.memory_bytes), (None, None));
+    }
+
+    #[test]
+    fn preemption_models() {
+        let none = fake_root(&[]);
+        let of = |version: &str| preemption(none.path(), version);
+        assert_eq!(of("#1 SMP PREEMPT_RT Debian 7.3.4-1 (2026-10-01)"), "rt");
+        assert_eq!(of("#1 SMP PREEMPT Debian 7.3.4-1"), "full or lazy");
+        assert_eq!(of("#1 SMP PREEMPT_LAZY 2024"), "lazy");
+        assert_eq!(of("#1 SMP Debian 6.12.118-1 (2026-11-01)"), "none or voluntary");
+        assert_eq!(of("#1 SMP PREEMPT_DYNAMIC Debian"), "dynamic");
+        let dynamic = fake_root(&[("/sys/kernel/debug/sched/preempt", "none voluntary (full) lazy\n")]);
+        assert_eq!(preemption(dynamic.path(), "#1 SMP PREEMPT_DYNAMIC"), "full");
     }
 
     #[test]

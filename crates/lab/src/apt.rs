@@ -263,11 +263,6 @@ fn archives(directory: &Path) -> Vec<PathBuf> {
     entries.filter(|path| path.extension().is_some_and(|extension| extension == "deb")).collect()
 }
 
-/// Returns the version in the name of a .deb, `PACKAGE_VERSION_ARCHITECTURE.deb`.
-pub fn version(deb: &Path) -> Option<String> {
-    Some(deb.file_name()?.to_str()?.split('_').nth(1)?.replace("%3a", ":").replace("%7e", "~"))
-}
-
 fn not_fetched(what: &str, done: &Finished) -> Error {
     let reason = first_error(done).unwrap_or_else(|| format!("apt-get: {}", done.status));
     Error::Fetch { what: what.to_owned(), reason }
@@ -315,12 +310,5 @@ mod tests {
         let found = in_list(list, "bookworm", |name| name.starts_with("linux-"));
         let [package] = found.as_slice() else { panic!("{found:?}") };
         assert_eq!((package.version.as_str(), package.suite.as_str(), package.bytes), ("6.1.27-1", "bookworm", 70));
-    }
-
-    #[test]
-    fn the_version_is_in_the_file_name() {
-        let name = Path::new("/x/qemu-system-arm_1%3a10.0.2+ds-2+deb13u1%7ebpo12+1_amd64.deb");
-        assert_eq!(version(name).as_deref(), Some("1:10.0.2+ds-2+deb13u1~bpo12+1"));
-        assert_eq!(version(Path::new("/x/partial")), None);
     }
 }

@@ -8,7 +8,6 @@ use hostfacts::interrupt;
 use units::size::Size;
 
 use crate::kernel::image::ImageError;
-use crate::kernel::list::NoKernels;
 use crate::policy::error::Error as PolicyError;
 use crate::policy::faults::UnknownFault;
 
@@ -23,8 +22,10 @@ pub enum Error {
     )]
     UnknownKernel(String),
     /// A text names no row of kernels.
-    #[error("{0}")]
-    Kernels(NoKernels),
+    #[error(
+        "no kernels are called `{0}`: give FROM..TO with versions such as 5.10..latest, a suite, or a list of kernels"
+    )]
+    Kernels(String),
     /// The kernel file cannot be read.
     #[error("cannot read the kernel {path}: {error}")]
     KernelFile {
@@ -134,6 +135,24 @@ pub enum Error {
     /// QEMU would misread the name of the CPU model.
     #[error("--cpu {0} is not a CPU name: letters, digits and any of . _ - , = only")]
     Cpu(String),
+    /// This QEMU has no such CPU model.
+    #[error("{emulator} has no CPU {cpu}: `-cpu help` of QEMU lists those it has, and --qemu 10 has more")]
+    UnknownCpu {
+        /// The model.
+        cpu: String,
+        /// QEMU and its version.
+        emulator: String,
+    },
+    /// The CPU model does not have the kernel's page size.
+    #[error("{kernel} has pages of {page}, which the CPU {cpu} lacks: take another --cpu, such as neoverse-n1")]
+    NoPageSize {
+        /// The user's name for the kernel.
+        kernel: String,
+        /// The page size.
+        page: Size,
+        /// The model.
+        cpu: String,
+    },
     /// The swap is too small for any kernel.
     #[error("--swap {size} is too small: give at least {least}")]
     Swap {
@@ -176,6 +195,7 @@ impl Error {
             self,
             Self::KernelFile { .. }
                 | Self::NotAnImage { .. }
+                | Self::NoPageSize { .. }
                 | Self::Policy(_)
                 | Self::Fetch { .. }
                 | Self::NoKernel { .. }
@@ -194,6 +214,8 @@ impl Error {
             | Self::Fault(_)
             | Self::Argument(_)
             | Self::Cpu(_)
+            | Self::UnknownCpu { .. }
+            | Self::NoPageSize { .. }
             | Self::Swap { .. }
             | Self::OldQemu(_) => true,
             Self::Policy(error) => matches!(error, PolicyError::Unknown(_) | PolicyError::NotLinux(_)),

@@ -20,8 +20,8 @@ const MOST_NODES: i64 = 4;
 /// The kernels to boot, and the emulated host to boot them on.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
-    /// Kernels to boot: debian:6.1, debian:6.12, debian:6.12-16k, an exact Debian release, policy:NAME, fault:NAME, or
-    /// the path of an arm64 Image; several with commas
+    /// Kernels to boot: debian:VERSION or debian:SUITE, with -rt, -cloud or -16k if wanted, an exact Debian release,
+    /// policy:NAME, fault:NAME, or the path of a kernel; several with commas
     #[arg(long, required = true, value_delimiter = ',', value_name = "KERNEL,…")]
     pub kernel: Vec<String>,
     /// Directory that receives one run directory for each kernel

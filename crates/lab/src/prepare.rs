@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 
 use hostfacts::interrupt::Interrupt;
@@ -13,6 +14,7 @@ use crate::error::Error;
 use crate::init::protocol::{Manifest, SwapOrder};
 use crate::initramfs;
 use crate::kernel::choice::KernelChoice;
+use crate::kernel::image;
 use crate::kernel::modules::SwapModules;
 use crate::kernel::resolve::{Kernel, KernelRequest, WantedModules};
 use crate::options::Options;
@@ -20,6 +22,9 @@ use crate::progress::ProgressLine;
 use crate::qemu::emulator::Emulator;
 use crate::runner;
 use crate::work_dir::WorkDir;
+
+/// CPU models of QEMU without pages of 16 KiB (ID_AA64MMFR0_EL1.TGran16). All have the other sizes.
+const WITHOUT_16K: [&str; 4] = ["a64fx", "cortex-a53", "cortex-a57", "cortex-a72"];
 
 /// A kernel, and the directory that it boots in.
 #[derive(Debug)]
@@ -88,6 +93,7 @@ impl Preparation<'_> {
         let kernel = kernel.resolve(Context { interrupt: self.interrupt, progress: &|text| line.show(text) });
         line.finish();
         let kernel = kernel?;
+        self.check_page_size(&kernel)?;
         self.interrupt.check()?;
         let (swap, modules) = swap_order(self.options.swap, kernel.modules.as_ref());
         let manifest = self.manifest(name, swap);
@@ -98,6 +104,20 @@ impl Preparation<'_> {
             .and_then(|archive| fs::write(&path, archive))
             .map_err(|error| Error::results(path, error))?;
         Ok(PreparedBoot { kernel, work_dir })
+    }
+
+    /// Refuses a kernel whose pages the CPU model lacks: it would end without a word.
+    fn check_page_size(&self, kernel: &Kernel) -> Result<(), Error> {
+        let mut header = [0; 64];
+        let read = fs::File::open(&kernel.image).and_then(|mut file| file.read_exact(&mut header));
+        let page = read.ok().and_then(|()| image::page_bytes(&header));
+        let cpu = self.options.cpu().split(',').next().unwrap_or_default();
+        match page {
+            Some(page) if page == 16 << 10 && WITHOUT_16K.contains(&cpu) => {
+                Err(Error::NoPageSize { kernel: kernel.name.clone(), page: Size(page), cpu: cpu.to_owned() })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Returns the orders for init. They are the same in every run of a kernel with these options.

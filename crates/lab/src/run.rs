@@ -38,12 +38,29 @@ pub fn run(options: &Options, argv: &[OsString], close_run: CloseRun<'_>) -> Res
         return Ok(dry_run(options, &choices));
     }
     let interrupt = &Interrupt::catch()?;
+    let boots = boot_all(options, argv, &choices, interrupt, close_run);
+    // Whatever a step makes of an interrupt, the user asked for the end.
+    boots.map_err(|error| if interrupt.is_set() { Error::Interrupted } else { error })
+}
+
+/// Prepares and boots the kernels.
+fn boot_all(
+    options: &Options,
+    argv: &[OsString],
+    choices: &[KernelChoice],
+    interrupt: &Interrupt,
+    close_run: CloseRun<'_>,
+) -> Result<Vec<Boot>, Error> {
     let contents = &Contents::read(options, argv)?;
     let progress = Progress::new(options.verbosity, options.kernel.iter().map(String::as_str));
     let emulator = &find_emulator(&options.qemu, interrupt, &progress)?;
     let major = emulator.version().split('.').next().and_then(|major| major.parse::<u32>().ok());
     if options.sanitize && major.is_some_and(|major| major < SANITIZING_QEMU) {
         return Err(Error::OldQemu(emulator.version().to_owned()));
+    }
+    let model = options.cpu().split(',').next().unwrap_or_default();
+    if !emulator.has_cpu(model) {
+        return Err(Error::UnknownCpu { cpu: model.to_owned(), emulator: emulator.name() });
     }
     fs::create_dir_all(&options.results).map_err(|error| Error::results(&options.results, error))?;
     let results = &options.results.canonicalize().map_err(|error| Error::results(&options.results, error))?;
@@ -52,7 +69,7 @@ pub fn run(options: &Options, argv: &[OsString], close_run: CloseRun<'_>) -> Res
     }
     let preparation = Preparation { options, results, emulator, interrupt, contents };
     let (mut prepared, mut absent) = (Vec::new(), Vec::new());
-    for (index, (name, choice)) in options.kernel.iter().zip(&choices).enumerate() {
+    for (index, (name, choice)) in options.kernel.iter().zip(choices).enumerate() {
         match preparation.prepare(name, choice, &progress.line(name)) {
             Ok(boot) => prepared.push(boot),
             Err(error) if options.keep_going && error.is_about_kernel() => {

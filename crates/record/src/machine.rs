@@ -119,6 +119,10 @@ pub struct Machine {
     /// The mode of KVM. It is from KVM's boot message, and absent if the kernel log no longer has this message.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub kvm_mode: Option<KvmMode>,
+    /// Preemption model: `none`, `voluntary`, `lazy`, `full` or `rt`, or two of them that the kernel's version does not
+    /// tell apart.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub preemption: Option<String>,
     /// Memory of the machine in bytes.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub memory_bytes: Option<u64>,
@@ -215,6 +219,7 @@ impl Machine {
             cpus_allowed: Vec::new(),
             cpus_isolated: Vec::new(),
             kvm_mode: None,
+            preemption: None,
             memory_bytes: None,
             numa_nodes: Vec::new(),
             swap_bytes: None,

@@ -136,7 +136,8 @@ pub fn headline(run: &RunResult) -> Vec<String> {
         name if name == release => format!("kernel   {release}"),
         name => format!("kernel   {name}, {release}"),
     };
-    let mut lines = vec![kernel];
+    let preemption = run.machine.preemption.as_ref().map(|model| format!("; preemption {model}")).unwrap_or_default();
+    let mut lines = vec![kernel + &preemption];
     if let Some(vcpu) = run.vcpus.first() {
         let (idc, dic) = (u8::from(vcpu.idc), u8::from(vcpu.dic));
         lines.push(format!("caches   I line {} B {}, IDC {idc}, DIC {dic}", vcpu.imin_line_bytes, vcpu.l1ip.name()));

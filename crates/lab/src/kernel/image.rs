@@ -10,6 +10,7 @@ use crate::kernel::compression::Compression;
 
 const HEADER_BYTES: usize = 64;
 const IMAGE_SIZE_OFFSET: usize = 0x10;
+const FLAGS_OFFSET: usize = 0x18;
 const MAGIC_OFFSET: usize = 0x38;
 const PE_OFFSET: usize = 0x3c;
 const MAGIC: &[u8] = b"ARM\x64";
@@ -90,6 +91,16 @@ fn stored_bytes(bytes: &[u8]) -> Option<u64> {
     let mut offset = ImageDosHeader::parse(bytes).ok()?.e_lfanew.get(LE).into();
     let (headers, _) = ImageNtHeaders64::parse(bytes, &mut offset).ok()?;
     Some(headers.sections(bytes, offset).ok()?.max_section_file_offset())
+}
+
+/// Returns the page size of an Image in bytes, if its header tells it (Linux, Documentation/arch/arm64/booting.rst).
+pub fn page_bytes(bytes: &[u8]) -> Option<u64> {
+    match u64_at(bytes, FLAGS_OFFSET)? >> 1 & 3 {
+        1 => Some(4 << 10),
+        2 => Some(16 << 10),
+        3 => Some(64 << 10),
+        _ => None,
+    }
 }
 
 /// Returns the release in the banner.
@@ -207,6 +218,15 @@ mod tests {
         let mut bytes = image();
         bytes[PE_OFFSET] = 0;
         assert_eq!(check(&bytes), Err(ImageError::Truncated { have: 1280, want: 2048 }));
+    }
+
+    #[test]
+    fn the_flags_tell_the_page_size() {
+        let mut bytes = image();
+        for (flags, page) in [(0xa, Some(4096)), (0xc, Some(16384)), (0xe, Some(65536)), (0x8, None)] {
+            bytes[FLAGS_OFFSET] = flags;
+            assert_eq!(page_bytes(&bytes), page);
+        }
     }
 
     #[test]

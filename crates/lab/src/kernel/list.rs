@@ -180,11 +180,6 @@ fn bytes(directory: &Path) -> u64 {
     entries.map(size).sum()
 }
 
-/// A text that names no row of kernels.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no kernels are called `{0}`: give FROM..TO with versions such as 5.10..latest, a suite, or a list of kernels")]
-pub struct NoKernels(String);
-
 /// Returns the names of kernels, oldest first, that a text such as `5.10..latest`, `trixie-backports` or `debian:6.1,./Image`
 /// means. A range has the newest kernel of each version in it; a suite has all of its kernels.
 ///
@@ -210,7 +205,7 @@ pub fn expand(parts: &[String], verbosity: Verbosity) -> Result<Vec<String>, Err
 }
 
 fn range(from: &str, to: &str, verbosity: Verbosity) -> Result<Vec<String>, Error> {
-    let unknown = || Error::Kernels(NoKernels(format!("{from}..{to}")));
+    let unknown = || Error::Kernels(format!("{from}..{to}"));
     let listed = list(None, false, verbosity)?;
     // Without the archive, the names that are in the cache tell the versions.
     let versions = listed.kernels.iter().filter_map(|kernel| series(kernel.version.as_deref()?));

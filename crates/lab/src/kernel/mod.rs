@@ -14,5 +14,5 @@ mod package;
 pub mod resolve;
 mod rpm;
 pub mod store;
-mod suites;
+pub mod suites;
 mod unpack;

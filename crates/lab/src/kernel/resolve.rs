@@ -79,7 +79,10 @@ impl KernelRequest<'_> {
     }
 
     fn built(&self, kernel: PolicyKernel, context: Context<'_>) -> Result<PathBuf, Error> {
-        let source = self.linux.map_or(Source::Debian, |tree| Source::Tree(tree.to_owned()));
+        let source = match self.linux {
+            Some(tree) => Source::Tree(tree.to_owned()),
+            None => Source::Debian(kernel.build.source),
+        };
         let image = policy::image::get(kernel, &source, &cache::directory()?, context);
         // An interrupted build fails with an error of make, which would hide the reason.
         context.interrupt.check()?;

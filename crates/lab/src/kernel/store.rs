@@ -94,7 +94,7 @@ impl KernelStore {
     pub fn kernels(&self) -> Vec<(StoredKernel, PathBuf)> {
         let entries = fs::read_dir(&self.root).into_iter().flatten().flatten().map(|entry| entry.path());
         // A name with a dot belongs to a kernel that is about to be stored.
-        let is_complete = |path: &PathBuf| !path.file_name().is_some_and(|name| name.as_encoded_bytes()[0] == b'.');
+        let is_complete = |path: &PathBuf| path.file_name().is_some_and(|name| name.as_encoded_bytes()[0] != b'.');
         let kernels = entries.filter(is_complete).filter_map(|path| Some((read_facts(&path)?, path)));
         let mut kernels: Vec<_> = kernels.collect();
         kernels.sort_by(|(a, _), (b, _)| a.release.cmp(&b.release));

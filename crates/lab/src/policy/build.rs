@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process_group, set_parent_process_death_
 
 use crate::context::Context;
 use crate::policy::error::{Error, io_error};
-use crate::policy::spec::PolicyKernel;
+use crate::policy::spec::{PolicyKernel, SourceVersion};
 use crate::policy::tree::Tree;
 use crate::policy::{config, toolchain};
 
@@ -46,10 +46,17 @@ impl Recipe<'_> {
             fs::remove_dir_all(&part).map_err(io_error("remove", &part))?;
         }
         fs::create_dir_all(&part).map_err(io_error("create", &part))?;
-        let objects = tree.folder.join(format!("build-{}", self.kernel.page.name()));
+        let objects = tree.folder.join(format!("build-{}", self.kernel.build.page.name()));
         fs::create_dir_all(&objects).map_err(io_error("create", &objects))?;
         let log = part.join("build.log");
-        let make = Make { kernel: self.kernel, src: &tree.folder.join("src"), objects: &objects, log, context };
+        let make = Make {
+            kernel: self.kernel,
+            src: &tree.folder.join("src"),
+            version: tree.version,
+            objects: &objects,
+            log,
+            context,
+        };
 
         tree.select(self.kernel.policy)?;
         make.configure(self.compiler)?;
@@ -78,6 +85,7 @@ const OBJECTS_A_LINE: u32 = 25;
 struct Make<'a> {
     kernel: PolicyKernel,
     src: &'a Path,
+    version: SourceVersion,
     objects: &'a Path,
     log: PathBuf,
     context: Context<'a>,
@@ -86,7 +94,7 @@ struct Make<'a> {
 impl Make<'_> {
     /// Makes `.config`, unless it was made from the same fragment for the same compiler.
     fn configure(&self, compiler: &str) -> Result<(), Error> {
-        let fragment = config::fragment(self.kernel.page);
+        let fragment = config::fragment(self.kernel.build, self.version);
         let (file, stamp) = (self.objects.join("faultline.frag"), self.objects.join("faultline.configured"));
         let current = format!("{compiler}\n{fragment}");
         if fs::read_to_string(&stamp).is_ok_and(|stored| stored == current) {
@@ -97,7 +105,7 @@ impl Make<'_> {
         self.run(&[&format!("KCONFIG_ALLCONFIG={}", file.display()), "allnoconfig"], &|_| ())?;
         let config = self.objects.join(".config");
         let made = fs::read_to_string(&config).map_err(io_error("read", &config))?;
-        let missing = config::missing(&made, self.kernel.page);
+        let missing = config::missing(&made, self.kernel.build, self.version);
         if !missing.is_empty() {
             return Err(Error::Config { missing, config });
         }

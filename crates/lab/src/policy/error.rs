@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::policy::spec::{PolicyKernel, UnknownPolicy};
+use crate::policy::spec::{PolicyKernel, SourceVersion, UnknownPolicy};
 
 /// Reasons why there is no policy kernel.
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +23,7 @@ pub enum Error {
     #[error("cannot fetch {package}: {reason}; with a kernel tree at hand use --linux DIR")]
     Fetch {
         /// The Debian package.
-        package: &'static str,
+        package: String,
         /// apt's or the system's error message.
         reason: String,
     },
@@ -39,8 +39,12 @@ pub enum Error {
     #[error("{} is no Linux source tree: it has no arch/arm64/kvm/mmu.c", .0.display())]
     NotLinux(PathBuf),
     /// The tree differs from the one that the patch was made for.
-    #[error("{policy}.patch does not apply to this kernel source (it is written for Linux 6.12): {reason}")]
+    #[error(
+        "{policy}.patch does not apply to this source of Linux {version} (it was made for 6.1, 6.12 and 7.3): {reason}"
+    )]
     Patch {
+        /// Version of the source.
+        version: SourceVersion,
         /// The policy.
         policy: &'static str,
         /// The error message of patch(1).

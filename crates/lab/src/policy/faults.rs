@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use record::sanitizer::{Missing, ReportKind};
 use serde::Deserialize;
 
-use crate::policy::spec::{PageSize, Policy, PolicyKernel};
+use crate::policy::spec::{Build, Policy, PolicyKernel};
 
 /// Kernel argument that chooses a fault by its number.
 const ARGUMENT: &str = "faultline_fault";
@@ -87,7 +87,7 @@ pub fn all() -> &'static [Fault] {
 pub struct FaultKernel {
     /// Number of the fault; 0 is none.
     number: usize,
-    page: PageSize,
+    build: Build,
 }
 
 /// A text that names no fault.
@@ -98,7 +98,7 @@ pub struct UnknownFault(String);
 impl FaultKernel {
     /// Returns the kernel to build.
     pub fn kernel(self) -> PolicyKernel {
-        PolicyKernel { policy: Policy::Faults, page: self.page }
+        PolicyKernel { policy: Policy::Faults, build: self.build }
     }
 
     /// Returns the kernel argument that chooses the fault.
@@ -112,30 +112,28 @@ impl FromStr for FaultKernel {
 
     fn from_str(text: &str) -> Result<Self, UnknownFault> {
         let unknown = || UnknownFault(text.to_owned());
-        let (name, page) = PageSize::split(text).ok_or_else(unknown)?;
+        let (name, build) = Build::split(text).ok_or_else(unknown)?;
         let index = all().iter().position(|fault| fault.name == name);
         let number = index.map(|index| index + 1).or((name == NONE).then_some(0)).ok_or_else(unknown)?;
-        Ok(Self { number, page })
+        Ok(Self { number, build })
     }
 }
 
 impl fmt::Display for FaultKernel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.number.checked_sub(1).map_or(NONE, |index| &all()[index].name);
-        match self.page {
-            PageSize::Size4K => f.write_str(name),
-            page => write!(f, "{name}+{}", page.name()),
-        }
+        write!(f, "{name}{}", self.build)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::spec::SourceVersion;
 
     #[test]
     fn the_catalogue_has_the_faults_of_the_patch_in_its_order() {
-        let patch = Policy::Faults.patch();
+        let patch = Policy::Faults.patch(SourceVersion::DEFAULT);
         let constants = patch.lines().filter_map(|line| line.strip_prefix("+\tFAULT_")?.strip_suffix(','));
         let numbered = constants.filter_map(|line| line.split_once(" = "));
         let in_patch: Vec<_> = numbered.map(|(name, number)| (name.to_lowercase().replace('_', "-"), number)).collect();

@@ -9,6 +9,7 @@ use crate::policy::build::Recipe;
 use crate::policy::error::Error;
 use crate::policy::source::Source;
 use crate::policy::spec::PolicyKernel;
+use crate::policy::tree::Tree;
 use crate::policy::{config, toolchain};
 
 /// Returns the path of the Image of `kernel`. If the cache does not have it, it is built.
@@ -22,7 +23,7 @@ pub fn get(kernel: PolicyKernel, source: &Source, cache: &Path, context: Context
     toolchain::check()?;
     let compiler = toolchain::compiler_version()?;
     let tree = source.tree(cache, context)?;
-    let inputs = inputs(kernel, &tree.id, &compiler);
+    let inputs = inputs(kernel, &tree, &compiler);
     let folder = cache.join("policy").join(key(&inputs));
     let image = folder.join("Image");
     if is_built_from(&inputs, &folder) {
@@ -37,12 +38,13 @@ pub fn get(kernel: PolicyKernel, source: &Source, cache: &Path, context: Context
 }
 
 /// Returns everything that the kernel depends on, as a text that people can read and compare.
-fn inputs(kernel: PolicyKernel, source: &str, compiler: &str) -> String {
+fn inputs(kernel: PolicyKernel, tree: &Tree, compiler: &str) -> String {
     format!(
-        "source: {source}\ncompiler: {compiler}\npage size: {}\n\n== config\n{}\n== patch\n{}",
-        kernel.page.name(),
-        config::fragment(kernel.page),
-        diff(kernel.policy.patch())
+        "source: {}\ncompiler: {compiler}\npage size: {}\n\n== config\n{}\n== patch\n{}",
+        tree.id,
+        kernel.build.page.name(),
+        config::fragment(kernel.build, tree.version),
+        diff(kernel.policy.patch(tree.version))
     )
 }
 
@@ -67,11 +69,15 @@ fn is_built_from(inputs: &str, folder: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::spec::{PageSize, Policy};
+    use crate::policy::spec::SourceVersion;
+
+    fn tree() -> Tree {
+        Tree { id: "debian 1".into(), version: SourceVersion::DEFAULT, folder: "/".into() }
+    }
 
     #[test]
     fn every_policy_and_page_size_has_its_own_key() {
-        let mut keys: Vec<_> = PolicyKernel::all().map(|kernel| key(&inputs(kernel, "debian 1", "cc 1"))).collect();
+        let mut keys: Vec<_> = PolicyKernel::all().map(|kernel| key(&inputs(kernel, &tree(), "cc 1"))).collect();
         keys.sort();
         keys.dedup();
         assert_eq!(keys.len(), 12);
@@ -79,8 +85,8 @@ mod tests {
 
     #[test]
     fn words_for_people_are_not_part_of_a_key() {
-        let kernel = PolicyKernel { policy: Policy::ByLine, page: PageSize::Size64K };
-        let text = inputs(kernel, "debian 1", "cc 1");
+        let kernel: PolicyKernel = "by-line+64k".parse().expect("a name");
+        let text = inputs(kernel, &tree(), "cc 1");
         assert!(
             text.contains("== patch\n--- a/arch/arm64/") && text.contains("\nCONFIG_ARM64_64K_PAGES=y\n"),
             "{text}"

@@ -6,33 +6,21 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::apt::{self, Apt, Archive, Installed, Scope};
+use crate::apt::Apt;
 use crate::context::Context;
 use crate::error::Error as LabError;
+use crate::kernel::suites;
 use crate::policy::error::{Error, io_error};
+use crate::policy::spec::SourceVersion;
 use crate::policy::toolchain;
 use crate::policy::tree::{Tree, files, lock};
 use crate::process::pipe;
 
-/// The package that holds the source.
-const PACKAGE: &str = "linux-source-6.12";
-
-/// The suites that have had it. Sources belong to no architecture.
-const SCOPE: Scope = Scope {
-    suites: &[
-        ("bookworm-security", Archive::Security),
-        ("bookworm-backports", Archive::Main),
-        ("trixie", Archive::Main),
-    ],
-    architecture: None,
-    installed: Installed::Nothing,
-};
-
 /// The origin of a tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// Debian's linux-source-6.12, fetched once by a private apt and kept at that version.
-    Debian,
+    /// Debian's linux-source of a version, fetched once by a private apt and kept as it is.
+    Debian(SourceVersion),
     /// A kernel tree of the user's, which is copied and never written to.
     Tree(PathBuf),
 }
@@ -48,42 +36,68 @@ impl Source {
         fs::create_dir_all(&trees).map_err(io_error("create", &trees))?;
         let _lock = lock(&trees.join("lock"), context)?;
         match self {
-            Self::Debian => debian(&trees, context),
+            Self::Debian(version) => debian(*version, &trees, context),
             Self::Tree(original) => copy(original, &trees, context),
         }
     }
 }
 
-/// Returns Debian's source. The version that was fetched first stays, so results stay comparable and later calls need
-/// no network.
-fn debian(trees: &Path, context: Context<'_>) -> Result<Tree, Error> {
-    let chosen = trees.join(format!("{PACKAGE}.version"));
-    let tree = |version: &str| Tree { id: format!("{PACKAGE} {version}"), folder: trees.join(folder_name(version)) };
-    if let Ok(version) = fs::read_to_string(&chosen) {
-        let tree = tree(&version);
+/// Returns Debian's source. The package that was fetched first stays, so results stay comparable and later calls need no
+/// network.
+fn debian(version: SourceVersion, trees: &Path, context: Context<'_>) -> Result<Tree, Error> {
+    let name = format!("linux-source-{version}");
+    let chosen = trees.join(format!("{name}.version"));
+    let tree =
+        |package: &str| Tree { id: format!("{name} {package}"), version, folder: trees.join(folder_name(package)) };
+    if let Ok(package) = fs::read_to_string(&chosen) {
+        let tree = tree(&package);
         if tree.folder.join("src").exists() {
             return Ok(tree);
         }
     }
-    let fetch = |error: LabError| Error::Fetch { package: PACKAGE, reason: error.to_string() };
-    let apt = Apt::prepare(&trees.join("apt"), &SCOPE, context).map_err(fetch)?;
+    let fetch = |error: LabError| Error::Fetch { package: name.clone(), reason: error.to_string() };
+    let apt = Apt::prepare(&trees.join("apt"), &suites::SCOPE, context).map_err(fetch)?;
     let update = apt.update().map_err(fetch)?;
-    context.show(&format!("fetching {PACKAGE}"));
+    let mut packages = apt.packages(|package| package == name).map_err(fetch)?;
+    // A text that is no version comes last.
+    packages.sort_by_cached_key(|package| std::cmp::Reverse(package.version.parse::<debversion::Version>().ok()));
+    let mut failed = update.first_error.unwrap_or_else(|| "Debian has no source of that version".into());
     let scratch = tempfile::tempdir_in(trees).map_err(io_error("create a folder in", trees))?;
-    // Without lists, apt's own error is only that it does not know the package.
-    let missing =
-        |error| update.first_error.map_or_else(|| fetch(error), |reason| Error::Fetch { package: PACKAGE, reason });
-    let deb = apt.download(PACKAGE, scratch.path()).map_err(missing)?;
-    let version =
-        apt::version(&deb).ok_or_else(|| Error::Fetch { package: PACKAGE, reason: deb.display().to_string() })?;
-    let tree = tree(&version);
-    let src = tree.folder.join("src");
-    if !src.exists() {
-        context.show("unpacking the kernel source");
-        unpack(&deb, &src)?;
+    for package in packages {
+        context.show(&format!("fetching {name} {}", package.version));
+        // A suite may list packages whose files are gone.
+        let deb = match apt.download(&format!("{name}={}", package.version), scratch.path()) {
+            Ok(deb) => deb,
+            Err(LabError::Interrupted) => return Err(fetch(LabError::Interrupted)),
+            Err(error) => {
+                failed = error.to_string();
+                continue;
+            }
+        };
+        let tree = tree(&package.version);
+        let src = tree.folder.join("src");
+        if !src.exists() {
+            context.show("unpacking the kernel source");
+            unpack(&deb, &name, &src)?;
+        }
+        fs::write(&chosen, &package.version).map_err(io_error("write", &chosen))?;
+        return Ok(tree);
     }
-    fs::write(&chosen, &version).map_err(io_error("write", &chosen))?;
-    Ok(tree)
+    Err(Error::Fetch { package: name, reason: failed })
+}
+
+/// Returns the version of a kernel tree, from its Makefile.
+fn version_of(tree: &Path) -> Result<SourceVersion, Error> {
+    let path = tree.join("Makefile");
+    let text = fs::read_to_string(&path).map_err(io_error("read", &path))?;
+    let number = |name: &str| {
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim_start().strip_prefix('='));
+        value.and_then(|value| value.trim().parse().ok())
+    };
+    match (number("VERSION"), number("PATCHLEVEL")) {
+        (Some(major), Some(minor)) => Ok(SourceVersion(major, minor)),
+        _ => Err(Error::NotLinux(tree.to_owned())),
+    }
 }
 
 /// Returns `version` without the characters that make or a shell might misread.
@@ -92,12 +106,12 @@ fn folder_name(version: &str) -> String {
 }
 
 /// Unpacks the tarball inside the package `deb` into `src`, which appears only when it is complete.
-fn unpack(deb: &Path, src: &Path) -> Result<(), Error> {
+fn unpack(deb: &Path, name: &str, src: &Path) -> Result<(), Error> {
     into(src, |part| {
         let mut package = Command::new("dpkg-deb");
         package.arg("--fsys-tarfile").arg(deb);
         let mut tarball = Command::new("tar");
-        tarball.args(["-xO", "-f", "-"]).arg(format!("./usr/src/{PACKAGE}.tar.xz"));
+        tarball.args(["-xO", "-f", "-"]).arg(format!("./usr/src/{name}.tar.xz"));
         let mut files = Command::new("tar");
         files.args(["-xJ", "--strip-components=1", "-f", "-", "-C"]).arg(part);
         pipe([package, tarball, files])
@@ -114,7 +128,8 @@ fn copy(original: &Path, trees: &Path, context: Context<'_>) -> Result<Tree, Err
     }
     let family = format!("tree-{:016x}-", hash(&original));
     let state = fingerprint(&original)?;
-    let tree = Tree { id: format!("tree {state}"), folder: trees.join(format!("{family}{state}")) };
+    let version = version_of(&original)?;
+    let tree = Tree { id: format!("tree {state}"), version, folder: trees.join(format!("{family}{state}")) };
     let src = tree.folder.join("src");
     if src.exists() {
         return Ok(tree);
@@ -184,6 +199,16 @@ mod tests {
         let interrupt = Interrupt::catch().expect("signals can be caught");
         let context = Context { interrupt: &interrupt, progress: &|_| () };
         assert!(matches!(source.tree(folder.path(), context), Err(Error::NotLinux(_))));
+    }
+
+    #[test]
+    fn the_makefile_has_the_version() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let makefile = folder.path().join("Makefile");
+        fs::write(&makefile, "# SPDX\nVERSION = 7\nPATCHLEVEL = 3\nSUBLEVEL = 4\n").expect("written");
+        assert_eq!(version_of(folder.path()).expect("there"), SourceVersion(7, 3));
+        fs::write(&makefile, "all:\n").expect("written");
+        assert!(matches!(version_of(folder.path()), Err(Error::NotLinux(_))));
     }
 
     #[test]

@@ -9,13 +9,15 @@ use crate::cache;
 use crate::context::Context;
 use crate::error::Error as LabError;
 use crate::policy::error::{Error, io_error};
-use crate::policy::spec::Policy;
+use crate::policy::spec::{Policy, SourceVersion};
 
 /// An unpacked source in the cache.
 #[derive(Debug)]
 pub struct Tree {
     /// Name of the source and its version, which is part of every key.
     pub id: String,
+    /// Version of the source.
+    pub version: SourceVersion,
     /// Directory with `src`, `pristine`, the build directories and the lock.
     pub folder: PathBuf,
 }
@@ -52,12 +54,12 @@ impl Tree {
     /// [`Error::Patch`] or [`Error::Io`].
     pub fn select(&self, policy: Policy) -> Result<(), Error> {
         let (src, pristine) = (self.folder.join("src"), self.folder.join("pristine"));
-        let touched = touched(policy.patch());
+        let touched = touched(policy.patch(self.version));
         for file in &touched {
             // The copy is made once, before the file is ever changed.
             self.keep(&src.join(file), &pristine.join(file))?;
         }
-        let patched = apply(policy, &pristine, &touched)?;
+        let patched = apply(policy, self.version, &pristine, &touched)?;
         for file in files(&pristine)? {
             let wanted = if touched.contains(&file) { patched.path().join(&file) } else { pristine.join(&file) };
             let wanted = fs::read(&wanted).map_err(io_error("read", &wanted))?;
@@ -88,7 +90,12 @@ fn touched(patch: &str) -> Vec<PathBuf> {
 }
 
 /// Copies the pristine `files` into a temporary directory and patches them there.
-fn apply(policy: Policy, pristine: &Path, files: &[PathBuf]) -> Result<tempfile::TempDir, Error> {
+fn apply(
+    policy: Policy,
+    version: SourceVersion,
+    pristine: &Path,
+    files: &[PathBuf],
+) -> Result<tempfile::TempDir, Error> {
     let scratch = tempfile::tempdir().map_err(io_error("create a folder in", &std::env::temp_dir()))?;
     for file in files {
         let copy = scratch.path().join(file);
@@ -100,7 +107,7 @@ fn apply(policy: Policy, pristine: &Path, files: &[PathBuf]) -> Result<tempfile:
         return Ok(scratch);
     }
     let diff = scratch.path().join("policy.patch");
-    fs::write(&diff, policy.patch()).map_err(io_error("write", &diff))?;
+    fs::write(&diff, policy.patch(version)).map_err(io_error("write", &diff))?;
     // With fuzz, patch could put a hunk in the wrong place, and the result would be another kernel.
     let output = Command::new("patch")
         .args(["-p1", "--fuzz=0", "--batch", "--forward", "--reject-file=-", "-i"])
@@ -113,7 +120,7 @@ fn apply(policy: Policy, pristine: &Path, files: &[PathBuf]) -> Result<tempfile:
     }
     let printed = String::from_utf8_lossy(&output.stdout);
     let reason = printed.lines().find(|line| line.contains("FAILED")).unwrap_or("patch failed").to_owned();
-    Err(Error::Patch { policy: policy.name(), reason })
+    Err(Error::Patch { policy: policy.name(), version, reason })
 }
 
 /// Returns the path of every file below `folder`, relative to it. Without such a folder the result is empty.
@@ -159,13 +166,13 @@ mod tests {
     /// Returns a tree with exactly the text that every patch expects.
     fn small_tree(folder: &Path) -> Tree {
         for PolicyKernel { policy, .. } in PolicyKernel::all() {
-            for file in touched(policy.patch()) {
+            for file in touched(policy.patch(SourceVersion::DEFAULT)) {
                 let file = folder.join("src").join(file);
                 fs::create_dir_all(file.parent().expect("below src/")).expect("created");
-                fs::write(file, side(policy.patch(), '-')).expect("written");
+                fs::write(file, side(policy.patch(SourceVersion::DEFAULT), '-')).expect("written");
             }
         }
-        Tree { id: "small".into(), folder: folder.to_owned() }
+        Tree { id: "small".into(), version: SourceVersion::DEFAULT, folder: folder.to_owned() }
     }
 
     #[test]
@@ -183,9 +190,9 @@ mod tests {
             let [in_header, in_walkers] = [&header, &walkers].map(|file| fs::read_to_string(file).expect("there"));
             let header_patch = if policy == Policy::Shan { policy } else { Policy::ByLine };
             let header_side = if matches!(policy, Policy::Shan | Policy::ByLine) { '+' } else { '-' };
-            assert_eq!(in_header, side(header_patch.patch(), header_side), "{policy:?}");
+            assert_eq!(in_header, side(header_patch.patch(SourceVersion::DEFAULT), header_side), "{policy:?}");
             let walkers_side = if policy == Policy::None { '+' } else { '-' };
-            assert_eq!(in_walkers, side(Policy::None.patch(), walkers_side), "{policy:?}");
+            assert_eq!(in_walkers, side(Policy::None.patch(SourceVersion::DEFAULT), walkers_side), "{policy:?}");
             let before = fs::metadata(&header).expect("there").modified().expect("kept by Linux");
             tree.select(policy).expect("applies");
             let after = fs::metadata(&header).expect("there").modified().expect("kept by Linux");

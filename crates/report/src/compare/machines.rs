@@ -24,7 +24,7 @@ pub fn differences(before: &[RunResult], after: &[RunResult]) -> Vec<Difference>
 type Read = fn(&RunResult) -> String;
 
 /// Properties to compare, with their names.
-const PROPERTIES: [(&str, Read); 24] = [
+const PROPERTIES: [(&str, Read); 25] = [
     ("kernel", |r| r.machine.kernel_release.clone()),
     ("kernel build", |r| r.machine.kernel_version.clone()),
     ("kernel in the lab", |r| known(r.lab_kernel().map(str::to_owned).as_ref())),
@@ -36,6 +36,7 @@ const PROPERTIES: [(&str, Read); 24] = [
     ("CPUs online", |r| r.machine.cpus_online.len().to_string()),
     ("page size", |r| r.machine.page_bytes.to_string()),
     ("KVM mode", |r| known(r.machine.kvm_mode.as_ref().map(|mode| mode.name().to_owned()).as_ref())),
+    ("preemption", |r| known(r.machine.preemption.as_ref())),
     ("guest CTR_EL0", |r| known(r.vcpus.first().map(|vcpu| format!("{:#x}", vcpu.ctr_el0)).as_ref())),
     ("guest CTR_EL0 shown", |r| {
         let shown = r.vcpus.first().and_then(|vcpu| vcpu.shown.as_ref());

@@ -231,6 +231,7 @@ fn machine(source: &Source<'_>) -> Markup {
                 dt { "CPUs online" } dd { (machine.cpus_online.len()) }
                 dt { "page size" } dd { (machine.page_bytes >> 10) "K" }
                 @if let Some(mode) = &machine.kvm_mode { dt { "KVM mode" } dd { (mode.name()) } }
+                @if let Some(model) = &machine.preemption { dt { "preemption" } dd { (model) } }
                 @if let Some(note) = machine.mode_not_taken() { dt { "requested KVM mode" } dd { (note) } }
                 @if let Some(vcpu) = vcpu {
                     dt { "guest’s caches" }

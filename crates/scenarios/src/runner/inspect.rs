@@ -45,11 +45,15 @@ pub fn cpu_kinds(machine: &Machine, image: &[u8]) -> Vec<CpuKind> {
 /// creates them.
 fn boot_on(cpu: usize, image: &[u8]) -> Result<VcpuFacts, String> {
     thread::scope(|scope| {
-        let pinned = scope.spawn(|| {
+        let named = thread::Builder::new().name(format!("inspect-{cpu}"));
+        let pinned = named.spawn_scoped(scope, || {
             affinity::pin(None, cpu).map_err(|error| format!("cannot run on CPU {cpu}: {error}"))?;
             boot(image)
         });
-        pinned.join().expect("the runner aborts instead of unwinding")
+        pinned
+            .map_err(|error| format!("no thread for CPU {cpu}: {error}"))?
+            .join()
+            .expect("the runner aborts instead of unwinding")
     })
 }
 
