@@ -452,7 +452,7 @@ fn an_interrupt_ends_the_lab() {
         .expect("it was built");
     let mut progress = BufReader::new(child.stderr.take().expect("it is a pipe")).lines().map_while(Result::ok);
     let mut printed: Vec<String> = Vec::new();
-    while !printed.last().is_some_and(|line| line.contains("| relax")) {
+    while !printed.last().is_some_and(|line| line.contains("relax page")) {
         printed.push(progress.next().unwrap_or_else(|| panic!("no guest ran: {printed:?}")));
     }
     let id = child.id().to_string();

@@ -301,7 +301,7 @@ fn a_qemu_that_is_too_old_is_named_in_one_line() {
         .args(["--", "run", "relax", "--blocks", "page"])
         .output()
         .expect("timeout(1) is there");
-    assert_eq!(output.status.code(), Some(70), "{}", stderr(&output));
+    assert_eq!(output.status.code(), Some(64), "{}", stderr(&output));
     let lines: Vec<_> = stderr(&output).lines().filter(|line| line.contains("QEMU 10")).map(str::to_owned).collect();
     assert_eq!(lines.len(), 1, "{}", stderr(&output));
 }

@@ -57,8 +57,8 @@ struct Site {
     index: u32,
 }
 
-/// True for a page of a PE's guest whose memory type makes accesses go around the caches.
-type UncachedPages = HashMap<(usize, u64), bool>;
+/// Number of pages of guests whose memory type a thread remembers.
+const PAGES_KNOWN: usize = 256;
 
 /// State of the mode.
 struct Sanitizer {
@@ -227,16 +227,23 @@ impl Sanitizer {
         if self.uncached[pe % MOST_PES].load(Ordering::Relaxed) {
             return true;
         }
+        /// Answer for one page: the page with its PE, the generation, and the answer.
+        type Known = Cell<(u64, u32, bool)>;
         thread_local! {
-            static KNOWN: RefCell<(u32, UncachedPages)> = RefCell::default();
+            static KNOWN: [Known; PAGES_KNOWN] = const { [const { Cell::new((u64::MAX, 0, false)) }; PAGES_KNOWN] };
         }
         let generation = self.generation.load(Ordering::Relaxed).wrapping_add(LOCAL_GENERATION.get());
-        KNOWN.with_borrow_mut(|(made, known)| {
-            if *made != generation {
-                known.clear();
-                *made = generation;
+        // Addresses have at most 52 bits below their sign, so the PE has room above the page.
+        let page = (va << 8 >> 20) | (pe as u64) << 52;
+        KNOWN.with(|known| {
+            let known = &known[page as usize % PAGES_KNOWN];
+            let (of, made, answer) = known.get();
+            if (of, made) == (page, generation) {
+                return answer;
             }
-            *known.entry((pe, va >> 12)).or_insert_with(|| !self.shadow().is_cacheable(pe, &self.stage1(), va))
+            let answer = !self.shadow().is_cacheable(pe, &self.stage1(), va);
+            known.set((page, generation, answer));
+            answer
         })
     }
 
