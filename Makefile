@@ -110,7 +110,7 @@ test-formats: build ## let the tools that labs and people use read every format 
 
 .PHONY: test
 test: build check test-formats ## run check and test-formats, and everything end to end under QEMU
-	@cargo test -q --locked -p host-runner --test end_to_end --test survival --test nights --test litmus --test coherence --test sanitizer -- --ignored --test-threads 1
+	@cargo test -q --locked -p host-runner --test end_to_end --test survival --test nights --test litmus --test coherence --test sanitizer --test newest -- --ignored --test-threads 1
 
 .PHONY: test-long
 test-long: setup-kernels setup-release test ## run test, and the tests that take longer (builds kernels once)
