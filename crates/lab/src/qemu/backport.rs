@@ -49,11 +49,18 @@ pub fn get(wanted: u32, context: Context<'_>) -> Result<Emulator, Error> {
         return Ok(found);
     }
     let no_qemu = |error: Error| match error {
-        Error::Interrupted => error,
+        Error::Interrupted | Error::NoQemu { .. } => error,
         error => Error::NoQemu { wanted, reason: error.to_string() },
     };
-    fetch(&root, &tree, context).map_err(no_qemu)?;
+    fetch(&root, &tree, wanted, context).map_err(no_qemu)?;
     unpacked(&tree, wanted).map_err(no_qemu)
+}
+
+/// Returns the first number of an upstream version and the version, from a Debian version such as `1:10.0.2+ds-2`.
+fn upstream(version: &str) -> Option<(u32, &str)> {
+    let version = version.split_once(':').map_or(version, |(_, version)| version);
+    let upstream = version.split(['+', '-', '~']).next()?;
+    Some((upstream.split('.').next()?.parse().ok()?, upstream))
 }
 
 /// Returns the QEMU in `tree`, if it starts and is new enough.
@@ -74,13 +81,21 @@ fn libraries(tree: &Path) -> Vec<PathBuf> {
 }
 
 /// Fetches the QEMU and unpacks it to `tree`, which appears only when it is complete.
-fn fetch(root: &Path, tree: &Path, context: Context<'_>) -> Result<(), Error> {
+///
+/// Nothing is fetched if Debian's version is older than `wanted`.
+fn fetch(root: &Path, tree: &Path, wanted: u32, context: Context<'_>) -> Result<(), Error> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |error| Error::Cache { path, error }
     };
     let apt = Apt::prepare(&root.join("apt"), &SCOPE, context)?;
     let update = apt.update()?;
+    let packages = apt.packages(|name| name == PACKAGE)?;
+    let newest =
+        packages.iter().filter(|package| package.suite == SUITE).filter_map(|package| upstream(&package.version));
+    if let Some((_, version)) = newest.max().filter(|(major, _)| *major < wanted) {
+        return Err(Error::NoQemu { wanted, reason: format!("Debian's {SUITE} has {version}") });
+    }
     let scratch = tempfile::Builder::new().prefix(".new-").tempdir_in(root).map_err(failed(root))?;
     context.show("fetching QEMU for this machine");
     let debs =
@@ -110,6 +125,13 @@ fn fetch(root: &Path, tree: &Path, context: Context<'_>) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_upstream_version_is_read() {
+        assert_eq!(upstream("1:10.0.2+ds-2+deb13u1~bpo12+1"), Some((10, "10.0.2")));
+        assert_eq!(upstream("7.2-1"), Some((7, "7.2")));
+        assert_eq!(upstream("x"), None);
+    }
 
     #[test]
     fn only_folders_of_an_architecture_have_libraries() {
