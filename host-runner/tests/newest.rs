@@ -3,6 +3,8 @@
 //!
 //! The archive decides which kernel is the newest. One that cannot be had is a skip with its reason.
 
+#![allow(clippy::print_stdout, reason = "a skipped test says so")]
+
 mod support;
 
 use serde_json::Value;

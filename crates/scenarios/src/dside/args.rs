@@ -17,9 +17,9 @@ pub struct Args {
     /// Number of timed rounds; one more round is traced
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pub rounds: u64,
-    /// Size of the region for each kind of memory
-    #[arg(long, default_value = "1G", value_name = "SIZE")]
-    pub region: Size,
+    /// Size of the region for each kind of memory [default: 1G, but at most 16384 blocks]
+    #[arg(long, value_name = "SIZE")]
+    pub region: Option<Size>,
     /// Let the guest map the region Non-cacheable, so that the host cleans up behind it
     #[arg(long)]
     pub uncached: bool,

@@ -2,6 +2,7 @@
 
 use abi::op::Attr;
 use guest::event::RoundEvent;
+use hostfacts::memory::MemoryKinds;
 use record::case::{CaseResult, FaultTimes};
 use record::maintenance::Maintenance;
 use record::memory::MemoryKind;
@@ -13,6 +14,7 @@ use crate::dside::args::Args;
 use crate::dside::findings::Findings;
 use crate::dside::program::{CaseProgram, TOUCH};
 use crate::dside::verdict;
+use crate::memory::block_bytes;
 use crate::runner::cases::{CaseRun, CaseRunner, chosen_kinds, write_samples};
 use crate::runner::observer::Setup;
 use crate::runner::session::{Build, Error, Finished, Session};
@@ -36,8 +38,19 @@ fn all_cases(
     args: &Args,
     cases: &mut Vec<CaseResult>,
 ) -> Result<(), Error> {
-    let kinds = chosen_kinds(&args.kinds, Some(args.region))?;
+    let kinds = chosen_kinds(&args.kinds, Some(args.region.unwrap_or(REGION)))?;
     runner.each_kind(session, kinds, cases, |runner, session, kind, _| case(runner, session, args, kind))
+}
+
+/// Size of the region, if it does not have too many blocks.
+const REGION: Size = Size(1 << 30);
+/// The most blocks of a region whose size was not given. A fault takes up to a millisecond in the lab.
+const MOST_BLOCKS: u64 = 16_384;
+
+/// Returns the size of the region for a kind of memory in bytes.
+fn region_bytes(args: &Args, kind: MemoryKind, host: &MemoryKinds) -> u64 {
+    let block = block_bytes(kind, host).unwrap_or(host.page_bytes);
+    args.region.unwrap_or(Size(REGION.0.min(MOST_BLOCKS * block))).0
 }
 
 fn case(
@@ -47,7 +60,9 @@ fn case(
     kind: MemoryKind,
 ) -> Result<CaseResult, Error> {
     let mut result = CaseResult { rounds: args.rounds, ..CaseResult::on(kind, 1) };
-    let Some(memory) = runner.prepare_for(session, kind, |_| args.region.0, &mut result)? else { return Ok(result) };
+    let Some(memory) = runner.prepare_for(session, kind, |host| region_bytes(args, kind, host), &mut result)? else {
+        return Ok(result);
+    };
     let traced = runner.traced(args.rounds);
     let rounds = args.rounds + u64::from(traced.is_some());
     let (block_bytes, region_bytes, backing) = (memory.block_bytes, memory.region_bytes, memory.backing);
