@@ -110,6 +110,25 @@ fn a_program_file_runs_and_an_unjudgeable_one_is_refused() {
     assert!(format!("{}{}", stdout(&output), stderr(&output)).contains("no meeting between"), "{}", stderr(&output));
 }
 
+/// A transparent huge page moves to another node with its first page; the kernel answers EBUSY for the others.
+#[test]
+#[ignore = "needs make build, QEMU and Debian's kernels"]
+fn a_huge_page_migrates() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let file = directory.path().join("migrate.toml");
+    let span = "start = 0\nstride = 4096\ncount = 8\n";
+    let text = format!(
+        "failed = \"\"\nvcpus = 1\nbacking = \"thp\"\n\n[[op]]\ndo = \"fetch\"\n{span}\n[[op]]\ndo = \"event\"\n\
+         event = \"migrate\"\n{span}generation = 0\n\n[[op]]\ndo = \"fetch\"\n{span}"
+    );
+    std::fs::write(&file, text).expect("writable");
+    let results = directory.path().join("results");
+    let output = lab(&results, &["--nodes", "2"], &["run", &file.to_string_lossy()]).0;
+    let text = format!("{}{}", stdout(&output), stderr(&output));
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.contains("PASS"), "{text}");
+}
+
 #[test]
 #[ignore = "needs make build and QEMU"]
 fn a_wrong_event_is_reported_with_the_valid_ones() {
