@@ -195,9 +195,13 @@ fn exit_codes_for_bisecting() {
 fn git_bisect_finds_the_first_kernel_that_locks_up() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let (good, bad) = ("debian:6.12", "debian:6.1");
+    // What a build that failed may leave.
+    let damaged = directory.path().join("Image");
+    std::fs::write(&damaged, "no kernel").expect("writable");
+    let damaged = damaged.to_string_lossy();
     let lab = "--cpu max --time-scale 6 --append 'hugepagesz=1G hugepages=1' -- \
                run relax --blocks 1G --hugepages --watchdog-thresh 1";
-    let (printed, found) = first_bad(directory.path(), &[good, good, good, "not-built", good, bad, bad], lab);
+    let (printed, found) = first_bad(directory.path(), &[good, good, good, &damaged, good, bad, bad], lab);
     assert_eq!(found, Some(5), "{printed}");
     assert!(printed.contains("git bisect skip"), "the untestable one was met: {printed}");
 }

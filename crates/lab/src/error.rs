@@ -203,14 +203,14 @@ impl Error {
         )
     }
 
-    /// Returns whether the command line is wrong, and the lab would fail again in the same way.
+    /// Returns whether the command line is wrong. A file that is no kernel is not wrong usage: a build may have failed, which
+    /// a bisection skips.
     pub fn is_usage(&self) -> bool {
         match self {
             Self::UnknownKernel(_)
             | Self::Kernels(_)
             | Self::NoKernel { .. }
             | Self::KernelFile { .. }
-            | Self::NotAnImage { .. }
             | Self::Fault(_)
             | Self::Argument(_)
             | Self::Cpu(_)
