@@ -50,7 +50,9 @@ mod tests {
             work
         };
         let (alive, killed) = (begun(), begun().abandon());
-        let runs = rescue(results.path());
+        // A process that another test starts holds the lock, too, until it executes its program.
+        const TRIES: usize = 10_000;
+        let runs = (0..TRIES).map(|_| rescue(results.path())).find(|runs| !runs.is_empty()).expect("it is free soon");
         assert_eq!(runs.len(), 1);
         assert!(runs[0].to_string_lossy().contains("6.1.0") && runs[0].join(journal::FILE).exists(), "{runs:?}");
         assert!(alive.staging().join(journal::FILE).exists() && !killed.exists());
