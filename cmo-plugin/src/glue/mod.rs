@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! Interface to QEMU: arguments of the plugin, translation callback, execution callbacks, exit.
 
+mod operands;
 mod qemu;
 mod sanitize;
 mod word;

@@ -19,6 +19,7 @@ use qemu_plugin_sys::{
 };
 use serde::Serialize;
 
+use super::operands::Operands;
 use super::qemu::{Qemu, Registers};
 use super::word::word;
 use crate::counts::{Ended, write_beside};
@@ -285,41 +286,6 @@ thread_local! {
 
 fn forget_translations() {
     LOCAL_GENERATION.set(LOCAL_GENERATION.get().wrapping_add(1));
-}
-
-/// Context of an instruction, and its small operands, in the place of a pointer.
-#[derive(Clone, Copy)]
-struct Operands(usize);
-
-impl Operands {
-    fn new(rt: u32, place: Place, flags: u32) -> Self {
-        Self((rt | u32::from(place.guest) << 5 | u32::from(place.el) << 6 | flags << 8) as usize)
-    }
-
-    fn pointer(self) -> *mut c_void {
-        std::ptr::without_provenance_mut(self.0)
-    }
-
-    fn of(pointer: *mut c_void) -> Self {
-        Self(pointer.addr())
-    }
-
-    fn rt(self) -> u64 {
-        self.0 as u64 & 31
-    }
-
-    fn guest(self) -> bool {
-        self.0 >> 5 & 1 != 0
-    }
-
-    /// Returns the part that tells translation regimes apart.
-    fn context(self) -> u64 {
-        self.0 as u64 >> 5 & 7
-    }
-
-    fn flag(self, n: u32) -> bool {
-        self.0 >> (8 + n) & 1 != 0
-    }
 }
 
 /// Instruction that needs its place and its registers.

@@ -40,7 +40,7 @@ pub enum Error {
     NotLinux(PathBuf),
     /// The tree differs from the one that the patch was made for.
     #[error(
-        "{policy}.patch does not apply to this source of Linux {version} (it was made for 6.1, 6.12 and 7.3): {reason}"
+        "{policy}.patch does not apply to this source of Linux {version}: {reason}; docs/policy-kernels.md names the sources that it fits"
     )]
     Patch {
         /// Version of the source.
