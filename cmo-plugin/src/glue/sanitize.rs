@@ -24,7 +24,9 @@ use super::qemu::{Qemu, Registers};
 use super::word::word;
 use crate::counts::{Ended, write_beside};
 use crate::events::{Event, decode};
-use crate::shadow::{Context, Features, MOST_PES, Place, Ram, Shadow, Stage1, Store, Suspect, WrittenSection};
+use crate::shadow::{
+    Context, Features, MOST_PES, Place, Ram, Shadow, Stage1, Store, Suspect, WrittenMachine, WrittenSection,
+};
 
 /// HCR_EL2.VM.
 const HCR_VM: u64 = 1;
@@ -131,21 +133,6 @@ struct Written {
     sections: Vec<WrittenSection>,
 }
 
-#[derive(Serialize)]
-struct WrittenMachine {
-    idc: bool,
-    dic: bool,
-    fwb: bool,
-    imin_line: u64,
-    dmin_line: u64,
-    /// Pages with a shadow.
-    pages: u64,
-    /// Bytes of the shadows, without the fetched words.
-    shadow_bytes: u64,
-    /// Bytes of fetched words.
-    fetched_bytes: u64,
-}
-
 impl Sanitizer {
     fn registers(&self) -> &Registers {
         self.registers.get().expect("set when the first vCPU began")
@@ -165,20 +152,7 @@ impl Sanitizer {
     }
 
     fn write(&self, ended: Ended) -> io::Result<()> {
-        let machine = self.shadow.get().map(|shadow| {
-            let (pages, shadow_bytes, fetched_bytes) = shadow.size();
-            let features = shadow.features();
-            WrittenMachine {
-                idc: features.idc,
-                dic: features.dic,
-                fwb: features.fwb,
-                imin_line: features.imin_line,
-                dmin_line: features.dmin_line,
-                pages,
-                shadow_bytes,
-                fetched_bytes,
-            }
-        });
+        let machine = self.shadow.get().map(Shadow::written_machine);
         let sections = self.shadow.get().map_or_else(Vec::new, Shadow::written);
         let written = Written { ended: ended == Ended::Yes, machine, sections };
         write_beside(&self.out, &serde_json::to_vec(&written).map_err(io::Error::other)?)

@@ -33,6 +33,6 @@ mod text;
 pub(crate) use access::Suspect;
 pub(crate) use entry::Context;
 pub(crate) use features::Features;
-pub(crate) use report::WrittenSection;
+pub(crate) use report::{WrittenMachine, WrittenSection};
 pub(crate) use stage1::Stage1;
 pub(crate) use state::{MOST_PES, Place, Ram, Shadow, Store};

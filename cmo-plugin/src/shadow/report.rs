@@ -274,3 +274,19 @@ pub(crate) struct WrittenReport {
     pub(crate) writer_pc: Option<String>,
     pub(crate) first: Example,
 }
+
+/// Features of the machine and size of the shadow, as they are written.
+#[derive(Serialize)]
+pub(crate) struct WrittenMachine {
+    pub(super) idc: bool,
+    pub(super) dic: bool,
+    pub(super) fwb: bool,
+    pub(super) imin_line: u64,
+    pub(super) dmin_line: u64,
+    /// Pages with a shadow.
+    pub(super) pages: u64,
+    /// Bytes of the shadows, without the fetched words.
+    pub(super) shadow_bytes: u64,
+    /// Bytes of fetched words.
+    pub(super) fetched_bytes: u64,
+}

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use super::features::Features;
 use super::page::{LINE, LineStore, Marks, Memory, PAGE, Page, Stored, Writer, is_raised, raise};
 use super::pe::Pe;
-use super::report::{Code, Reports, WrittenSection};
+use super::report::{Code, Reports, WrittenMachine, WrittenSection};
 use super::stage2::{Machine, Stage2};
 
 /// The most PEs: as many as the lab's machines can have.
@@ -172,6 +172,13 @@ impl<R: Ram> Shadow<R> {
         let mut reports = lock(&self.reports);
         reports.section().checked.unseen_stores += self.unseen.swap(0, Relaxed);
         reports.written()
+    }
+
+    /// Returns the features of the machine and the size of the shadow.
+    pub(crate) fn written_machine(&self) -> WrittenMachine {
+        let (pages, shadow_bytes, fetched_bytes) = self.size();
+        let Features { idc, dic, fwb, imin_line, dmin_line, .. } = self.features;
+        WrittenMachine { idc, dic, fwb, imin_line, dmin_line, pages, shadow_bytes, fetched_bytes }
     }
 
     /// Returns the number of pages with a shadow, and the sizes in bytes of the shadows and of the fetched words.
