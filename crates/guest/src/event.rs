@@ -30,7 +30,8 @@ pub enum RoundEvent {
 }
 
 impl RoundEvent {
-    const ALL: [Self; 3] = [Self::Begin, Self::Unmap, Self::Discard];
+    /// All round events.
+    pub const ALL: [Self; 3] = [Self::Begin, Self::Unmap, Self::Discard];
 
     /// Returns the round event with this number, if there is one.
     pub fn from_raw(raw: u64) -> Option<Self> {

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use units::stats::Timing;
 
+use crate::budget::Budget;
 use crate::findings::StoredFindings;
 use crate::maintenance::{Counted, HostSide, Predicted};
 use crate::memory::MemoryKind;
@@ -39,6 +40,9 @@ pub struct CaseResult {
     /// Stage-2 faults and maintenance of the traced round.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub host: Option<HostSide>,
+    /// Comparison of the traced faults and maintenance with what a correct kernel needs.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub budget: Option<Budget>,
     /// Maintenance that the TCG plugin counted in the traced round, in the lab with `--count`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub counted: Option<Counted>,
@@ -125,6 +129,7 @@ impl CaseResult {
             predicted: None,
             mismatches: 0,
             host: None,
+            budget: None,
             counted: None,
             sanitizer: None,
             complaints: Vec::new(),

@@ -27,6 +27,7 @@
 
 pub mod answer;
 pub mod barrier;
+pub mod budget;
 pub mod case;
 pub mod detector;
 pub mod exit;

@@ -29,6 +29,7 @@
 )]
 
 mod boot;
+pub mod budget;
 mod chaos;
 pub mod check;
 mod coherence;

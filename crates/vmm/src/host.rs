@@ -83,6 +83,11 @@ impl<'a> Host<'a> {
         memory.slice().write_slice(&code, offset).map_err(io::Error::other)
     }
 
+    /// Returns the host virtual address of region `n`, if there is one.
+    pub fn host_va(&self, n: usize) -> Option<u64> {
+        Some(self.region(n).ok()?.1.host_va())
+    }
+
     pub(crate) fn region(&self, n: usize) -> io::Result<(&RegionSpec, &HostMemory)> {
         let found = self.parts.spec.regions.get(n).zip(self.parts.regions.get(n));
         found.ok_or_else(|| io::ErrorKind::InvalidInput.into())

@@ -1,7 +1,7 @@
 //! A running trace: one tracefs instance with its probes.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -33,6 +33,10 @@ pub struct Trace {
     quiet_drains: u32,
     parser: TraceParser,
     absent: Vec<AbsentPart>,
+    /// File that takes marks.
+    marker: Option<File>,
+    /// Reason why the trace shows no MMU notifiers, if it does not.
+    no_notifiers: Option<String>,
     lost_before: u64,
     icache: Option<Probe>,
     dcache: Option<Probe>,
@@ -67,6 +71,8 @@ impl Trace {
             quiet_drains: 0,
             parser: TraceParser::default(),
             absent: Vec::new(),
+            marker: None,
+            no_notifiers: None,
             lost_before: 0,
             icache: None,
             dcache: None,
@@ -81,6 +87,18 @@ impl Trace {
     /// Returns the parts that this kernel does not give, each with the reason.
     pub fn absent(&self) -> &[AbsentPart] {
         &self.absent
+    }
+
+    /// Returns the reason why the trace shows no MMU notifiers or no marks; none if it shows both.
+    pub fn no_notifiers(&self) -> Option<&str> {
+        self.no_notifiers.as_deref()
+    }
+
+    /// Writes a mark into the trace, between the events before and after this call.
+    pub fn mark(&mut self, text: &str) {
+        if let Some(Err(error)) = self.marker.as_mut().map(|marker| marker.write_all(text.as_bytes())) {
+            self.no_notifiers = Some(format!("trace_marker: {error}"));
+        }
     }
 
     /// Returns the events since the last call, without stopping the trace.
@@ -150,7 +168,20 @@ impl Trace {
         if self.control("trace_clock", "mono").is_err() {
             self.control("trace_clock", "mono_raw")?;
         }
-        self.control("events/kvm/kvm_guest_fault/enable", "1")
+        self.control("events/kvm/kvm_guest_fault/enable", "1")?;
+        self.no_notifiers = self.show_notifiers().err().map(|absent| absent.to_string());
+        Ok(())
+    }
+
+    /// Makes the trace show the MMU notifiers, and opens the file for marks.
+    fn show_notifiers(&mut self) -> Result<(), Absent> {
+        for event in ["kvm_unmap_hva_range", "kvm_age_hva"] {
+            self.control(&format!("events/kvm/{event}/enable"), "1")?;
+        }
+        let path = self.instance.join("trace_marker");
+        let marker = OpenOptions::new().append(true).open(&path);
+        self.marker = Some(marker.map_err(|source| Absent::Io { path, source })?);
+        Ok(())
     }
 
     fn probe(&mut self, root: &Path, group: &str, name: &'static str, routines: &[&str]) -> Option<Probe> {
@@ -194,6 +225,7 @@ impl Drop for Trace {
     fn drop(&mut self) {
         // The order matters: a probe that an instance uses is busy, and so is an instance with an open pipe.
         self.pipe = None;
+        self.marker = None;
         let _ = self.control("tracing_on", "0");
         let _ = self.control("events/enable", "0");
         self.icache = None;

@@ -12,7 +12,7 @@ mod survey;
 mod tracefs;
 
 pub use instance::{AbsentPart, Trace};
-pub use parse::{GuestFault, Maintenance, TraceLog};
+pub use parse::{GuestFault, Maintenance, Step, TraceLog};
 pub use stale::clean_up;
 pub use survey::{Survey, survey};
 pub use tracefs::Absent;

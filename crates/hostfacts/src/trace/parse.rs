@@ -1,8 +1,9 @@
-//! A parser of the text of `trace_pipe`: guest faults and calls of maintenance functions.
+//! A parser of the text of `trace_pipe`: guest faults, calls of maintenance functions, MMU notifiers and marks.
 //!
 //! Time stamps in that text have a resolution of 1 µs with every clock, and so have all times here.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use record::maintenance::{Access, FaultKind};
 
@@ -21,6 +22,8 @@ pub struct GuestFault {
     pub level: u8,
     /// Access that faulted.
     pub access: Access,
+    /// True if a store faulted. Cache maintenance by address needs no permission to write and does not count as one.
+    pub write: bool,
 }
 
 /// One call of a cache-maintenance function.
@@ -36,15 +39,28 @@ pub struct Maintenance {
     pub pid: u32,
 }
 
+/// One event of a trace. A call of a maintenance function stands where it returned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A stage-2 fault.
+    Fault(GuestFault),
+    /// An I-cache invalidation.
+    Icache(Maintenance),
+    /// A D-cache clean.
+    Dcache(Maintenance),
+    /// An MMU notifier removes the stage-2 mappings of these host virtual addresses.
+    Unmap(Range<u64>),
+    /// An MMU notifier clears the access flags of these host virtual addresses.
+    Age(Range<u64>),
+    /// A text that this process wrote into the trace, see [`Trace::mark`](crate::trace::Trace::mark).
+    Mark(String),
+}
+
 /// Events of a trace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TraceLog {
-    /// Stage-2 faults.
-    pub faults: Vec<GuestFault>,
-    /// I-cache invalidations.
-    pub icache: Vec<Maintenance>,
-    /// D-cache cleans.
-    pub dcache: Vec<Maintenance>,
+    /// Events in the order of the trace.
+    pub steps: Vec<Step>,
     /// Number of events that the kernel lost in full buffers or missed probes. Unless it is 0, all counts are lower
     /// bounds.
     pub lost: u64,
@@ -53,11 +69,24 @@ pub struct TraceLog {
 }
 
 impl TraceLog {
+    /// Returns the stage-2 faults.
+    pub fn faults(&self) -> impl Iterator<Item = &GuestFault> {
+        self.steps.iter().filter_map(|step| if let Step::Fault(fault) = step { Some(fault) } else { None })
+    }
+
+    /// Returns the I-cache invalidations.
+    pub fn icache(&self) -> impl Iterator<Item = &Maintenance> {
+        self.steps.iter().filter_map(|step| if let Step::Icache(call) = step { Some(call) } else { None })
+    }
+
+    /// Returns the D-cache cleans.
+    pub fn dcache(&self) -> impl Iterator<Item = &Maintenance> {
+        self.steps.iter().filter_map(|step| if let Step::Dcache(call) = step { Some(call) } else { None })
+    }
+
     /// Adds the events of a later part of the trace.
     pub fn append(&mut self, later: Self) {
-        self.faults.extend(later.faults);
-        self.icache.extend(later.icache);
-        self.dcache.extend(later.dcache);
+        self.steps.extend(later.steps);
         self.lost += later.lost;
         self.malformed += later.malformed;
     }
@@ -80,6 +109,14 @@ fn decode_fault(esr: u64) -> (FaultKind, u8, Access) {
     let level = if kind == FaultKind::Other { 4 } else { (status & 0b11) as u8 };
     let access = if (esr >> 26) & 0x3f == EC_IABT_LOWER { Access::Fetch } else { Access::Data };
     (kind, level, access)
+}
+
+/// Returns whether a data abort is for a store: WnR without CM (Arm ARM, "ISS encoding for an exception from a Data
+/// Abort"). Cache maintenance by address sets both.
+fn is_store(esr: u64) -> bool {
+    const WNR: u64 = 1 << 6;
+    const CM: u64 = 1 << 8;
+    (esr >> 26) & 0x3f != EC_IABT_LOWER && esr & (WNR | CM) == WNR
 }
 
 /// A call of a maintenance function that has not returned.
@@ -125,11 +162,14 @@ impl TraceParser {
 
     fn event(&mut self, line: &Line<'_>) -> Option<()> {
         match line.event {
-            "kvm_guest_fault" => self.log.faults.push(guest_fault(line)?),
+            "kvm_guest_fault" => self.log.steps.push(Step::Fault(guest_fault(line)?)),
+            "kvm_unmap_hva_range" => self.log.steps.push(Step::Unmap(hva_range(line)?)),
+            "kvm_age_hva" => self.log.steps.push(Step::Age(hva_range(line)?)),
+            "tracing_mark_write" => self.log.steps.push(Step::Mark(line.args.trim_end().to_owned())),
             "icache" => drop(self.icache.insert(line.pid, open_call(line)?)),
             "dcache" => drop(self.dcache.insert(line.pid, open_call(line)?)),
-            "icache_ret" => self.log.icache.extend(close_call(&mut self.icache, line)),
-            "dcache_ret" => self.log.dcache.extend(close_call(&mut self.dcache, line)),
+            "icache_ret" => self.log.steps.extend(close_call(&mut self.icache, line).map(Step::Icache)),
+            "dcache_ret" => self.log.steps.extend(close_call(&mut self.dcache, line).map(Step::Dcache)),
             _ => return None,
         }
         Some(())
@@ -173,8 +213,17 @@ fn field(args: &str, name: &str) -> Option<u64> {
 
 /// Parses `ipa 0x40000000, hsr 0x8200000d, hxfar 0x40000000, pc 0x40201234`. `hsr` is ESR_EL2.
 fn guest_fault(line: &Line<'_>) -> Option<GuestFault> {
-    let (kind, level, access) = decode_fault(field(line.args, "hsr ")?);
-    Some(GuestFault { ts_ns: line.ts_ns, pid: line.pid, ipa: field(line.args, "ipa ")?, kind, level, access })
+    let esr = field(line.args, "hsr ")?;
+    let (kind, level, access) = decode_fault(esr);
+    let ipa = field(line.args, "ipa ")?;
+    Some(GuestFault { ts_ns: line.ts_ns, pid: line.pid, ipa, kind, level, access, write: is_store(esr) })
+}
+
+/// Parses `mmu notifier unmap range: 0x0000ffff7fe00000 -- 0x0000ffff80000000`.
+fn hva_range(line: &Line<'_>) -> Option<Range<u64>> {
+    let (start, end) = line.args.rsplit_once(": ")?.1.split_once(" -- ")?;
+    let number = |text: &str| u64::from_str_radix(first_word(text).trim_start_matches("0x"), 16).ok();
+    Some(number(start)?..number(end)?)
 }
 
 /// Parses `(invalidate_icache_guest_page+0x0/0x78) size=0x40000000`.
@@ -199,6 +248,9 @@ mod tests {
            <...>-123     [001] d....    12.345690: icache: (invalidate_icache_guest_page+0x0/0x78) size=0x40000000
            <...>-124     [000] .....    12.345691: kvm_guest_fault: ipa 0x90000000, hsr 0x92000046, hxfar 0x90000008, pc 0x0000000040201238
            <...>-123     [001] d....    12.452690: icache_ret: (stage2_attr_walker+0x88/0x110 <- invalidate_icache_guest_page)
+           <...>-124     [000] .....    12.460000: kvm_unmap_hva_range: mmu notifier unmap range: 0x0000ffff7fe00000 -- 0x0000ffff80000000
+           <...>-124     [000] .....    12.460001: kvm_age_hva: mmu notifier age hva: 0x0000000000001000 -- 0x0000000000002000
+           <...>-124     [000] .....    12.460002: tracing_mark_write: begin: x-y
 CPU:1 [LOST 23 EVENTS]
 ";
 
@@ -212,14 +264,30 @@ CPU:1 [LOST 23 EVENTS]
     fn a_permission_fault_and_its_invalidation() {
         let log = parse(TEXT);
         assert_eq!((log.lost, log.malformed), (23, 0));
-        let fault = &log.faults[0];
+        let faults: Vec<_> = log.faults().collect();
+        let fault = faults[0];
         assert_eq!((fault.kind, fault.level, fault.access), (FaultKind::Permission, 1, Access::Fetch));
         assert_eq!((fault.ipa, fault.pid, fault.ts_ns), (0x8000_0000, 123, 12_345_680_000));
-        let data = &log.faults[1];
+        let data = faults[1];
         assert_eq!((data.kind, data.level, data.access), (FaultKind::Translation, 2, Access::Data));
+        assert_eq!((fault.write, data.write), (false, true));
         let call = Maintenance { ts_ns: 12_345_690_000, duration_ns: 107_000_000, size: 0x4000_0000, pid: 123 };
-        assert_eq!(log.icache, [call]);
-        assert_eq!(log.dcache, []);
+        assert_eq!(log.icache().collect::<Vec<_>>(), [&call]);
+        assert_eq!(log.dcache().count(), 0);
+        let rest = [
+            Step::Unmap(0xffff_7fe0_0000..0xffff_8000_0000),
+            Step::Age(0x1000..0x2000),
+            Step::Mark("begin: x-y".into()),
+        ];
+        assert_eq!(log.steps[3..], rest);
+    }
+
+    #[test]
+    fn cache_maintenance_by_address_is_no_store() {
+        assert!(is_store(0x9200_004e));
+        assert!(!is_store(0x9200_0146), "WnR with CM");
+        assert!(!is_store(0x9200_000e));
+        assert!(!is_store(0x8200_004e), "a fetch");
     }
 
     #[test]
@@ -244,7 +312,7 @@ CPU:1 [LOST 23 EVENTS]
         let log = parse(
             "what\n x-1 [000] ... 1.2: kvm_guest_fault: ipa\n x-1 [0é0] d 1.000000: icache: \nCPU:1 [LOST x EVENTS]\n",
         );
-        assert_eq!((log.malformed, log.faults.len()), (4, 0));
+        assert_eq!((log.malformed, log.faults().count()), (4, 0));
         assert_eq!(parse("").malformed, 0);
     }
 }

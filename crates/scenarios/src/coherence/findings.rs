@@ -1,6 +1,7 @@
 //! Findings of `coherence`.
 
 use guest::event::Event;
+use record::budget::Budget;
 use record::findings::Finding;
 use record::maintenance::HostSide;
 use record::status::Verdict;
@@ -38,6 +39,9 @@ pub struct CombinationResult {
     /// Faults and maintenance in the kernel between the event and the end of the program.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub host: Option<HostSide>,
+    /// Comparison of the faults and the maintenance of the whole program with its budget.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub budget: Option<Budget>,
 }
 
 impl Findings {
@@ -46,13 +50,21 @@ impl Findings {
         let eager = if self.eager_split { "-eager-split" } else { "" };
         format!("{}{eager}", self.event.name())
     }
+
+    /// Returns the comparison of all combinations with their budgets, if there is one.
+    pub fn budget(&self) -> Option<Budget> {
+        let mut budgets = self.combinations.iter().filter_map(|result| result.budget.as_ref());
+        let mut all = budgets.next()?.clone();
+        budgets.for_each(|budget| all.add(budget));
+        Some(all)
+    }
 }
 
 impl CombinationResult {
     /// Returns a result without looks.
     pub fn new(combination: &Combination, verdict: Verdict) -> Self {
         let Combination { writer, look, reader, .. } = *combination;
-        Self { writer, look, reader, verdict, seen: LookCounts::default(), host: None }
+        Self { writer, look, reader, verdict, seen: LookCounts::default(), host: None, budget: None }
     }
 
     /// Returns the name of the combination in reports.

@@ -8,6 +8,7 @@ use guest::event::Event;
 use guest::region::region;
 use guest::spec::GuestSpec;
 use hostfacts::memory::{MemoryKinds, memory_kinds};
+use hostfacts::phase::begin_case;
 use programs::oracle::CacheFeatures;
 use programs::program::Program;
 use record::case::{AttributedComplaint, CaseResult, Memory};
@@ -21,7 +22,7 @@ use crate::coherence::program::{Combination, LineSelection, RegionLines, combina
 use crate::coherence::verdict;
 use crate::looks::LookCounts;
 use crate::memory::block_bytes;
-use crate::runner::cases::{CaseRunner, PreparedMemory};
+use crate::runner::cases::{CaseRunner, PreparedMemory, surroundings};
 use crate::runner::program_runner::{self, NoOutcome, ProgramRun, ProgramSource, Reset, Setup, Target};
 use crate::runner::session::{Build, Error, Finished, Session};
 
@@ -113,7 +114,8 @@ impl CasesOn<'_> {
         };
         let known = Memory { kind, block_bytes: memory.block_bytes, region_bytes: memory.region_bytes };
         let case = CaseResult { memory: Some(known), ..not_run };
-        let mut guests = Guests { cases: self, memory: &memory, complaints: Vec::new() };
+        let first_case = session.cases_done + 1;
+        let mut guests = Guests { cases: self, memory: &memory, first_case, complaints: Vec::new() };
         let plain = program_runner::guest(region(memory.region_bytes, memory.backing), VCPUS);
         let results = guests.run(runner, session, &plain, &self.combinations)?;
         let mut cases = by_event(&case, self.combinations.iter().zip(results), Splitting::AtFaults);
@@ -121,6 +123,7 @@ impl CasesOn<'_> {
             self.combinations.iter().copied().filter(|choice| LOGGING.contains(&choice.event)).collect();
         if memory.block_bytes > memory.host.page_bytes && !logging.is_empty() && !session.interrupted() {
             let eager = GuestSpec { eager_split: Some(memory.block_bytes), ..plain };
+            guests.first_case += cases.len() as u64;
             let results = guests.run(runner, session, &eager, &logging)?;
             cases.extend(by_event(&case, logging.iter().zip(results), Splitting::Eager));
         }
@@ -156,6 +159,7 @@ fn by_event<'a>(
         }
     }
     let of = |findings: Findings| CaseResult {
+        budget: findings.budget(),
         name: format!("{} {}", case.name, findings.event_name()),
         id: format!("{}.{}", case.id, findings.event_name()),
         verdict: verdict::event(&findings.combinations),
@@ -170,6 +174,8 @@ fn by_event<'a>(
 struct Guests<'a> {
     cases: &'a CasesOn<'a>,
     memory: &'a PreparedMemory,
+    /// Number of the case of the first event.
+    first_case: u64,
     /// Complaints of the kernel while they ran.
     complaints: Vec<AttributedComplaint>,
 }
@@ -183,7 +189,7 @@ impl Guests<'_> {
         guest: &GuestSpec,
         combinations: &[Combination],
     ) -> Result<Vec<CombinationResult>, Error> {
-        let mut queue = Queue::new(self.cases.args, self.memory, combinations);
+        let mut queue = Queue::new(self.cases.args, self.memory, self.first_case, combinations);
         let common = &self.cases.args.common;
         let setup = Setup {
             guest,
@@ -192,6 +198,7 @@ impl Guests<'_> {
             traced: if common.no_trace { 0 } else { u64::MAX },
             limit: Duration::from_secs(common.time_limit),
             fwb: self.cases.fwb,
+            surroundings: &surroundings(self.memory, guest),
         };
         for _ in 0..=DEATHS {
             if queue.left.is_empty() || session.interrupted() {
@@ -213,6 +220,9 @@ impl Guests<'_> {
 struct Queue {
     left: VecDeque<Combination>,
     running: Option<(Combination, CacheFeatures)>,
+    /// Events in the order of their cases, and the number of the case of the first.
+    events: Vec<Event>,
+    first_case: u64,
     done: Vec<CombinationResult>,
     lines: RegionLines,
     /// Level at which stage 2 should map the memory.
@@ -222,12 +232,16 @@ struct Queue {
 }
 
 impl Queue {
-    fn new(args: &Args, memory: &PreparedMemory, combinations: &[Combination]) -> Self {
+    fn new(args: &Args, memory: &PreparedMemory, first_case: u64, combinations: &[Combination]) -> Self {
         let selection = if args.every_line { LineSelection::All } else { LineSelection::Seeded(args.seed) };
         let PreparedMemory { region_bytes, block_bytes, .. } = *memory;
+        let mut events: Vec<Event> = combinations.iter().map(|choice| choice.event).collect();
+        events.dedup();
         Self {
             left: combinations.iter().copied().collect(),
             running: None,
+            events,
+            first_case,
             done: Vec::new(),
             lines: RegionLines { region_bytes, block_bytes, selection },
             level: stage2_level(block_bytes, memory.host.page_bytes),
@@ -246,6 +260,9 @@ impl Queue {
 impl ProgramSource for Queue {
     fn next(&mut self, target: &Target) -> Option<Program> {
         let combination = self.left.pop_front()?;
+        let case = self.events.iter().position(|event| *event == combination.event).unwrap_or_default();
+        // One guest runs all events, so the runner tells the sanitizer which case each program belongs to.
+        begin_case(self.first_case + case as u64);
         self.running = Some((combination, target.features));
         Some(combination.program(&self.lines.spans(target.limits.line_bytes)))
     }
@@ -258,12 +275,14 @@ impl ProgramSource for Queue {
         result.verdict = match &run.outcomes {
             Ok(outcomes) => {
                 result.seen = LookCounts::of(outcomes);
-                verdict::combination(&combination, outcomes, run.host.as_ref(), &context)
+                let verdict = verdict::combination(&combination, outcomes, run.host.as_ref(), &context);
+                run.budget.as_ref().map_or(verdict.clone(), |budget| budget.apply(verdict))
             }
             Err(why @ NoOutcome::Refused(..)) => Verdict::new(Status::Skip, why.to_string()),
             Err(why) => Verdict::new(Status::Error, why.to_string()),
         };
         result.host = run.host;
+        result.budget = run.budget;
         self.done.push(result);
     }
 }

@@ -14,6 +14,7 @@ use programs::legal::Limits;
 use programs::oracle::CacheFeatures;
 use programs::program::{Action, Program, ProgramOp, Span};
 use programs::shrink::shrink;
+use record::budget::Budget;
 use record::case::{CaseResult, Memory};
 use record::journal::Entry;
 use record::maintenance::{Access, FaultCount, HostSide, Maintenance};
@@ -26,7 +27,7 @@ use crate::memory::block_bytes;
 use crate::options::Common;
 use crate::random::args::{Args, REPLAY};
 use crate::random::findings::Findings;
-use crate::runner::cases::{CaseRunner, PreparedMemory, racers_id};
+use crate::runner::cases::{CaseRunner, PreparedMemory, racers_id, surroundings};
 use crate::runner::program_runner::{self, NoOutcome, ProgramRun, ProgramSource, Reset, Setup, Target};
 use crate::runner::session::{Build, Error, Finished, Session};
 
@@ -131,9 +132,10 @@ impl Request<'_> {
         };
         let PreparedMemory { block_bytes, region_bytes, .. } = memory;
         case.memory = Some(Memory { kind: self.kind, block_bytes, region_bytes });
+        let eager_split = self.eager_split.then_some(block_bytes);
         let setup = Setup {
             guest: &GuestSpec {
-                eager_split: self.eager_split.then_some(block_bytes),
+                eager_split,
                 ..program_runner::guest(region(region_bytes, memory.backing), case.vcpus as usize)
             },
             label: &format!("{} {}", runner.name, self.kind),
@@ -141,14 +143,16 @@ impl Request<'_> {
             traced: if runner.common.no_trace { 0 } else { TRACED + source.probes.len() as u64 },
             limit: LIMIT,
             fwb: vmm::limits()?.fwb.unwrap_or(false),
+            surroundings: &surroundings(&memory, &GuestSpec { eager_split, ..GuestSpec::default() }),
         };
         let seed = source.seed;
         case.complaints = program_runner::run(runner, session, &mut source, setup)?.complaints;
         case.verdict = source.verdict();
+        case.budget = source.budget.clone();
         case.mismatches = source.findings.seen.forbidden;
         case.host = (setup.traced > 0).then(|| source.host.clone());
         if let Some(failed) = source.failed.take() {
-            let smallest = smallest(runner, session, &memory, &failed.program, setup);
+            let smallest = smallest(runner, session, &memory, &failed, setup);
             let backing = Some(self.kind.to_string());
             let file = ProgramFile {
                 failed: failed.why,
@@ -172,9 +176,12 @@ fn smallest(
     runner: &mut CaseRunner<'_>,
     session: &mut Session,
     memory: &PreparedMemory,
-    program: &Program,
+    failed: &FailedProgram,
     setup: Setup<'_>,
 ) -> Program {
+    let FailedProgram { program, is_beyond_budget, .. } = failed;
+    // A trace makes every attempt slower.
+    let traced = u64::from(*is_beyond_budget);
     // The slots of a smaller program are slots of the larger program, so they need no check against the machine's
     // lines.
     let limits = Limits { region_bytes: memory.region_bytes, line_bytes: abi::slot::BYTES };
@@ -185,7 +192,7 @@ fn smallest(
                 eager_split: setup.guest.eager_split,
                 ..program_runner::guest(region(memory.region_bytes, memory.backing), candidate.vcpus)
             };
-            let setup = Setup { guest: &guest, label: "shrinking", traced: 0, ..setup };
+            let setup = Setup { guest: &guest, label: "shrinking", traced, ..setup };
             let evidence = program_runner::run(runner, session, &mut once, setup);
             evidence.is_ok() && once.failed.is_some()
         })
@@ -218,6 +225,8 @@ struct Programs {
     host: HostSide,
     /// True if any program was traced.
     traced: bool,
+    /// Comparison of the traced programs with their budgets; `None` if none was traced.
+    budget: Option<Budget>,
     features: Option<CacheFeatures>,
     failed: Option<FailedProgram>,
     /// Verdict that ends the run, other than a failure.
@@ -229,6 +238,8 @@ struct FailedProgram {
     program: Program,
     /// Description of the failure.
     why: String,
+    /// True if its looks were right, and it took more faults or maintenance than needed.
+    is_beyond_budget: bool,
 }
 
 impl Programs {
@@ -299,7 +310,9 @@ impl Programs {
         if outcomes.failed() {
             let why =
                 outcomes.forbidden().next().map_or_else(|| "a look returned something forbidden".into(), describe);
-            self.failed = Some(FailedProgram { program, why });
+            self.failed = Some(FailedProgram { program, why, is_beyond_budget: false });
+        } else if let Some(why) = run.budget.as_ref().and_then(Budget::failure) {
+            self.failed = Some(FailedProgram { program, why, is_beyond_budget: true });
         } else if seen.unjudged > 0 {
             self.trouble = Some(Verdict::new(Status::Error, format!("{} looks could not be judged", seen.unjudged)));
         }
@@ -332,6 +345,9 @@ impl ProgramSource for Programs {
         if let Some(host) = &run.host {
             self.traced = true;
             add(&mut self.host, host);
+        }
+        if let Some(budget) = &run.budget {
+            self.budget.get_or_insert_default().add(budget);
         }
         if let Some(event) = self.probing.take() {
             match run.outcomes {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use abi::Record;
 use abi::record::Element;
+use guest::region::REGION_IPA;
 use guest::report::{End, GuestRun, trouble};
 use guest::spec::{Backing, GuestSpec};
 use hostfacts::memory::{MemoryKinds, memory_kinds};
@@ -21,6 +22,7 @@ use record::store;
 use units::size::Size;
 use units::stats::{self, Timing};
 
+use crate::budget::monitor::Surroundings;
 use crate::memory::{self, Missing};
 use crate::options::Common;
 use crate::runner::ending::{autopsy, bad_end, facts};
@@ -218,6 +220,7 @@ impl<'a> CaseRunner<'a> {
         }
         session.journal(&Entry::Case { name: result.name.clone(), before: Box::new(result.clone()) })?;
         let phase = phase_of_case(self.index);
+        let is_judged = setup.traced.is_some();
         let mut observer = Observer::new(session, Setup { phase, ..setup });
         let limit = Duration::from_secs(self.common.time_limit);
         let spec = GuestSpec { ctr: self.common.guest_ctr, ..spec.clone() };
@@ -233,6 +236,8 @@ impl<'a> CaseRunner<'a> {
         let (session, mut observation) = observer.finish()?;
         result.complaints = std::mem::take(&mut observation.complaints);
         result.host = observation.host_side(memory.region_bytes);
+        let dic = run.vcpus.first().is_some_and(|vcpu| vcpu.machine_ctr().dic());
+        result.budget = is_judged.then(|| observation.budget(Surroundings { dic, ..surroundings(memory, &spec) }));
         let context = self.context(session, memory, &run, &observation);
         self.fill(session, memory, &run, result)?;
         let bad_end = match run.end {
@@ -247,13 +252,14 @@ impl<'a> CaseRunner<'a> {
         Ok(Some(CaseRun { run, observation, context, bad_end }))
     }
 
-    /// Checks a case against the kernel log, and writes to the journal that the case is done.
+    /// Checks a case against its budget and the kernel log, and writes to the journal that the case is done.
     ///
     /// # Errors
     ///
     /// Returns an error if the journal cannot be written.
     pub fn done(&mut self, session: &mut Session, case: &mut CaseResult) -> Result<(), Error> {
         self.index += 1;
+        apply_budget(session, case);
         session.check_against_log(case);
         session.journal(&Entry::CaseDone {
             name: case.name.clone(),
@@ -309,6 +315,31 @@ impl<'a> CaseRunner<'a> {
             let _ = console.write_all(run.console.as_bytes());
         }
         Ok(())
+    }
+}
+
+/// Returns what the budget of a guest on this memory depends on. The facts of the running guest are still missing.
+pub fn surroundings(memory: &PreparedMemory, spec: &GuestSpec) -> Surroundings {
+    let PreparedMemory { host, block_bytes, region_bytes, backing } = memory;
+    Surroundings {
+        page_bytes: host.page_bytes,
+        block_bytes: *block_bytes,
+        is_hugetlb: matches!(backing, Backing::Hugetlb(_)),
+        region: REGION_IPA..REGION_IPA + region_bytes,
+        eager_split: spec.eager_split.is_some(),
+        ..Surroundings::default()
+    }
+}
+
+/// Fails a case that exceeded its budget, and notes a case that could not be compared with it.
+fn apply_budget(session: &mut Session, case: &mut CaseResult) {
+    let Some(budget) = &case.budget else { return };
+    case.verdict = budget.apply(case.verdict.clone());
+    if let Some(why) = &budget.unjudged {
+        let absent = format!("faults and maintenance were not compared with what is needed: {why}");
+        if !session.evidence.absent.contains(&absent) {
+            session.evidence.absent.push(absent);
+        }
     }
 }
 

@@ -11,10 +11,12 @@ use hostfacts::process;
 use hostfacts::trace::{GuestFault, Trace, TraceLog};
 use indicatif::ProgressBar;
 use klog::parser::Parser;
+use record::budget::Budget;
 use record::case::AttributedComplaint;
 use record::machine::Machine;
 use record::maintenance::{FaultCount, HostSide, Maintenance};
 
+use crate::budget::monitor::{HostMark, Marked, Monitor, Surroundings};
 use crate::runner::ending::progress;
 use crate::runner::session::{Error, Session};
 
@@ -79,6 +81,10 @@ pub struct Observation {
     pub log: TraceLog,
     /// Number of the vCPU that each thread runs, by thread id; from the traced round.
     pub threads: HashMap<u32, u64>,
+    /// Host virtual address of the region; from the traced round.
+    pub host_va: Option<u64>,
+    /// Reason why the trace cannot be compared with a budget, if it cannot.
+    pub gap: Option<String>,
     /// True if the guest was traced.
     pub traced: bool,
     /// Probes of the trace.
@@ -99,8 +105,8 @@ impl vmm::Watch for Observer<'_> {
     fn event(&mut self, vcpu: usize, op: &Op, host: &vmm::Host<'_>) {
         match RoundEvent::from_raw(op.args[0]) {
             Some(RoundEvent::Begin) => self.begin_round(host),
-            Some(event @ RoundEvent::Unmap) => self.time_event(event, || host.unmap_stage2(0)),
-            Some(event @ RoundEvent::Discard) => self.time_event(event, || host.discard(0)),
+            Some(event @ RoundEvent::Unmap) => self.time_event(event, vcpu, || host.unmap_stage2(0)),
+            Some(event @ RoundEvent::Discard) => self.time_event(event, vcpu, || host.discard(0)),
             None => self.host_event(op.args[0], vcpu, host),
         }
     }
@@ -138,6 +144,7 @@ impl<'a> Observer<'a> {
         }
         if self.setup.traced == Some(round) {
             self.open_trace();
+            self.seen.host_va = host.host_va(0);
             if let Some(number) = self.setup.phase {
                 begin_phase(number);
             }
@@ -165,6 +172,7 @@ impl<'a> Observer<'a> {
                 let absent = trace.absent().iter().map(|part| format!("trace of {}: {}", part.part, part.why));
                 self.seen.absent.extend(absent);
                 self.seen.threads = vcpu_threads();
+                self.seen.gap = trace.no_notifiers().map(str::to_owned);
                 self.seen.traced = true;
                 self.trace = Some(trace);
             }
@@ -172,10 +180,19 @@ impl<'a> Observer<'a> {
         }
     }
 
-    fn time_event(&mut self, event: RoundEvent, act: impl FnOnce() -> std::io::Result<()>) {
+    fn mark(&mut self, mark: HostMark) {
+        if let Some(trace) = &mut self.trace {
+            trace.mark(&mark.text());
+        }
+    }
+
+    fn time_event(&mut self, event: RoundEvent, vcpu: usize, act: impl FnOnce() -> std::io::Result<()>) {
+        let [begin, end] = HostMark::around(Marked::Round(event), vcpu);
+        self.mark(begin);
         let began = Instant::now();
         let done = act();
         let ns = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.mark(end);
         match done {
             Ok(()) => self.seen.timed.push(TimedEvent { event, ns, traced: self.trace.is_some() }),
             Err(error) => self.seen.absent.push(format!("host event {}: {error}", event.name())),
@@ -186,7 +203,10 @@ impl<'a> Observer<'a> {
         let Some(event) = Event::from_raw(number) else { return };
         // All vCPUs move together, so that no two of them share a CPU afterwards.
         let vcpus = if event == Event::MoveVcpu { 0..host.vcpus() } else { vcpu..vcpu + 1 };
+        let [begin, end] = HostMark::around(Marked::Event(event), vcpu);
+        self.mark(begin);
         let done = vcpus.into_iter().try_for_each(|vcpu| host.perform(&vmm::EventRequest::without_slots(event, vcpu)));
+        self.mark(end);
         match done {
             Ok(()) => self.seen.events += 1,
             Err(refused) => {
@@ -245,6 +265,20 @@ impl Observation {
         (!self.traced).then(|| self.absent.first().cloned().unwrap_or_else(|| "--no-trace".into()))
     }
 
+    /// Returns the comparison of the traced round with its budget, on the given machine and memory. A round without a
+    /// trace is not judged.
+    pub fn budget(&self, surroundings: Surroundings) -> Budget {
+        let gap = match (self.untraced(), self.lost()) {
+            (Some(why), _) => Some(why),
+            (None, 0) => self.gap.clone(),
+            (None, lost) => Some(format!("{lost} trace records were lost")),
+        };
+        let host_va = self.host_va.unwrap_or_default();
+        let mut monitor = Monitor::new(Surroundings { threads: self.threads.clone(), host_va, ..surroundings });
+        monitor.push(&self.log.steps);
+        monitor.finish(gap)
+    }
+
     /// Returns the faults and the maintenance that the kernel did in the region, from the trace.
     pub fn host_side(&self, region_bytes: u64) -> Option<HostSide> {
         self.traced.then(|| host_side(&self.log, &self.probed, region_bytes))
@@ -276,7 +310,7 @@ impl Probed {
 pub fn host_side(log: &TraceLog, probed: &Probed, region_bytes: u64) -> HostSide {
     let region = REGION_IPA..REGION_IPA + region_bytes;
     let mut faults: Vec<FaultCount> = Vec::new();
-    for fault in log.faults.iter().filter(|fault| region.contains(&fault.ipa)) {
+    for fault in log.faults().filter(|fault| region.contains(&fault.ipa)) {
         let named = fault_count(fault);
         let same = |f: &&mut FaultCount| (f.access, f.kind, f.level) == (named.access, named.kind, named.level);
         match faults.iter_mut().find(same) {
@@ -284,8 +318,8 @@ pub fn host_side(log: &TraceLog, probed: &Probed, region_bytes: u64) -> HostSide
             None => faults.push(named),
         }
     }
-    let icache = probed.icache.then(|| maintenance(&log.icache));
-    let dcache = probed.dcache.then(|| maintenance(&log.dcache));
+    let icache = probed.icache.then(|| maintenance(log.icache()));
+    let dcache = probed.dcache.then(|| maintenance(log.dcache()));
     HostSide { faults, icache, dcache, unprobed: probed.unprobed.clone() }
 }
 
@@ -299,11 +333,11 @@ fn fault_count(fault: &GuestFault) -> FaultCount {
     FaultCount { access: fault.access, kind: fault.kind, level: fault.level, count: 1 }
 }
 
-fn maintenance(calls: &[hostfacts::trace::Maintenance]) -> Maintenance {
-    Maintenance {
-        calls: calls.len() as u64,
-        max_bytes: calls.iter().map(|c| c.size).max().unwrap_or(0),
-        max_ns: calls.iter().map(|c| c.duration_ns).max().unwrap_or(0),
-        total_ns: calls.iter().map(|c| c.duration_ns).sum(),
-    }
+fn maintenance<'a>(calls: impl Iterator<Item = &'a hostfacts::trace::Maintenance>) -> Maintenance {
+    calls.fold(Maintenance::default(), |all, call| Maintenance {
+        calls: all.calls + 1,
+        max_bytes: all.max_bytes.max(call.size),
+        max_ns: all.max_ns.max(call.duration_ns),
+        total_ns: all.total_ns + call.duration_ns,
+    })
 }

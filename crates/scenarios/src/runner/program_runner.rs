@@ -1,5 +1,6 @@
 //! Runner of programs: runs programs one after another in one guest, and judges each.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use abi::{Ctr, Op, OpCode};
@@ -17,13 +18,15 @@ use programs::oracle::{CacheFeatures, Expectations, expect};
 use programs::outcomes::Outcomes;
 use programs::program::{Action, Program, ProgramOp};
 use programs::slots::Slots;
+use record::budget::Budget;
 use record::case::AttributedComplaint;
 use record::maintenance::HostSide;
 use vmm::{EventError, EventRequest, Host};
 
+use crate::budget::monitor::{HostMark, Marked, Monitor, Surroundings};
 use crate::runner::cases::CaseRunner;
 use crate::runner::ending::progress;
-use crate::runner::observer::{Probed, host_side};
+use crate::runner::observer::{Probed, host_side, vcpu_threads};
 use crate::runner::session::{Error, Session};
 
 /// Maximum number of guest ops of a program for each vCPU.
@@ -78,6 +81,8 @@ pub struct ProgramRun {
     /// Faults and maintenance in the kernel after the last event that does not only move a vCPU; `None` without a
     /// trace.
     pub host: Option<HostSide>,
+    /// Comparison of all faults and maintenance of the program with its budget; `None` if it was not to be traced.
+    pub budget: Option<Budget>,
     /// Number of trace records that were lost during the program.
     pub lost: u64,
     /// Events that the host did.
@@ -87,7 +92,7 @@ pub struct ProgramRun {
 impl ProgramRun {
     /// Returns the result of a program without outcomes.
     fn without_outcome(why: NoOutcome) -> Self {
-        Self { outcomes: Err(why), host: None, lost: 0, events: Vec::new() }
+        Self { outcomes: Err(why), host: None, budget: None, lost: 0, events: Vec::new() }
     }
 }
 
@@ -115,6 +120,8 @@ pub struct Setup<'a> {
     pub limit: Duration,
     /// True if the machine has FWB.
     pub fwb: bool,
+    /// What the budget depends on, without the facts of the running guest.
+    pub surroundings: &'a Surroundings,
 }
 
 /// Program that the guest runs now.
@@ -127,8 +134,28 @@ struct Running {
     refused: Option<(Event, EventError)>,
     /// Trace since the last event.
     log: TraceLog,
+    /// Budget of the whole program.
+    monitor: Monitor,
+    /// Number of trace records that were lost during the whole program.
+    lost: u64,
     events: Vec<Event>,
     began: Instant,
+}
+
+impl Running {
+    /// Takes the next part of the trace.
+    fn take(&mut self, log: TraceLog) {
+        self.monitor.push(&log.steps);
+        self.lost += log.lost + log.malformed;
+        self.log.append(log);
+    }
+}
+
+/// Writes a mark into the trace, if there is one.
+fn mark(trace: &mut Option<Trace>, mark: HostMark) {
+    if let Some(trace) = trace {
+        trace.mark(&mark.text());
+    }
 }
 
 /// Watcher of a guest that runs one program after another.
@@ -146,6 +173,8 @@ struct ProgramRunner<'a, S> {
     parser: Parser,
     trace: Option<Trace>,
     probed: Probed,
+    /// Number of the vCPU that each thread runs, by thread id.
+    threads: HashMap<u32, u64>,
     evidence: GuestEvidence,
     failure: Option<Error>,
     /// True if a program exceeded its time limit.
@@ -214,6 +243,7 @@ impl<'a, S: ProgramSource> ProgramRunner<'a, S> {
             parser: Parser::new(),
             trace: None,
             probed: Probed::default(),
+            threads: HashMap::new(),
             evidence: GuestEvidence::default(),
             failure: None,
             stuck: false,
@@ -271,7 +301,7 @@ impl<'a, S: ProgramSource> ProgramRunner<'a, S> {
     fn close(&mut self, reports: &[VcpuReport]) {
         let log = self.drain();
         let Some(mut running) = self.running.take() else { return };
-        running.log.append(log);
+        running.take(log);
         let records: Vec<_> = reports.iter().map(|report| report.records.clone()).collect();
         let outcomes = match running.refused {
             Some((event, why)) => Err(NoOutcome::Refused(event, why)),
@@ -281,7 +311,13 @@ impl<'a, S: ProgramSource> ProgramRunner<'a, S> {
         };
         let host = self.trace.is_some().then(|| host_side(&running.log, &self.probed, self.region.bytes));
         let lost = running.log.lost + running.log.malformed;
-        self.source.done(running.program, ProgramRun { outcomes, host, lost, events: running.events });
+        let gap = match (&self.trace, running.lost) {
+            (None, _) => Some("no trace".to_owned()),
+            (Some(trace), 0) => trace.no_notifiers().map(str::to_owned),
+            (Some(_), lost) => Some(format!("{lost} trace records were lost")),
+        };
+        let budget = (self.programs <= self.setup.traced).then(|| running.monitor.finish(gap));
+        self.source.done(running.program, ProgramRun { outcomes, host, budget, lost, events: running.events });
         self.bar.tick();
     }
 
@@ -321,6 +357,15 @@ impl<'a, S: ProgramSource> ProgramRunner<'a, S> {
             self.trace = None;
         }
         self.drain();
+        if self.threads.is_empty() {
+            self.threads = vcpu_threads();
+        }
+        let monitor = Monitor::new(Surroundings {
+            threads: self.threads.clone(),
+            host_va: host.host_va(0).unwrap_or_default(),
+            dic: target.features.dic,
+            ..self.setup.surroundings.clone()
+        });
         let ops = compiled.ops.clone();
         self.running = Some(Running {
             expectations: expect(&program, &target.features),
@@ -329,6 +374,8 @@ impl<'a, S: ProgramSource> ProgramRunner<'a, S> {
             slots,
             refused: None,
             log: TraceLog::default(),
+            monitor,
+            lost: 0,
             events: Vec::new(),
             began: Instant::now(),
         });
@@ -376,8 +423,10 @@ impl<S: ProgramSource> vmm::Watch for ProgramRunner<'_, S> {
         // move of a vCPU causes no faults and does not count as the last event.
         let before = self.drain();
         let Some(running) = &mut self.running else { return };
-        running.log.append(before);
+        running.take(before);
         debug_assert_eq!(op.code, OpCode::Event as u16);
+        let [begin, end] = HostMark::around(Marked::Event(event), vcpu);
+        mark(&mut self.trace, begin);
         let written: Vec<_> = (0..elements(op)).map(|n| op.start + n * op.stride).collect();
         let request =
             EventRequest { event, vcpu, written: &written, generation: op.args[1] as u16, slots: &running.slots };
@@ -387,11 +436,11 @@ impl<S: ProgramSource> vmm::Watch for ProgramRunner<'_, S> {
                 running.refused.get_or_insert((event, why));
             }
         }
+        mark(&mut self.trace, end);
         let during = self.drain();
         let Some(running) = &mut self.running else { return };
-        if event == Event::MoveVcpu {
-            running.log.append(during);
-        } else {
+        running.take(during);
+        if event != Event::MoveVcpu {
             running.log = TraceLog::default();
         }
     }
@@ -412,7 +461,7 @@ impl<S: ProgramSource> vmm::Watch for ProgramRunner<'_, S> {
         }
         let log = self.drain();
         if let Some(running) = &mut self.running {
-            running.log.append(log);
+            running.take(log);
             self.stuck |= running.began.elapsed() > self.setup.limit;
         }
     }

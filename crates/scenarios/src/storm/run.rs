@@ -283,14 +283,14 @@ fn traced_races(program: &CaseProgram, observation: &Observation) -> Vec<TracedR
     let holds =
         |race: &&mut TracedRace, ipa: u64| (race.block_ipa..race.block_ipa + program.block_bytes).contains(&ipa);
     let fetch = |f: &&GuestFault| f.access == Access::Fetch && f.kind == wanted;
-    let faults: Vec<_> = observation.log.faults.iter().filter(fetch).collect();
+    let faults: Vec<_> = observation.log.faults().filter(fetch).collect();
     for fault in &faults {
         let Some(race) = races.iter_mut().find(|race| holds(race, fault.ipa)) else { continue };
         race.faults += 1;
         let vcpu = observation.threads.get(&fault.pid).copied();
         race.faulted.extend(vcpu.filter(|n| !race.faulted.contains(n)));
     }
-    for call in &observation.log.icache {
+    for call in observation.log.icache() {
         // A call belongs to the last fault of its thread before it.
         let fault = faults.iter().filter(|f| f.pid == call.pid && f.ts_ns <= call.ts_ns).max_by_key(|f| f.ts_ns);
         let race = fault.and_then(|f| races.iter_mut().find(|race| holds(race, f.ipa)));

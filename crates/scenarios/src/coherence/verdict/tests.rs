@@ -73,6 +73,7 @@ fn an_event_is_as_good_as_its_worst_combination() {
         verdict: Verdict::new(status, "because"),
         seen: LookCounts { required: 4, ..LookCounts::default() },
         host: None,
+        budget: None,
     };
     let over = |all: &[Status]| event(&all.iter().map(|status| result(*status)).collect::<Vec<_>>()).status;
     assert_eq!(over(&[Status::Pass, Status::Skip]), Status::Pass);
