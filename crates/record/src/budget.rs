@@ -24,7 +24,7 @@ pub struct Budget {
 /// Faults or maintenance of one kind beyond the budget.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Surplus {
-    /// Rule that was broken, by its short name in `docs/oracle.md`.
+    /// Rule that was broken, by its short name in `docs/budgets.md`.
     pub rule: String,
     /// What there was too much of, in the singular: `fetch permission fault`.
     pub what: String,

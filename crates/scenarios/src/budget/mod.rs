@@ -3,7 +3,7 @@
 //! The [`monitor`] reads a trace step by step. It keeps the rights that the faults of each vCPU have provably obtained,
 //! and takes them away where a correct KVM may: at MMU notifiers, host events, splits and collapses. A fault for a right
 //! that its vCPU has is beyond the budget, and so is maintenance that no fault needs. The rules are in [`rules`], and
-//! `docs/oracle.md` explains them.
+//! `docs/budgets.md` explains them.
 //!
 //! The monitor never guesses what KVM mapped: only a fault proves a mapping. It therefore misses some surplus, and
 //! reports none that a correct KVM can cause. This module does no I/O.

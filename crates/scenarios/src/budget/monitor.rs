@@ -130,6 +130,8 @@ pub struct Monitor {
     faults: HashMap<u64, LastFault>,
     /// Step of the last MMU notifier outside of the host's own events.
     notified: u64,
+    /// Step of the last MMU notifier.
+    unmapped: u64,
     /// Last begin or end of a host event, with its step.
     marked: Option<(HostMark, u64)>,
     /// Ranges that were aged, until an access-flag fault in them.
@@ -147,6 +149,7 @@ impl Monitor {
             step: 0,
             faults: HashMap::new(),
             notified: 0,
+            unmapped: 0,
             marked: None,
             aged: Vec::new(),
             budget: Budget::default(),
@@ -206,6 +209,7 @@ impl Monitor {
         if let Some(gone) = self.ipas(range) {
             self.grants.remove(gone);
         }
+        self.unmapped = self.step;
         // The retry of a fault may be due to a notifier for other memory of the VM.
         if !self.in_event() {
             self.notified = self.step;
@@ -235,30 +239,30 @@ impl Monitor {
 
     fn fault(&mut self, fault: &GuestFault) {
         let Some(vcpu) = self.surroundings.threads.get(&fault.pid).copied() else { return };
-        if !self.surroundings.region.contains(&fault.ipa) || fault.kind == FaultKind::Other {
-            return;
-        }
-        self.budget.faults += 1;
         let needed = match fault.access {
             Access::Fetch => Rights::EXECUTE,
             Access::Data if fault.write => Rights::WRITE,
             Access::Data => Rights::READ,
         };
         let began = self.chain_began(vcpu, fault, needed);
-        if let Some(rule) = self.broken(vcpu, fault, needed) {
-            if self.is_raced(vcpu, began) {
+        let is_judged = self.surroundings.region.contains(&fault.ipa) && fault.kind != FaultKind::Other;
+        self.budget.faults += u64::from(is_judged);
+        if let Some(rule) = self.broken(vcpu, fault, needed).filter(|_| is_judged) {
+            if self.is_raced(vcpu, fault, began) {
                 self.budget.raced += 1;
             } else {
                 self.surplus(rule, fault_name(fault, needed), fault.level, fault.ipa);
             }
         }
-        let (may_invalidate, may_clean) = (needed == Rights::EXECUTE, self.maps(fault));
+        // Outside of the region nothing is known about the mappings, so every maintenance may be needed.
+        let may_invalidate = needed == Rights::EXECUTE || !is_judged;
+        let may_clean = self.maps(fault) || !is_judged;
         let GuestFault { ipa, kind, level, .. } = *fault;
         let last = LastFault { chain_began: began, at: self.step, ipa, needed, kind, level, may_invalidate, may_clean };
         self.faults.insert(vcpu, last);
         if kind == FaultKind::AccessFlag {
             self.aged.retain(|range| !range.contains(&ipa));
-        } else {
+        } else if is_judged {
             self.grant(vcpu, fault, needed);
         }
     }
@@ -293,15 +297,18 @@ impl Monitor {
 
     /// Returns whether a race explains that a vCPU faults again. `began` is the step before its chain of equal faults.
     ///
-    /// Another vCPU that has faulted since then may have locked or replaced the entry. A notifier, or a host event for
-    /// another vCPU, makes KVM try again.
-    fn is_raced(&self, vcpu: u64, began: u64) -> bool {
-        let others = self.faults.iter().filter(|(other, _)| **other != vcpu).map(|(_, fault)| fault.at).max();
-        let in_flight = self.faults.get(&vcpu).filter(|last| last.chain_began == began).map(|last| last.at);
+    /// Another vCPU that has faulted since then may have locked or replaced the entry. If the fault repeats the one before
+    /// it, the other vCPU may have faulted on the same entry even earlier. A notifier, or a host event for another vCPU,
+    /// makes KVM try again.
+    fn is_raced(&self, vcpu: u64, fault: &GuestFault, began: u64) -> bool {
+        let repeated = self.faults.get(&vcpu).filter(|last| last.chain_began == began);
+        let entry = self.entry(fault.ipa, fault.level);
+        let is_entry_in_use = |other: &LastFault| repeated.is_some() && entry.contains(&other.ipa);
+        let mut others = self.faults.iter().filter(|(other, _)| **other != vcpu).map(|(_, last)| last);
         let by_event = self.marked.is_some_and(|(mark, at)| {
-            mark.vcpu != vcpu && (mark.edge == Edge::Begin || in_flight.is_some_and(|before| before < at))
+            mark.vcpu != vcpu && (mark.edge == Edge::Begin || repeated.is_some_and(|before| before.at < at))
         });
-        by_event || others.is_some_and(|at| at > began) || self.notified > began
+        by_event || self.notified > began || others.any(|other| other.at > began || is_entry_in_use(other))
     }
 
     /// Returns whether KVM maps something at a fault, rather than to relax the permissions of the entry that is there.
@@ -362,6 +369,11 @@ impl Monitor {
     }
 
     fn cleaned(&mut self, call: &Maintenance) {
+        // A fault that breaks copy-on-write runs the notifier in its own thread. That cleans the old page, too.
+        let last = self.surroundings.threads.get(&call.pid).and_then(|vcpu| self.faults.get(vcpu));
+        if last.is_some_and(|last| last.at < self.unmapped) {
+            return;
+        }
         if let Some((level, ipa)) = self.caused_by(call, |last| &mut last.may_clean) {
             self.surplus(Rule::CleanedOnce, "D-cache clean".into(), level, ipa);
         }

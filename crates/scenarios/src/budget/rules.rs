@@ -31,7 +31,7 @@ impl Rule {
         Self::CleanedOnce,
     ];
 
-    /// Returns the short name in results and in `docs/oracle.md`.
+    /// Returns the short name in results and in `docs/budgets.md`.
     pub const fn id(self) -> &'static str {
         match self {
             Self::MappingKept => "B1",
