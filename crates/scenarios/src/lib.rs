@@ -29,7 +29,7 @@
 )]
 
 mod boot;
-pub mod budget;
+mod budget;
 mod chaos;
 pub mod check;
 mod coherence;

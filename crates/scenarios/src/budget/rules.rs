@@ -21,6 +21,7 @@ pub enum Rule {
 
 impl Rule {
     /// All rules.
+    #[cfg(test)]
     pub const ALL: [Self; 7] = [
         Self::MappingKept,
         Self::ExecuteKept,
@@ -57,7 +58,8 @@ impl Rule {
         }
     }
 
-    /// Returns the rule in one line.
+    /// Returns the rule in one line, as `docs/budgets.md` has it.
+    #[cfg(test)]
     pub const fn text(self) -> &'static str {
         match self {
             Self::MappingKept => "what a vCPU has reached needs no further translation fault until its mapping goes",
@@ -77,6 +79,7 @@ impl Rule {
     }
 
     /// Returns the source of the rule: functions of KVM.
+    #[cfg(test)]
     pub const fn source(self) -> &'static str {
         match self {
             Self::MappingKept => "KVM: user_mem_abort, kvm_pgtable_stage2_unmap, kvm_unmap_gfn_range",
