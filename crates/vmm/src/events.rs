@@ -100,7 +100,7 @@ impl Host<'_> {
     ///
     /// The reason why the event did not happen.
     pub fn perform(&self, request: &EventRequest<'_>) -> Result<(), EventError> {
-        self.settle();
+        self.settle().map_err(call("userfaultfd: ioctl(UFFDIO_COPY)"))?;
         let (region, memory) = self.region(0).map_err(call("region"))?;
         match request.event {
             Event::Rewrite => Ok(self.write(request)?),
@@ -198,8 +198,7 @@ impl Host<'_> {
         let contents = self.contents(request, memory)?;
         self.fork(memory)?;
         self.put(Some(memory), &contents)?;
-        self.settle();
-        Ok(())
+        self.settle().map_err(call("userfaultfd: ioctl(UFFDIO_COPY)"))
     }
 
     /// Forks a child that only shares the pages.

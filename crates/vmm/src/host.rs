@@ -150,19 +150,24 @@ impl<'a> Host<'a> {
 
     /// Ends the lasting effects of earlier events: kills a child that shares pages, and stops a page server, which
     /// first supplies all pages that are still missing.
-    pub(crate) fn settle(&self) {
+    ///
+    /// # Errors
+    ///
+    /// The error of a page that could not be supplied. The memory has lost its contents then.
+    pub(crate) fn settle(&self) -> io::Result<()> {
         if let Some(child) = self.child.take() {
             // Both fail only if the child has ended already.
             let _ = kill_process(child, Signal::KILL);
             let _ = waitpid(Some(child), WaitOptions::empty());
         }
-        drop(self.page_server.borrow_mut().take());
+        self.page_server.borrow_mut().take().map_or(Ok(()), PageServer::finish)
     }
 }
 
 impl Drop for Host<'_> {
     fn drop(&mut self) {
-        self.settle();
+        // The guest is over, so nobody reads the memory any more.
+        let _ = self.settle();
     }
 }
 

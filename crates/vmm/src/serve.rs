@@ -65,7 +65,8 @@ pub fn until_the_end(
 
 /// Gives all vCPUs, which wait, their next programs. If the watch has none, the programs end the guest.
 fn start_next_programs(vm: &Vm, host: &Host<'_>, watch: &mut dyn Watch) -> Result<(), String> {
-    host.settle();
+    // The next programs get new contents, so pages that were lost do not matter to them.
+    let _ = host.settle();
     host.move_vcpus_back();
     let reports = vm.reports(host.vcpus()).map_err(|error| error.to_string())?;
     let programs = watch.next(&reports, host).unwrap_or_else(|| vec![vec![Op::end()]; host.vcpus()]);

@@ -85,11 +85,11 @@ pub struct RegisteredRange {
     page_bytes: u64,
 }
 
-/// A thread that supplies pages. Its drop supplies all pages that nobody has touched, and ends the thread.
+/// A thread that supplies pages. Its drop ends it, and the pages that are still missing become zero.
 pub struct PageServer {
     registered: Arc<RegisteredRange>,
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<BTreeMap<u64, Page>>>,
+    thread: Option<JoinHandle<io::Result<BTreeMap<u64, Page>>>>,
 }
 
 impl PageServer {
@@ -107,6 +107,22 @@ impl PageServer {
         ioctl(&fd, UFFDIO_REGISTER, &mut UffdioRegister { range, mode: UFFDIO_REGISTER_MODE_MISSING, ioctls: 0 })?;
         Ok(RegisteredRange { fd: Arc::new(fd), range, page_bytes })
     }
+
+    /// Supplies all pages that nobody has touched, and ends the server.
+    ///
+    /// # Errors
+    ///
+    /// The error of the first page that could not be supplied, now or before. The memory has lost its contents then.
+    pub fn finish(mut self) -> io::Result<()> {
+        let left = self.end_thread()?;
+        left.values().try_for_each(|page| self.registered.supply(page))
+    }
+
+    fn end_thread(&mut self) -> io::Result<BTreeMap<u64, Page>> {
+        self.stop.store(true, Ordering::SeqCst);
+        let died = |_| io::Error::other("the page server died");
+        self.thread.take().map_or(Ok(BTreeMap::new()), |thread| thread.join().map_err(died)?)
+    }
 }
 
 impl RegisteredRange {
@@ -122,49 +138,50 @@ impl RegisteredRange {
         let (for_thread, stopping) = (Arc::clone(&registered), Arc::clone(&stop));
         let body = move || {
             while !stopping.load(Ordering::SeqCst) {
-                for_thread.serve_one_fault(&mut left);
+                for_thread.serve_one_fault(&mut left)?;
             }
-            left
+            Ok(left)
         };
         let thread = Some(thread::Builder::new().name("userfault".into()).spawn(body)?);
         Ok(PageServer { registered, stop, thread })
     }
 
     /// Waits at most 1 ms for a fault and supplies its page.
-    fn serve_one_fault(&self, left: &mut BTreeMap<u64, Page>) {
+    fn serve_one_fault(&self, left: &mut BTreeMap<u64, Page>) -> io::Result<()> {
         let mut fds = [PollFd::new(&*self.fd, PollFlags::IN)];
         let timeout = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
         if poll(&mut fds, Some(&timeout)).unwrap_or(0) == 0 {
-            return;
+            return Ok(());
         }
         let mut msg = [0; UFFD_MSG_BYTES];
         // The read fails if an earlier fault on the same page has made the page present.
-        let Ok(UFFD_MSG_BYTES) = rustix::io::read(&*self.fd, &mut msg) else { return };
+        let Ok(UFFD_MSG_BYTES) = rustix::io::read(&*self.fd, &mut msg) else { return Ok(()) };
         let address = u64::from_le_bytes(msg[16..24].try_into().unwrap_or_default());
         if msg[0] == UFFD_EVENT_PAGEFAULT {
             let va = address & !(self.page_bytes - 1);
-            self.supply(&left.remove(&va).unwrap_or(Page { va, pieces: Vec::new() }));
+            self.supply(&left.remove(&va).unwrap_or(Page { va, pieces: Vec::new() }))?;
         }
+        Ok(())
     }
 
     /// Makes a page present, unless it is present already.
-    fn supply(&self, page: &Page) {
+    fn supply(&self, page: &Page) -> io::Result<()> {
         let mut contents = vec![0; self.page_bytes as usize];
         for (offset, bytes) in &page.pieces {
             contents[*offset..*offset + bytes.len()].copy_from_slice(bytes);
         }
         let src = contents.as_ptr() as u64;
         let mut copy = UffdioCopy { dst: page.va, src, len: self.page_bytes, mode: 0, copy: 0 };
-        // EEXIST means that the page is present. After any other error, the guest waits for it until its time limit.
-        let _ = ioctl(&self.fd, UFFDIO_COPY, &mut copy);
+        match ioctl(&self.fd, UFFDIO_COPY, &mut copy) {
+            Err(error) if error.raw_os_error() != Some(libc::EEXIST) => Err(error),
+            _ => Ok(()),
+        }
     }
 }
 
 impl Drop for PageServer {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::SeqCst);
-        let left = self.thread.take().and_then(|thread| thread.join().ok()).unwrap_or_default();
-        left.values().for_each(|page| self.registered.supply(page));
+        let _ = self.end_thread();
         // This wakes threads that still wait for a page. An error does not matter, because the close of the descriptor
         // does the same.
         let mut range = self.registered.range;
