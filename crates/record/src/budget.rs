@@ -26,9 +26,9 @@ pub struct Budget {
 pub struct Surplus {
     /// Rule that was broken, by its short name in `docs/budgets.md`.
     pub rule: String,
-    /// What there was too much of, in the singular: `fetch permission fault`.
+    /// Name of the faults or the maintenance, in the singular: `fetch permission fault`.
     pub what: String,
-    /// What went wrong: `X was lost`.
+    /// Description of the defect: `X was lost`.
     pub why: String,
     /// Last host event before it, if there was one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -64,11 +64,15 @@ impl Budget {
         Some(format!("budget: {}{more}", first.text()))
     }
 
-    /// Returns a verdict on the same looks or times, or the failure if the budget was exceeded.
+    /// Returns the verdict of a case with this budget. An exceeded budget fails it, and a pass says how much was compared.
     pub fn apply(&self, verdict: Verdict) -> Verdict {
-        match self.failure().filter(|_| verdict.status <= Status::Skip) {
-            Some(failure) => Verdict::new(Status::Fail, failure),
-            None => verdict,
+        match self.failure() {
+            Some(failure) if verdict.status <= Status::Skip => Verdict::new(Status::Fail, failure),
+            None if verdict.status == Status::Pass && self.unjudged.is_none() && self.faults > 0 => {
+                let faults = format!("{} faults within budget", thousands(self.faults - self.raced));
+                Verdict::new(Status::Pass, format!("{}; {faults}", verdict.reason))
+            }
+            _ => verdict,
         }
     }
 
@@ -124,5 +128,12 @@ mod tests {
         all.add_surplus(Surplus { level: 2, ..surplus(1) });
         assert!(all.failure().unwrap().ends_with("; and another kind"));
         assert_eq!(Budget::default().failure(), None);
+        let pass = Verdict::new(Status::Pass, "fine");
+        assert_eq!(all.apply(pass.clone()).status, Status::Fail);
+        assert_eq!(all.apply(Verdict::new(Status::Error, "died")).reason, "died");
+        let kept = Budget { faults: 9, raced: 1, ..Budget::default() };
+        assert_eq!(kept.apply(pass.clone()).reason, "fine; 8 faults within budget");
+        let unjudged = Budget { unjudged: Some("no trace".into()), ..Budget::default() };
+        assert_eq!(unjudged.apply(pass).reason, "fine");
     }
 }

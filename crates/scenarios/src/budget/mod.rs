@@ -5,10 +5,11 @@
 //! that its vCPU has is beyond the budget, and so is maintenance that no fault needs. The rules are in [`rules`], and
 //! `docs/budgets.md` explains them.
 //!
-//! The monitor never guesses what KVM mapped: only a fault proves a mapping. It therefore misses some surplus, and
-//! reports none that a correct KVM can cause. This module does no I/O.
+//! The monitor never guesses what KVM mapped: only a fault proves a mapping. It therefore misses some surplus. The
+//! [`marks`] are texts that the runner writes into the trace. This module does no I/O.
 
 mod grants;
+pub mod marks;
 pub mod monitor;
 pub mod rules;
 #[cfg(test)]

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use guest::event::{Event, Mappings, RoundEvent};
+use guest::event::{Event, Mappings};
 use hostfacts::trace::{GuestFault, Maintenance, Step};
 use record::budget::{Budget, Surplus};
 use record::maintenance::{Access, FaultKind};
 use record::memory::stage2_level;
 
 use crate::budget::grants::{Grants, Rights};
+use crate::budget::marks::{Edge, HostMark, Marked};
 use crate::budget::rules::Rule;
 
 /// Facts about the guest and its machine that the budget depends on.
@@ -23,85 +24,14 @@ pub struct Surroundings {
     pub is_hugetlb: bool,
     /// IPAs of the region under test.
     pub region: Range<u64>,
-    /// Host virtual address of the region.
-    pub host_va: u64,
+    /// Host virtual address of the region. Without it, nothing can be judged.
+    pub host_va: Option<u64>,
     /// Number of the vCPU that each thread runs, by thread id.
     pub threads: HashMap<u32, u64>,
     /// True if KVM splits blocks when dirty logging begins.
     pub eager_split: bool,
     /// The machine's CTR_EL0.DIC.
     pub dic: bool,
-}
-
-/// Mark in the trace at the begin or at the end of a host event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HostMark {
-    /// The event.
-    pub event: Marked,
-    /// vCPU that asked for it and waits for its end.
-    pub vcpu: u64,
-    /// Begin or end.
-    pub edge: Edge,
-}
-
-/// Event that marks stand for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Marked {
-    /// Event that a test examines.
-    Event(Event),
-    /// Event that divides a measurement.
-    Round(RoundEvent),
-}
-
-/// Edge of a host event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Edge {
-    /// The host is about to do the event.
-    Begin,
-    /// The host has done the event.
-    End,
-}
-
-impl HostMark {
-    /// Returns the marks around an event.
-    pub const fn around(event: Marked, vcpu: usize) -> [Self; 2] {
-        let vcpu = vcpu as u64;
-        [Self { event, vcpu, edge: Edge::Begin }, Self { event, vcpu, edge: Edge::End }]
-    }
-}
-
-impl Marked {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Event(event) => event.name(),
-            Self::Round(event) => event.name(),
-        }
-    }
-}
-
-impl HostMark {
-    /// Returns the text of the mark in the trace.
-    pub fn text(self) -> String {
-        let kind = if matches!(self.event, Marked::Event(_)) { "event" } else { "round" };
-        let edge = if self.edge == Edge::Begin { "begin" } else { "end" };
-        format!("{kind} {} {edge} {}", self.event.name(), self.vcpu)
-    }
-
-    /// Returns the mark with this text.
-    fn parse(text: &str) -> Option<Self> {
-        let [kind, name, edge, vcpu] = text.split(' ').collect::<Vec<_>>().try_into().ok()?;
-        let edge = match edge {
-            "begin" => Edge::Begin,
-            "end" => Edge::End,
-            _ => return None,
-        };
-        let event = match kind {
-            "event" => Marked::Event(Event::ALL.into_iter().find(|event| event.name() == name)?),
-            "round" => Marked::Round(RoundEvent::ALL.into_iter().find(|event| event.name() == name)?),
-            _ => return None,
-        };
-        Some(Self { event, vcpu: vcpu.parse().ok()?, edge })
-    }
 }
 
 /// The last fault of a vCPU.
@@ -113,7 +43,6 @@ struct LastFault {
     at: u64,
     ipa: u64,
     needed: Rights,
-    kind: FaultKind,
     level: u8,
     /// Maintenance that the fault may still cause.
     may_invalidate: bool,
@@ -171,22 +100,26 @@ impl Monitor {
         }
     }
 
-    /// Returns the comparison of all steps. `gap` is the reason why the trace is not complete, if it is not; the steps
-    /// that are missing could then explain every surplus.
-    pub fn finish(self, gap: Option<String>) -> Budget {
-        match gap {
-            Some(gap) => Budget { unjudged: Some(gap), ..Budget::default() },
-            None => self.budget,
-        }
+    /// Returns the comparison of all steps. `lost` trace records, or the reason `gap`, leave it unjudged: what is missing
+    /// from the trace could explain every surplus.
+    pub fn finish(self, lost: u64, gap: Option<&str>) -> Budget {
+        let unjudged = match gap {
+            Some(gap) => Some(gap.to_owned()),
+            None if lost > 0 => Some(format!("{lost} trace records were lost")),
+            None if self.surroundings.host_va.is_none() => Some("the region's host VA is not known".into()),
+            None if self.surroundings.threads.is_empty() => Some("the vCPUs' threads are not known".into()),
+            None => return self.budget,
+        };
+        Budget { unjudged, ..Budget::default() }
     }
 
     /// Returns the IPAs of the region behind these host virtual addresses. They are extended to whole entries of level
     /// 2, because KVM removes a block as a whole.
     fn ipas(&self, range: &Range<u64>) -> Option<Range<u64>> {
         let Surroundings { host_va, region, .. } = &self.surroundings;
-        let bytes = region.end - region.start;
-        let start = range.start.max(*host_va).checked_sub(*host_va).filter(|start| *start < bytes)?;
-        let end = range.end.saturating_sub(*host_va).min(bytes);
+        let (host_va, bytes) = ((*host_va)?, region.end - region.start);
+        let start = range.start.saturating_sub(host_va);
+        let end = range.end.saturating_sub(host_va).min(bytes);
         let entry = self.surroundings.block_bytes.max(self.entry_bytes(2));
         let ipa = region.start + start;
         (start < end).then(|| ipa / entry * entry..(region.start + end).next_multiple_of(entry))
@@ -258,7 +191,7 @@ impl Monitor {
         let may_invalidate = needed == Rights::EXECUTE || !is_judged;
         let may_clean = self.maps(fault) || !is_judged;
         let GuestFault { ipa, kind, level, .. } = *fault;
-        let last = LastFault { chain_began: began, at: self.step, ipa, needed, kind, level, may_invalidate, may_clean };
+        let last = LastFault { chain_began: began, at: self.step, ipa, needed, level, may_invalidate, may_clean };
         self.faults.insert(vcpu, last);
         if kind == FaultKind::AccessFlag {
             self.aged.retain(|range| !range.contains(&ipa));
@@ -267,10 +200,11 @@ impl Monitor {
         }
     }
 
-    /// Returns the step before the vCPU's current chain of equal faults.
+    /// Returns the step before the vCPU's current chain of faults for one access.
     fn chain_began(&self, vcpu: u64, fault: &GuestFault, needed: Rights) -> u64 {
         let Some(last) = self.faults.get(&vcpu) else { return 0 };
-        let is_repeated = (last.ipa, last.needed, last.kind) == (fault.ipa, needed, fault.kind);
+        // A vCPU that loses a race against a store finds a mapping without X at its second attempt, so the kinds differ.
+        let is_repeated = (last.ipa, last.needed) == (fault.ipa, needed);
         if is_repeated { last.chain_began } else { last.at }
     }
 
@@ -295,7 +229,7 @@ impl Monitor {
         })
     }
 
-    /// Returns whether a race explains that a vCPU faults again. `began` is the step before its chain of equal faults.
+    /// Returns whether a race explains that a vCPU faults again. `began` is the step before its chain of faults for one access.
     ///
     /// Another vCPU that has faulted since then may have locked or replaced the entry. If the fault repeats the one before
     /// it, the other vCPU may have faulted on the same entry even earlier. A notifier, or a host event for another vCPU,
@@ -393,7 +327,7 @@ impl Monitor {
             rule: rule.id().into(),
             what,
             why: rule.broken().into(),
-            after: self.marked.map(|(mark, _)| mark.event.name().to_owned()),
+            after: self.marked.map(|(mark, _)| mark.name().to_owned()),
             level,
             ipa,
             count: 1,

@@ -82,13 +82,13 @@ impl Rule {
     #[cfg(test)]
     pub const fn source(self) -> &'static str {
         match self {
-            Self::MappingKept => "KVM: user_mem_abort, kvm_pgtable_stage2_unmap, kvm_unmap_gfn_range",
-            Self::ExecuteKept => "KVM: kvm_pgtable_stage2_relax_perms adds permissions and removes none",
-            Self::WriteKept => "KVM: kvm_pgtable_stage2_wrprotect, called for dirty logging alone",
-            Self::BlockKept => "KVM: user_mem_abort (force_pte), kvm_pgtable_stage2_split, stage2_unmap_walker",
-            Self::AccessFlagKept => "KVM: kvm_age_gfn, kvm_pgtable_stage2_test_clear_young",
-            Self::InvalidatedOnce => "KVM: stage2_attr_walker and stage2_map_walker_try_leaf, if the new entry has X",
-            Self::CleanedOnce => "KVM: stage2_map_walker_try_leaf, if a leaf is installed",
+            Self::MappingKept => "user_mem_abort, kvm_pgtable_stage2_unmap, kvm_unmap_gfn_range",
+            Self::ExecuteKept => "kvm_pgtable_stage2_relax_perms adds permissions and removes none",
+            Self::WriteKept => "kvm_pgtable_stage2_wrprotect, called for dirty logging alone",
+            Self::BlockKept => "user_mem_abort (force_pte), kvm_pgtable_stage2_split, stage2_unmap_walker",
+            Self::AccessFlagKept => "kvm_age_gfn, kvm_pgtable_stage2_test_clear_young",
+            Self::InvalidatedOnce => "stage2_attr_walker and stage2_map_walker_try_leaf, if the new entry has X",
+            Self::CleanedOnce => "stage2_map_walker_try_leaf, if a leaf is installed",
         }
     }
 }

@@ -276,7 +276,10 @@ impl ProgramSource for Queue {
             Ok(outcomes) => {
                 result.seen = LookCounts::of(outcomes);
                 let verdict = verdict::combination(&combination, outcomes, run.host.as_ref(), &context);
-                run.budget.as_ref().map_or(verdict.clone(), |budget| budget.apply(verdict))
+                match &run.budget {
+                    Some(budget) => budget.apply(verdict),
+                    None => verdict,
+                }
             }
             Err(why @ NoOutcome::Refused(..)) => Verdict::new(Status::Skip, why.to_string()),
             Err(why) => Verdict::new(Status::Error, why.to_string()),

@@ -259,7 +259,7 @@ impl<'a> CaseRunner<'a> {
     /// Returns an error if the journal cannot be written.
     pub fn done(&mut self, session: &mut Session, case: &mut CaseResult) -> Result<(), Error> {
         self.index += 1;
-        apply_budget(session, case);
+        self.apply_budget(session, case);
         session.check_against_log(case);
         session.journal(&Entry::CaseDone {
             name: case.name.clone(),
@@ -267,6 +267,21 @@ impl<'a> CaseRunner<'a> {
             result: Box::new(case.clone()),
             vcpus: self.vcpus.clone(),
         })
+    }
+
+    /// Compares a case with its budget. Without a comparison, the evidence says so.
+    fn apply_budget(&self, session: &mut Session, case: &mut CaseResult) {
+        let why = match &case.budget {
+            Some(budget) => {
+                case.verdict = budget.apply(case.verdict.clone());
+                budget.unjudged.clone()
+            }
+            None => self.common.no_trace.then(|| "--no-trace".into()),
+        };
+        let absent = why.map(|why| format!("faults and maintenance were not compared with what is needed: {why}"));
+        if let Some(absent) = absent.filter(|absent| !session.evidence.absent.contains(absent)) {
+            session.evidence.absent.push(absent);
+        }
     }
 
     fn context(
@@ -328,18 +343,6 @@ pub fn surroundings(memory: &PreparedMemory, spec: &GuestSpec) -> Surroundings {
         region: REGION_IPA..REGION_IPA + region_bytes,
         eager_split: spec.eager_split.is_some(),
         ..Surroundings::default()
-    }
-}
-
-/// Fails a case that exceeded its budget, and notes a case that could not be compared with it.
-fn apply_budget(session: &mut Session, case: &mut CaseResult) {
-    let Some(budget) = &case.budget else { return };
-    case.verdict = budget.apply(case.verdict.clone());
-    if let Some(why) = &budget.unjudged {
-        let absent = format!("faults and maintenance were not compared with what is needed: {why}");
-        if !session.evidence.absent.contains(&absent) {
-            session.evidence.absent.push(absent);
-        }
     }
 }
 

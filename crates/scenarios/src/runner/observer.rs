@@ -16,7 +16,8 @@ use record::case::AttributedComplaint;
 use record::machine::Machine;
 use record::maintenance::{FaultCount, HostSide, Maintenance};
 
-use crate::budget::monitor::{HostMark, Marked, Monitor, Surroundings};
+use crate::budget::marks::{HostMark, Marked};
+use crate::budget::monitor::{Monitor, Surroundings};
 use crate::runner::ending::progress;
 use crate::runner::session::{Error, Session};
 
@@ -268,15 +269,11 @@ impl Observation {
     /// Returns the comparison of the traced round with its budget, on the given machine and memory. A round without a
     /// trace is not judged.
     pub fn budget(&self, surroundings: Surroundings) -> Budget {
-        let gap = match (self.untraced(), self.lost()) {
-            (Some(why), _) => Some(why),
-            (None, 0) => self.gap.clone(),
-            (None, lost) => Some(format!("{lost} trace records were lost")),
-        };
-        let host_va = self.host_va.unwrap_or_default();
-        let mut monitor = Monitor::new(Surroundings { threads: self.threads.clone(), host_va, ..surroundings });
+        let gap = self.untraced().or_else(|| self.gap.clone());
+        let (threads, host_va) = (self.threads.clone(), self.host_va);
+        let mut monitor = Monitor::new(Surroundings { threads, host_va, ..surroundings });
         monitor.push(&self.log.steps);
-        monitor.finish(gap)
+        monitor.finish(self.lost(), gap.as_deref())
     }
 
     /// Returns the faults and the maintenance that the kernel did in the region, from the trace.

@@ -23,7 +23,8 @@ use record::case::AttributedComplaint;
 use record::maintenance::HostSide;
 use vmm::{EventError, EventRequest, Host};
 
-use crate::budget::monitor::{HostMark, Marked, Monitor, Surroundings};
+use crate::budget::marks::{HostMark, Marked};
+use crate::budget::monitor::{Monitor, Surroundings};
 use crate::runner::cases::CaseRunner;
 use crate::runner::ending::progress;
 use crate::runner::observer::{Probed, host_side, vcpu_threads};
@@ -120,7 +121,7 @@ pub struct Setup<'a> {
     pub limit: Duration,
     /// True if the machine has FWB.
     pub fwb: bool,
-    /// What the budget depends on, without the facts of the running guest.
+    /// Facts that the budget depends on, without those of the running guest.
     pub surroundings: &'a Surroundings,
 }
 
@@ -311,12 +312,8 @@ impl<'a, S: ProgramSource> ProgramRunner<'a, S> {
         };
         let host = self.trace.is_some().then(|| host_side(&running.log, &self.probed, self.region.bytes));
         let lost = running.log.lost + running.log.malformed;
-        let gap = match (&self.trace, running.lost) {
-            (None, _) => Some("no trace".to_owned()),
-            (Some(trace), 0) => trace.no_notifiers().map(str::to_owned),
-            (Some(_), lost) => Some(format!("{lost} trace records were lost")),
-        };
-        let budget = (self.programs <= self.setup.traced).then(|| running.monitor.finish(gap));
+        let gap = self.trace.as_ref().map_or(Some("no trace"), Trace::no_notifiers);
+        let budget = (self.programs <= self.setup.traced).then(|| running.monitor.finish(running.lost, gap));
         self.source.done(running.program, ProgramRun { outcomes, host, budget, lost, events: running.events });
         self.bar.tick();
     }
@@ -362,7 +359,7 @@ impl<'a, S: ProgramSource> ProgramRunner<'a, S> {
         }
         let monitor = Monitor::new(Surroundings {
             threads: self.threads.clone(),
-            host_va: host.host_va(0).unwrap_or_default(),
+            host_va: host.host_va(0),
             dic: target.features.dic,
             ..self.setup.surroundings.clone()
         });
