@@ -105,7 +105,7 @@ fn a_notifier_takes_the_mapping() {
     assert_eq!(on_pages(&[mapped.clone(), other.clone(), mapped.clone()]), ["1×B1"]);
     assert_eq!(on_pages(&[mapped.clone(), other.clone(), unmap(600, 1), mapped.clone()]), [""; 0]);
     let elsewhere = [mapped.clone(), other.clone(), unmap(0, 1), other.clone(), fault(0, Fetch, TRANSLATION, 3, 1)];
-    assert_eq!(on_pages(&[elsewhere.as_slice(), &[mapped.clone()]].concat()), ["1×B1"]);
+    assert_eq!(on_pages(&[elsewhere.as_slice(), std::slice::from_ref(&mapped)].concat()), ["1×B1"]);
     let retried = [mapped.clone(), unmap(2000, 1), mapped.clone(), mapped.clone()];
     let budget = judge(surroundings(4096, false), &retried);
     assert_eq!((rules(&budget), budget.raced), (vec![], 2), "KVM tries again after any notifier");
